@@ -1,0 +1,70 @@
+"""What every backend promises: one model file in, one Engine out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srcli.spec import ModelSpec
+
+Batch = NDArray[np.float32]
+"""(N, C, H, W) float32 RGB, 0-1, C-contiguous."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendOptions:
+    """What the user asked for; "auto" and 0 leave the choice to the backend.
+
+    Attributes:
+        precision: "auto", "f32", "bf16" or "f16". Anything but "auto" is used or refused.
+        device: "auto", "cpu", "cuda", "cuda:1", ... Anything but "auto" is used or refused.
+        threads: CPU threads; 0 means all cores this process may use.
+    """
+
+    precision: str = "auto"
+    device: str = "auto"
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What is really running, verified after loading: never what was merely asked for."""
+
+    backend: str
+    device: str
+    precision: str
+
+
+class Engine(Protocol):
+    """A network loaded on a device. Not thread-safe: one caller at a time."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """Backend, device and precision in use."""
+
+    @property
+    def scale(self) -> int:
+        """Output size / input size."""
+
+    def run(self, lr: Batch) -> Batch:
+        """(N, 3, H, W) 0-1 in, (N, 3, scale*H, scale*W) out; values may leave 0-1 slightly.
+
+        Raises:
+            MemoryError: the input is too large for the device; a smaller one may work.
+            InferenceError: the backend failed for another reason.
+        """
+
+
+class Backend(Protocol):
+    """A module-level `load` of each file in this folder."""
+
+    def __call__(self, path: Path, spec: ModelSpec, options: BackendOptions) -> Engine:
+        """Load a model file.
+
+        Raises:
+            MissingExtraError: the package behind this backend is not installed.
+            BackendUnavailableError: device or precision cannot be had here.
+            ModelFileError: the file cannot be loaded.
+        """

@@ -1,0 +1,162 @@
+"""ModelSpec: everything the upscaler needs to know about a network, carried inside its ONNX file."""
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from srcli.errors import ModelFileError
+
+METADATA_KEY = "srcli.spec"
+"""Key of the JSON spec in the ONNX file's metadata_props."""
+
+_METADATA_FIELD = 14  # ModelProto.metadata_props
+_LENGTH_DELIMITED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFacts:
+    """Where the weights come from. Empty strings and zeros mean "not known"."""
+
+    data: str = ""
+    recipe: str = ""
+    updates: int = 0
+    hours: float = 0.0
+    machine: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One network at one scale.
+
+    Attributes:
+        name: preset or file name, e.g. "mdsr-baseline".
+        family: "edsr", "mdsr", "srresnet" or "other".
+        scale: output size / input size, 2, 3 or 4 for the shipped networks.
+        channels: colour channels of input and output (3: RGB).
+        blocks: residual blocks of the body; 0 if not known.
+        features: channels of the body; 0 if not known.
+        parameters: number of parameters this scale uses; 0 if not known.
+        exact_halo: receptive-field radius in LR pixels; tiles with it equal a whole-image run.
+        halo: the measured smaller halo at which no 8-bit output pixel of the calibration set
+            changes by more than 1; the default of tiled runs.
+        precision: "fp32" or "fp16": how the weights are stored. Arithmetic is the backend's choice.
+        license: SPDX name of the licence of the weights.
+        training: where the weights come from.
+        quality: PSNR in dB (Y, shave = scale, no ensemble) by test set, e.g. {"Set5": 37.6}.
+    """
+
+    name: str
+    family: str
+    scale: int
+    channels: int = 3
+    blocks: int = 0
+    features: int = 0
+    parameters: int = 0
+    exact_halo: int = 0
+    halo: int = 0
+    precision: str = "fp32"
+    license: str = ""
+    training: TrainingFacts = field(default_factory=TrainingFacts)
+    quality: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.scale <= 16:
+            raise ModelFileError(f"Model {self.name!r} says scale {self.scale}; 1 to 16 is possible.")
+        if not 0 <= self.halo <= self.exact_halo:
+            raise ModelFileError(
+                f"Model {self.name!r} has halo {self.halo}, outside 0..{self.exact_halo} (its exact halo)."
+            )
+
+    def to_json(self) -> str:
+        """The spec as one line of JSON, keys sorted."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelSpec":
+        """Read what `to_json` wrote; unknown keys of newer versions are ignored.
+
+        Raises:
+            ModelFileError: the text is not a spec.
+        """
+        try:
+            raw = json.loads(text)
+            training = TrainingFacts(**_known(TrainingFacts, raw.pop("training", {})))
+            return cls(training=training, **_known(cls, raw))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ModelFileError(f"The model's description cannot be read ({error}).") from error
+
+
+def _known(cls: type, raw: dict[str, Any]) -> dict[str, Any]:
+    names = {f.name for f in fields(cls)}
+    return {key: value for key, value in raw.items() if key in names}
+
+
+def read_spec(path: Path) -> ModelSpec | None:
+    """The spec inside an ONNX file, or None if the file carries none.
+
+    Walks the top-level protobuf fields and skips the graph, so no ONNX library and no more than a
+    few kilobytes of reading are needed.
+
+    Raises:
+        ModelFileError: the file is not an ONNX file, or its spec is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, payload in _top_level_fields(file, path.stat().st_size):
+                if number == _METADATA_FIELD:
+                    entry = dict(_strings(payload))
+                    if entry.get(1) == METADATA_KEY:
+                        return ModelSpec.from_json(entry.get(2, ""))
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (EOFError, UnicodeDecodeError) as error:
+        raise ModelFileError(f"{path}: not an ONNX file, or damaged.") from error
+    return None
+
+
+def _top_level_fields(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
+    """(field number, payload) of the length-delimited metadata fields; everything else is skipped."""
+    if size == 0:
+        raise EOFError
+    while file.tell() < size:
+        key = _varint(file)
+        number, wire = key >> 3, key & 7
+        if wire == _LENGTH_DELIMITED:
+            length = _varint(file)
+            if file.tell() + length > size:
+                raise EOFError
+            if number == _METADATA_FIELD:
+                yield number, file.read(length)
+            else:
+                file.seek(length, 1)
+        elif wire == 0:
+            _varint(file)
+        elif wire in (1, 5):
+            file.seek(8 if wire == 1 else 4, 1)
+        else:
+            raise EOFError
+
+
+def _strings(payload: bytes) -> Iterator[tuple[int, str]]:
+    """The string fields of one StringStringEntryProto (1: key, 2: value)."""
+    stream = io.BytesIO(payload)
+    while stream.tell() < len(payload):
+        number = _varint(stream) >> 3
+        yield number, stream.read(_varint(stream)).decode("utf-8")
+
+
+def _varint(file: BinaryIO) -> int:
+    """One base-128 integer of the protobuf wire format."""
+    result = shift = 0
+    while True:
+        byte = file.read(1)
+        if not byte or shift > 63:
+            raise EOFError
+        result |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return result
+        shift += 7
