@@ -1,0 +1,40 @@
+"""What inference libraries raise, told in srcli's errors."""
+
+from pathlib import Path
+
+from srcli.errors import BackendUnavailableError, InferenceError, ModelFileError
+
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "bad_alloc",
+    "bad allocation",
+    "failed to allocate",
+    "can't allocate",
+    "cannot allocate",
+    "not enough memory",
+)
+
+
+def run_failed(backend: str, error: Exception) -> MemoryError | InferenceError:
+    """The error to raise when a network's run failed: MemoryError where a smaller input may work."""
+    text = str(error)
+    if isinstance(error, MemoryError) or any(phrase in text.lower() for phrase in _OUT_OF_MEMORY):
+        return MemoryError(f"{backend}: {_first_line(text)}")
+    return InferenceError(f"The {backend} backend failed: {_first_line(text)}")
+
+
+def load_failed(backend: str, path: Path, error: Exception) -> ModelFileError:
+    """The error to raise when a library cannot load a model file."""
+    hint = "Is the file complete? Export it again, or try another --backend."
+    return ModelFileError(f"{path}: the {backend} backend cannot load it ({_first_line(str(error))}).", hint)
+
+
+def refused(backend: str, what: str, asked: str, possible: tuple[str, ...]) -> BackendUnavailableError:
+    """The error to raise when a device or precision cannot be had; nothing falls back silently."""
+    hint = f"Use {what} {', '.join(possible)}, or auto, or another backend."
+    return BackendUnavailableError(f"The {backend} backend has no {what} {asked} here.", hint)
+
+
+def _first_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "no reason given"

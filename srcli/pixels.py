@@ -1,0 +1,138 @@
+"""Pixels of any kind <-> network input, one tile at a time, so that memory stays bounded by the tile.
+
+Layouts: (H, W) or (H, W, 1) gray, (H, W, 2) gray + alpha, (H, W, 3) RGB, (H, W, 4) RGBA.
+Types: uint8 (0-255), uint16 (0-65535), float32 and float64 (0-1).
+"""
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from srcli.errors import InputError
+
+Batch = NDArray[np.float32]
+Pixels = NDArray[Any]
+
+_WHITE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0, "float64": 1.0}
+_CV_TYPE = {"uint8": cv2.CV_8U, "uint16": cv2.CV_16U}
+
+
+def white(dtype: np.dtype[Any]) -> float:
+    """The value of full white, and of an opaque alpha, in that type."""
+    return _WHITE[dtype.name]
+
+
+def check(image: Pixels) -> None:
+    """Refuse arrays that are no image.
+
+    Raises:
+        InputError: layout, type or size is not one of those above, or a float image is not finite.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype.name not in _WHITE:
+        kind = image.dtype.name if isinstance(image, np.ndarray) else type(image).__name__
+        raise InputError(
+            f"Pixels of type {kind} are not supported.", "Use uint8, uint16, float32 or float64."
+        )
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 2, 3, 4)):
+        hint = "Use (H, W) or (H, W, C) with C gray 1, gray + alpha 2, RGB 3, RGBA 4."
+        raise InputError(f"An array of shape {image.shape} is no image.", hint)
+    if image.size == 0:
+        raise InputError(f"The image is empty: its shape is {image.shape}.")
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise InputError("The image holds infinities or NaN.", "Give finite values, 0-1.")
+
+
+def color_and_alpha(image: Pixels) -> tuple[Pixels, Pixels | None]:
+    """Split into views: colour, (H, W) for gray or (H, W, 3), and alpha (H, W) or None."""
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    if image.ndim == 2:
+        return image, None
+    if channels <= 2:
+        return image[..., 0], image[..., 1] if channels == 2 else None
+    return image[..., :3], image[..., 3] if channels == 4 else None
+
+
+def to_network(pixels: Pixels) -> Batch:
+    """(H, W) gray or (H, W, 3) RGB -> (1, 3, H, W) float32 0-1, contiguous. Gray fills all three channels."""
+    factor = np.float32(1 / white(pixels.dtype))
+    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    batch = np.empty((1, 3, *pixels.shape[:2]), np.float32)
+    np.multiply(planes, factor, out=batch[0], casting="unsafe", dtype=np.float32)
+    return batch
+
+
+def from_network(batch: Batch, dtype: np.dtype[Any], channels: int) -> Pixels:
+    """(1, 3, H, W) -> (H, W) if channels is 1, else (H, W, 3), clipped to 0 ... white.
+
+    Integers are rounded to the nearest; exact halves go to the even neighbour. Gray is the mean of the
+    three channels: the network was fed three equal ones, so any difference between them is its own error.
+    Non-finite values are the caller's to detect: their pixel is unspecified.
+    """
+    planes = _gray(batch) if channels == 1 else list(batch[0])
+    converted = [_convert(plane, dtype) for plane in planes]
+    return converted[0] if channels == 1 else cv2.merge(converted)
+
+
+def is_finite(batch: Batch) -> bool:
+    """Whether every value is a number."""
+    return bool(np.isfinite(batch).all())
+
+
+def bleed(color: Pixels, alpha: Pixels) -> Pixels:
+    """Colour with fully transparent pixels filled from their surroundings; the rest is untouched.
+
+    What lies under alpha 0 is arbitrary (often black) and would leak into visible edges as soon as pixels
+    are mixed. Push-pull: means of the visible colours on ever coarser grids, then interpolated back.
+
+    Args:
+        color: (H, W) or (H, W, 3).
+        alpha: (H, W), same type.
+    """
+    hidden = alpha == 0
+    if not hidden.any() or hidden.all():
+        return color
+    filled = _push_pull(color.astype(np.float32), (~hidden).astype(np.float32))
+    result = color.copy()
+    result[hidden] = filled[hidden] if color.dtype.kind == "f" else np.rint(filled[hidden])
+    return result
+
+
+def _push_pull(color: Batch, weight: Batch) -> Batch:
+    """Fill the zero-weight pixels of `color` (weight is 0 or 1)."""
+    if weight.all():
+        return color
+    height, width = weight.shape
+    half = (max(1, width // 2), max(1, height // 2))
+    share = _resize(weight, half, cv2.INTER_AREA)
+    total = _resize(color * _spread(weight, color), half, cv2.INTER_AREA)
+    known = (share > 0).astype(np.float32)
+    coarse = _push_pull(total / _spread(np.where(share > 0, share, 1), total), known)
+    fine = _resize(coarse, (width, height), cv2.INTER_LINEAR)
+    return np.where(_spread(weight, color) > 0, color, fine)
+
+
+def _resize(plane: Batch, size: tuple[int, int], method: int) -> Batch:
+    return np.asarray(cv2.resize(plane, size, interpolation=method), np.float32)
+
+
+def _spread(plane: Batch, like: Batch) -> Batch:
+    return plane if like.ndim == 2 else plane[..., None]
+
+
+def _gray(batch: Batch) -> list[Batch]:
+    return [np.mean(batch[0], axis=0, dtype=np.float32)]
+
+
+def _convert(plane: Batch, dtype: np.dtype[Any]) -> Pixels:
+    """One plane, scaled to the type's white, rounded and clipped in one SIMD pass for integers.
+
+    OpenCV's saturation wraps beyond 2**31, so the bright side is clipped before; the dark side cannot get
+    there: it needs a network output below -32768.
+    """
+    if dtype.kind == "f":
+        return np.clip(plane, 0, 1).astype(dtype)
+    _, clipped = cv2.threshold(plane, 1.0, 0, cv2.THRESH_TRUNC)
+    multiply: Any = cv2.multiply  # its stub does not know scalars
+    return np.asarray(multiply(clipped, _WHITE[dtype.name], dtype=_CV_TYPE[dtype.name]))

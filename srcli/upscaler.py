@@ -1,0 +1,329 @@
+"""One image in, one larger image out: spec + backend + tiles + ensemble. The whole product in one file."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import combinations_with_replacement
+from math import floor, prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srcli import pixels, tiling
+from srcli.backends import bicubic, table
+from srcli.backends.base import BackendOptions, Batch, Engine, EngineInfo
+from srcli.ensemble import run_ensemble
+from srcli.errors import InferenceError, ModelNotFoundError, UsageError
+from srcli.models import catalog
+from srcli.models.catalog import ModelFile
+from srcli.resize import imresize
+from srcli.spec import ModelSpec
+
+Pixels = NDArray[Any]
+Size = tuple[int, int]
+OnTile = Callable[[int, int], None]
+
+MAX_SCALE = 16
+DEFAULT_TILE = 384
+"""Largest window side in LR pixels: full speed on CPUs, about 0.7 GB at x4 in bf16 and 1.3 GB in f32."""
+
+
+@dataclass(slots=True)
+class _Network:
+    """A loaded network; `tile` shrinks when memory runs out, `exact` is loaded when bf16 fails."""
+
+    file: ModelFile
+    engine: Engine
+    halo: int
+    tile: int
+    exact: Engine | None = None
+
+
+@dataclass(slots=True)
+class _Counter:
+    """Tiles done of tiles planned, told to the caller."""
+
+    tell: OnTile
+    total: int
+    done: int = 0
+
+    def step(self) -> None:
+        self.done += 1
+        self.tell(self.done, self.total)
+
+
+class _NonFiniteError(Exception):
+    """A tile came out with infinities or NaN."""
+
+
+class Upscaler:
+    """Enlarges images with one model. Not thread-safe: one call at a time.
+
+    Args:
+        model: a shipped model, a family ("mdsr", "edsr"), the path of an .onnx file, or "bicubic".
+        scale: any real number from 1 to 16. Where the model has no network for it, the next larger one
+            runs (twice where one is not enough) and bicubic finishes.
+        backend: "auto" (the fastest installed), or one of `srcli.backends.table.BACKENDS`.
+        precision: "auto", "f32", "bf16", "f16". Anything but "auto" is used or refused.
+        device: "auto", "cpu", "cuda", "cuda:1". Anything but "auto" is used or refused.
+        tile: largest window side fed to the network, LR pixels; None: 384.
+        halo: LR pixels of context around each tile; None: the model's measured one. With the model's
+            exact_halo, tiled equals whole up to the rounding of the kernels.
+        ensemble: mean over eight flips and rotations: eight times the work, a little more quality.
+        threads: CPU threads; 0: all.
+
+    Attributes:
+        info: backend, device and precision in use, as the engine reports them.
+        spec: the network in use (the first, where two run).
+        reason: one line: what runs and why it was chosen.
+        notes: what the user should know, each said once: model choice, memory, precision retries.
+
+    Raises:
+        UsageError: an argument is out of range, or names something that does not exist.
+        BackendUnavailableError: what was asked for cannot be had here.
+        ModelFileError: the model's file is damaged.
+    """
+
+    info: EngineInfo
+    spec: ModelSpec
+    reason: str
+
+    def __init__(
+        self,
+        model: str | Path = "mdsr",
+        scale: float = 4,
+        *,
+        backend: str = "auto",
+        precision: str = "auto",
+        device: str = "auto",
+        tile: int | None = None,
+        halo: int | None = None,
+        ensemble: bool = False,
+        threads: int = 0,
+    ) -> None:
+        if not 1 <= scale <= MAX_SCALE:
+            raise UsageError(f"Scale {scale} is out of range.", f"Give a number from 1 to {MAX_SCALE}.")
+        _check_tile(tile, halo)
+        self.model, self.scale, self.ensemble = model, scale, ensemble
+        self.notes: list[str] = []
+        self._tile, self._halo = tile, halo
+        self._options = BackendOptions(precision, device, threads)
+        self._choice = table.choose(bicubic.NAME if str(model) == bicubic.NAME else backend, self._options)
+        self._networks: dict[int, _Network] = {}
+        self._introduce()
+
+    def __call__(self, image: Pixels, *, size: Size | None = None, progress: OnTile | None = None) -> Pixels:
+        """Enlarge one image; the result has its dtype and layout.
+
+        Args:
+            image: (H, W) or (H, W, 1) gray, (H, W, 2) gray + alpha, (H, W, 3) RGB, (H, W, 4) RGBA;
+                uint8, uint16, or float32 / float64 0-1.
+            size: (height, width) of the result instead of the scale; if neither side is larger than the
+                image's, only bicubic runs. The aspect ratio is the caller's to keep.
+            progress: called after each tile with (done, total).
+
+        Raises:
+            InputError: the array is no image.
+            UsageError: the size is out of range.
+            InferenceError: out of memory with the smallest tile, or non-finite output in f32.
+        """
+        pixels.check(image)
+        source = (image.shape[0], image.shape[1])
+        target = size or _scaled(source, self.scale)
+        networks = [self._network(scale) for scale in self._steps(_factor(source, target))]
+        result = _allocate((*target, *image.shape[2:]), image.dtype)
+        color, alpha = pixels.color_and_alpha(image)
+        planes = [(color if alpha is None else pixels.bleed(color, alpha), pixels.color_and_alpha(result)[0])]
+        if alpha is not None:
+            planes += self._alpha(alpha, pixels.color_and_alpha(result)[1])
+        counter = _Counter(progress or _ignore, len(planes) * _tiles_of(networks, source))
+        for plane, out in planes:
+            self._enlarge(plane, out, networks, counter)
+        return result
+
+    def _introduce(self) -> None:
+        """Load the network of `scale` now, so that problems show before any image is read."""
+        steps = self._steps(self.scale)
+        if steps:
+            network = self._network(steps[0])
+            engine, self.spec = network.engine, network.file.spec
+        else:
+            engine, self.spec = bicubic.BicubicEngine(1), bicubic.spec(1)
+        self.info, self.reason = engine.info, table.describe(engine, self._choice)
+
+    def _steps(self, factor: float) -> tuple[int, ...]:
+        """Scales of the networks to run one after the other; none where bicubic does it alone."""
+        if self._choice.name == bicubic.NAME:
+            return (int(factor),) if factor > 1 and factor == int(factor) else ()
+        return steps(catalog.scales(self.model), factor) if factor > 1 else ()
+
+    def _network(self, scale: int) -> _Network:
+        """The network of that scale, loaded on first use."""
+        if scale not in self._networks:
+            file = self._resolve(scale)
+            engine = table.load(self._choice.name, file.path, file.spec, self._options)
+            halo = file.spec.halo if self._halo is None else self._halo
+            tile = self._tile or max(DEFAULT_TILE, tiling.smallest_tile(halo))
+            _check_tile(tile, halo)
+            self._networks[scale] = _Network(file, engine, halo, tile)
+            self._note(file.note)
+        return self._networks[scale]
+
+    def _resolve(self, scale: int) -> ModelFile:
+        if self._choice.name == bicubic.NAME:
+            return ModelFile(Path(), bicubic.spec(scale))
+        return catalog.resolve(self.model, scale)
+
+    def _alpha(self, alpha: Pixels, out: Pixels | None) -> list[tuple[Pixels, Pixels]]:
+        """Alpha goes through the network as a gray image, unless it is the same everywhere."""
+        assert out is not None
+        if alpha.min() == alpha.max():
+            out[...] = alpha.flat[0]
+            return []
+        return [(alpha, out)]
+
+    def _enlarge(self, plane: Pixels, out: Pixels, networks: list[_Network], counter: _Counter) -> None:
+        """Run the networks one after the other; bicubic finishes where they do not meet the size."""
+        for network in networks:
+            size = _scaled((plane.shape[0], plane.shape[1]), network.engine.scale)
+            larger = out if size == out.shape[:2] else _allocate((*size, *plane.shape[2:]), plane.dtype)
+            self._run(network, plane, larger, counter)
+            plane = larger
+        if plane is not out:
+            finished = imresize(plane, (out.shape[0], out.shape[1]))
+            out[...] = np.clip(finished, 0, 1) if out.dtype.kind == "f" else finished
+
+    def _run(self, network: _Network, plane: Pixels, out: Pixels, counter: _Counter) -> None:
+        """One network over one plane, whatever memory and precision allow."""
+        engine = network.engine
+        while True:
+            size = (plane.shape[0], plane.shape[1])
+            window = tiling.fit(size, network.tile, network.halo)
+            tiles, before = tiling.plan(size, window, network.halo), counter.done
+            try:
+                return self._run_tiles(engine, tiles, plane, out, counter)
+            except MemoryError as error:
+                self._halve(network, max(window), error)
+                again = tiling.plan(size, tiling.fit(size, network.tile, network.halo), network.halo)
+            except _NonFiniteError as error:
+                engine, again = self._exact(network, engine, error), tiles
+            counter.total += len(again) - (len(tiles) - (counter.done - before))
+
+    def _run_tiles(
+        self, engine: Engine, tiles: list[tiling.Tile], plane: Pixels, out: Pixels, counter: _Counter
+    ) -> None:
+        run = partial(run_ensemble, engine.run) if self.ensemble else engine.run
+        channels = 1 if plane.ndim == 2 else plane.shape[2]
+        for tile in tiles:
+            sr = run(pixels.to_network(plane[tile.window.slices]))
+            core = _core(sr, tile, engine.scale)
+            out[tile.core.scaled(engine.scale).slices] = pixels.from_network(core, out.dtype, channels)
+            counter.step()
+
+    def _halve(self, network: _Network, window: int, error: MemoryError) -> None:
+        """Use half the tile from now on.
+
+        Raises:
+            InferenceError: that would leave too little between the halos.
+        """
+        if window // 2 < tiling.smallest_tile(network.halo):
+            hint = "Close other programs, or use a smaller model or another device."
+            raise InferenceError(
+                f"Out of memory with tiles of only {window} pixels ({error}).", hint
+            ) from error
+        network.tile = window // 2
+        self._note(f"out of memory with tiles of {window} pixels: going on with {network.tile}")
+
+    def _exact(self, network: _Network, engine: Engine, error: Exception) -> Engine:
+        """The same network in f32, for an image on which a lower precision overflowed.
+
+        Raises:
+            InferenceError: it was f32 already.
+        """
+        if engine.info.precision == "f32":
+            name = network.file.path.name
+            raise InferenceError(f"{name} gave infinities or NaN.", "The model file is damaged.") from error
+        if network.exact is None:
+            options = replace(self._options, precision="f32")
+            network.exact = table.load(self._choice.name, network.file.path, network.file.spec, options)
+        self._note(f"{engine.info.precision} overflowed on an image: it was computed again in f32")
+        return network.exact
+
+    def _note(self, text: str) -> None:
+        if text and text not in self.notes:
+            self.notes.append(text)
+
+
+def steps(available: tuple[int, ...], factor: float) -> tuple[int, ...]:
+    """The one or two networks whose product is the smallest that reaches `factor`, else the largest.
+
+    The smaller of two runs first: that is less work, since the second sees fewer pixels.
+
+    Raises:
+        ModelNotFoundError: no network enlarges.
+    """
+    enlarging = sorted({scale for scale in available if scale > 1})
+    if not enlarging:
+        raise ModelNotFoundError("This model does not enlarge: it has only x1.", "Choose another one.")
+    candidates = [(scale,) for scale in enlarging] + list(combinations_with_replacement(enlarging, 2))
+    enough = [candidate for candidate in candidates if prod(candidate) >= factor]
+    if enough:
+        return min(enough, key=lambda candidate: (prod(candidate), len(candidate)))
+    return max(candidates, key=prod)
+
+
+def _core(sr: Batch, tile: tiling.Tile, scale: int) -> Batch:
+    """The part of a tile's output that is kept, checked."""
+    expected = (1, 3, tile.window.height * scale, tile.window.width * scale)
+    if sr.shape != expected:
+        raise InferenceError(f"The network gave {sr.shape} instead of {expected}.", "Its spec is wrong.")
+    rows, columns = tile.core.within(tile.window).scaled(scale).slices
+    core = sr[:, :, rows, columns]
+    if not pixels.is_finite(core):
+        raise _NonFiniteError
+    return core
+
+
+def _scaled(size: Size, scale: float) -> Size:
+    """(height, width) times scale, rounded half up, at least 1."""
+    return max(1, floor(size[0] * scale + 0.5)), max(1, floor(size[1] * scale + 0.5))
+
+
+def _factor(source: Size, target: Size) -> float:
+    if min(target) < 1:
+        raise UsageError(f"A size of {target[0]}x{target[1]} is no picture.", "Give 1 pixel or more a side.")
+    factor = max(target[0] / source[0], target[1] / source[1])
+    if factor > MAX_SCALE:
+        hint = f"At most {MAX_SCALE} times the input is possible."
+        raise UsageError(f"{target[0]}x{target[1]} is {factor:.4g} times {source[0]}x{source[1]}.", hint)
+    return factor
+
+
+def _tiles_of(networks: list[_Network], size: Size) -> int:
+    """How many tiles one plane takes through all networks."""
+    total = 0
+    for network in networks:
+        total += len(tiling.plan(size, tiling.fit(size, network.tile, network.halo), network.halo))
+        size = _scaled(size, network.engine.scale)
+    return total
+
+
+def _allocate(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Pixels:
+    try:
+        return np.empty(shape, dtype)
+    except (MemoryError, ValueError) as error:
+        gigabytes = prod(shape) * dtype.itemsize / 1e9
+        raise InferenceError(
+            f"A result of {shape[0]}x{shape[1]} needs {gigabytes:.1f} GB of memory."
+        ) from error
+
+
+def _check_tile(tile: int | None, halo: int | None) -> None:
+    """Refuse a window that leaves no core, before any image is read."""
+    tiling.fit((2**31, 2**31), DEFAULT_TILE * 16 if tile is None else tile, halo or 0)
+
+
+def _ignore(done: int, total: int) -> None:
+    """Progress that nobody wants to know."""

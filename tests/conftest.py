@@ -1,0 +1,30 @@
+"""Tiny random networks for all tests that need a model, so that none depends on shipped weights."""
+
+from pathlib import Path
+
+import pytest
+import tiny_networks
+from hypothesis import HealthCheck, settings
+
+from srcli.models import catalog
+
+settings.register_profile(
+    "srcli", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("srcli")
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the networks tiny-x2, tiny-x3, tiny-x4: two blocks, eight features, random weights."""
+    folder = tmp_path_factory.mktemp("models")
+    for scale in (2, 3, 4):
+        tiny_networks.write(folder, tiny_networks.tiny_spec(scale), seed=scale)
+    return folder
+
+
+@pytest.fixture
+def tiny_catalog(tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The tiny networks in place of the shipped ones: `Upscaler("tiny", 4)` and family "edsr" find them."""
+    monkeypatch.setattr(catalog, "MODELS_FOLDER", tiny_models)
+    return tiny_models
