@@ -1,0 +1,82 @@
+"""What every container module offers, and the words they share."""
+
+import mmap
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srcli.media.metadata import Metadata
+
+Pixels = NDArray[Any]
+"""(H, W), (H, W, 2), (H, W, 3) or (H, W, 4); uint8 or uint16."""
+
+Data = bytes | mmap.mmap
+"""A whole file, in memory or mapped."""
+
+
+class DamagedError(Exception):
+    """The file is cut off, damaged or of a kind that cannot be decoded; the text says which."""
+
+
+class EncodeError(Exception):
+    """The encoder refused; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a file's header declares, before any orientation is applied.
+
+    Attributes:
+        height, width: stored size in pixels.
+        channels: 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA: as the decoded picture will have.
+        bit_depth: 8 or 16: depth of the decoded picture.
+        frames: pictures in the file; only the first is ever read.
+        cmyk: stored as CMYK and converted to RGB by the decoder.
+    """
+
+    height: int
+    width: int
+    channels: int
+    bit_depth: int = 8
+    frames: int = 1
+    cmyk: bool = False
+
+
+class Reader(Protocol):
+    """A module that reads one format. All functions raise DamagedError."""
+
+    def layout(self, data: Data) -> Layout:
+        """Read the header only."""
+
+    def check(self, data: Data) -> None:
+        """Refuse a file that is cut off or damaged where the decoder would not notice."""
+
+    def decode(self, data: bytes) -> Pixels:
+        """First frame in OpenCV's channel order, orientation not applied."""
+
+    def metadata(self, data: Data) -> Metadata:
+        """What the file carries; parts that cannot be read are left out."""
+
+    def orientation(self, data: Data, metadata: Metadata) -> int:
+        """How the stored pixels are to be turned, as an EXIF value 1 to 8."""
+
+
+class Writer(Protocol):
+    """A module that writes one format."""
+
+    def encode(self, pixels: Pixels, quality: int | None, metadata: Metadata) -> bytes:
+        """A whole file from BGR(A), gray or gray + alpha pixels. Raises EncodeError."""
+
+
+def widen(samples: Pixels, bits: int) -> Pixels:
+    """Samples of 9 to 15 bits spread over the full 16, rounded: 2**bits - 1 becomes 65535."""
+    top = (1 << bits) - 1
+    return ((samples.astype(np.uint32) * 65535 + top // 2) // top).astype(np.uint16)
+
+
+def narrow(samples: Pixels, bits: int) -> Pixels:
+    """16-bit samples rounded to `bits` bits, the inverse of `widen`."""
+    top = (1 << bits) - 1
+    return ((samples.astype(np.uint32) * top + 32767) // 65535).astype(np.uint16)
