@@ -1,0 +1,117 @@
+"""Deployment layers -> ONNX graph, node by node: names are stable, and the graph reads well in a viewer.
+
+Input "lr" (N, 3, H, W) float32 RGB 0-1, output "sr" (N, 3, scale * H, scale * W) float32, not clipped.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from srcli.spec import METADATA_KEY, ModelSpec
+from srcli_export.layers import Conv, Layer, Rectifier, Shuffle, Skip, arrays
+from srcli_train.networks.layers import MEAN_RGB
+
+OPSET = 20
+IR_VERSION = 9
+"""The intermediate representation that came with opset 20; every runtime of the last years reads it."""
+
+Stored = NDArray[np.float16] | NDArray[np.float32]
+_HALF = "_fp16"
+
+
+def stored_weights(layers: Sequence[Layer], precision: str) -> dict[str, Stored]:
+    """Initialiser name -> values as they are stored, in running order.
+
+    "fp16" halves the convolution kernels, which are nearly all of the file. Biases and slopes stay float32:
+    on 0-1 pixels biases reach down to where fp16 has no digits left.
+    """
+    if precision == "fp32":
+        return dict(arrays(layers))
+    return dict(
+        _halved(name, values) if values.ndim == 4 else (name, values) for name, values in arrays(layers)
+    )
+
+
+def _halved(name: str, values: NDArray[np.float32]) -> tuple[str, Stored]:
+    return name + _HALF, values.astype(np.float16)
+
+
+def embedded(weights: Mapping[str, Stored]) -> list[TensorProto]:
+    """Initialisers that carry their values inside the ONNX file."""
+    return [numpy_helper.from_array(values, name) for name, values in weights.items()]
+
+
+def build_model(
+    layers: Sequence[Layer],
+    initializers: Sequence[TensorProto],
+    spec: ModelSpec,
+    metadata: Mapping[str, str] | None = None,
+) -> onnx.ModelProto:
+    """The ONNX model of one scale.
+
+    Args:
+        layers: the network between the two halves of the mean shift.
+        initializers: its weights by the names of `stored_weights`, embedded or external.
+        spec: stored as JSON in the metadata.
+        metadata: further entries of the metadata.
+    """
+    graph = _Graph()
+    graph.widen(initializers)
+    graph.add("Sub", ["lr", "mean"], "mean_removed")
+    graph.add("Add", [graph.chain("mean_removed", layers), "mean"], "sr")
+    mean = numpy_helper.from_array(np.array(MEAN_RGB, np.float32).reshape(1, 3, 1, 1), "mean")
+    inputs, outputs = _ports(spec.channels, spec.scale)
+    proto = helper.make_graph(graph.nodes, spec.name, [inputs], [outputs], [mean, *initializers])
+    model = helper.make_model(
+        proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="srcli"
+    )
+    helper.set_model_props(model, {METADATA_KEY: spec.to_json(), **(metadata or {})})
+    return model
+
+
+def _ports(channels: int, scale: int) -> tuple[onnx.ValueInfoProto, onnx.ValueInfoProto]:
+    info = helper.make_tensor_value_info
+    lr = info("lr", TensorProto.FLOAT, ["N", channels, "H", "W"])
+    return lr, info("sr", TensorProto.FLOAT, ["N", channels, f"{scale}H", f"{scale}W"])
+
+
+@dataclass(slots=True)
+class _Graph:
+    """Nodes under construction; a method returns the name of the tensor it made."""
+
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+
+    def add(self, op: str, inputs: list[str], output: str, **attributes: int | str | list[int]) -> str:
+        node = helper.make_node(op, inputs, [output], name=output)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        self.nodes.append(node)
+        return output
+
+    def widen(self, initializers: Sequence[TensorProto]) -> None:
+        """A Cast to float32 after each fp16 initialiser, under the name the layers ask for."""
+        for tensor in initializers:
+            if tensor.data_type == TensorProto.FLOAT16:
+                self.add("Cast", [tensor.name], tensor.name.removesuffix(_HALF), to=TensorProto.FLOAT)
+
+    def chain(self, x: str, layers: Sequence[Layer]) -> str:
+        for layer in layers:
+            x = self._layer(x, layer)
+        return x
+
+    def _layer(self, x: str, layer: Layer) -> str:
+        match layer:
+            case Conv(name, weight):
+                inputs, kernel = [x, f"{name}.weight", f"{name}.bias"], weight.shape[-1]
+                return self.add("Conv", inputs, name, kernel_shape=[kernel] * 2, pads=[kernel // 2] * 4)
+            case Rectifier(name, None):
+                return self.add("Relu", [x], f"{name}.relu")
+            case Rectifier(name, _):
+                return self.add("PRelu", [x, f"{name}.slope"], f"{name}.prelu")
+            case Shuffle(name, factor):
+                return self.add("DepthToSpace", [x], name, blocksize=factor, mode="CRD")
+            case Skip(name, inner):
+                return self.add("Add", [x, self.chain(x, inner)], f"{name}.sum")
