@@ -1,0 +1,97 @@
+"""The srcli command: its sub-commands, and the one place that turns every error into words."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from srcli import __version__
+from srcli.cli.console import show_error
+from srcli.cli.evaluate import evaluate
+from srcli.cli.export import export
+from srcli.cli.models import models
+from srcli.cli.train import train
+from srcli.cli.upscale import upscale
+from srcli.errors import ExitCode, SrcliError
+
+# Plain help (no rich markup) starts three times as fast, and no file name is taken for markup.
+app = typer.Typer(
+    name="srcli",
+    help="Super-resolution with EDSR and MDSR: turn pictures into larger ones.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for _command in (upscale, models, train, evaluate, export):
+    app.command()(_command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"srcli {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Super-resolution with EDSR and MDSR: turn pictures into larger ones."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code; never raises, never shows a traceback.
+
+    Args:
+        arguments: without the program's name; None takes those of the process.
+    """
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _reader_left()
+    except KeyboardInterrupt:
+        typer.echo("Interrupted.", err=True)
+        return ExitCode.INTERRUPTED
+    except Exception as error:  # the last line of defence
+        return _explain(error)
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="srcli")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else ExitCode.OK
+    return ExitCode.OK
+
+
+def _explain(error: Exception) -> int:
+    """Say what went wrong; with SRCLI_DEBUG set, where as well."""
+    known = error if isinstance(error, SrcliError) else _bug(error)
+    if os.environ.get("SRCLI_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    show_error(known.message, known.hint)
+    return known.exit_code
+
+
+def _bug(error: Exception) -> SrcliError:
+    return SrcliError(
+        f"This is a bug in srcli: {type(error).__name__}: {error}",
+        "Please report it with the command you ran; SRCLI_DEBUG=1 shows where it happened.",
+    )
+
+
+def _reader_left() -> int:
+    """stdout's reader has gone (`srcli models | head`): end quietly, also when Python flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ExitCode.FAILED

@@ -1,0 +1,67 @@
+"""Printing. stdout carries the product (paths, JSON, tables), stderr carries the talk."""
+
+import os
+import sys
+import unicodedata
+
+import typer
+
+_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
+
+
+def printable(text: str) -> str:
+    """The text on one line: control characters and undecodable bytes as escapes.
+
+    File names may hold anything, newlines and terminal commands included.
+    """
+    return "".join(_escaped(c) if unicodedata.category(c) in _UNPRINTABLE else c for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def talk(text: str) -> None:
+    """One line for the user, on stderr."""
+    typer.echo(printable(text), err=True)
+
+
+def error_lines(message: str, hint: str = "") -> list[str]:
+    """An error as it is shown: what happened and, on a line of its own, what to do."""
+    lines = [f"{typer.style('error:', fg='red', bold=True)} {printable(message)}"]
+    return [*lines, f"  {printable(hint)}"] if hint else lines
+
+
+def show_error(message: str, hint: str = "") -> None:
+    """An error and what to do about it, on stderr."""
+    for line in error_lines(message, hint):
+        typer.echo(line, err=True)
+
+
+def product(text: str) -> None:
+    """One line of product on stdout, written at once so that a reader in a pipe sees it."""
+    typer.echo(text)
+    sys.stdout.flush()
+
+
+def product_path(path: os.PathLike[str]) -> None:
+    """A path on stdout, byte for byte as the file system has it."""
+    stream = typer.get_binary_stream("stdout")
+    stream.write(os.fsencode(path) + b"\n")
+    stream.flush()
+
+
+def table(rows: list[list[str]]) -> list[str]:
+    """Rows as aligned columns: the first row is the header; columns of numbers are right-aligned."""
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    right = [all(_is_number(cell) for cell in column[1:]) for column in columns]
+    return ["  ".join(map(_cell, row, widths, right)).rstrip() for row in rows]
+
+
+def _cell(text: str, width: int, right: bool) -> str:
+    return text.rjust(width) if right else text.ljust(width)
+
+
+def _is_number(text: str) -> bool:
+    return text[:1].isdigit() or text in ("", "–")

@@ -1,0 +1,279 @@
+"""Many pictures through one engine: decode, upscale and encode at the same time, results in order.
+
+The caller's thread admits pictures while they fit the memory budget and commits results in the
+order of the inputs; one thread owns the engine; small pools decode before it and encode after it.
+Every picture is a chain of futures, so nothing is shared but what the chain hands on, and an error
+anywhere in it arrives at the commit.
+"""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srcli.errors import InputError, OutputError, SrcliError
+from srcli.media import images
+from srcli.media.images import Header, Picture
+from srcli.pipelines.inputs import is_folder
+from srcli.pipelines.names import Job
+from srcli.pipelines.progress import Progress
+from srcli.pipelines.report import PictureResult, Status
+from srcli.pipelines.sizes import Size, SizeRequest
+
+Pixels = NDArray[Any]
+"""(H, W) or (H, W, C), uint8 or uint16, as `srcli.media.images` reads them."""
+
+_LOOK_AT = 16
+"""Pictures whose headers may be read to choose the network that is loaded first."""
+
+
+class Upscale(Protocol):
+    """One picture's pixels to larger ones; `srcli.Upscaler` is one."""
+
+    def __call__(
+        self, image: Pixels, *, size: Size | None, progress: Callable[[int, int], None] | None
+    ) -> Pixels:
+        """Upscale to `size` (height, width), or by its own scale; same dtype and layout."""
+
+
+@dataclass(frozen=True, slots=True)
+class FolderOptions:
+    """How a folder run works.
+
+    Attributes:
+        size: how large the outputs shall be.
+        quality: 1 to 100 for lossy formats; None leaves it to the format.
+        overwrite: replace outputs that exist; otherwise they are skipped.
+        memory: bytes that all pictures in flight (decoded input and output) may take; a picture
+            that alone takes more runs alone.
+        workers: threads that decode, and as many that encode.
+    """
+
+    size: SizeRequest
+    quality: int | None = None
+    overwrite: bool = False
+    memory: int = 2 << 30
+    workers: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """A picture between two stages: pixels and metadata, what it was, and the work so far."""
+
+    picture: Picture
+    input_size: Size
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Flight:
+    """An admitted picture: the bytes it was granted and the end of its chain."""
+
+    job: Job
+    cost: int
+    result: Future[PictureResult]
+
+
+@dataclass(slots=True)
+class FolderRun:
+    """One run. `results` grows in the order of the jobs; after an interrupt it is complete too."""
+
+    jobs: Sequence[Job]
+    upscale: Upscale
+    options: FolderOptions
+    progress: Progress
+    results: list[PictureResult] = field(default_factory=list)
+    interrupted: bool = False
+    _cancelled: threading.Event = field(default_factory=threading.Event)
+    _flights: deque[_Flight] = field(default_factory=deque)
+
+    def run(self) -> "FolderRun":
+        """Do all jobs; an interrupt (Ctrl-C) ends the run early and sets `interrupted`.
+
+        Failed pictures become results, they raise nothing.
+        """
+        self.progress.start(len(self.jobs))
+        workers = self.options.workers
+        pools = ThreadPoolExecutor(workers), ThreadPoolExecutor(1), ThreadPoolExecutor(workers)
+        try:
+            for job in self.jobs:
+                self._admit(job, *pools)
+            self._commit_while(lambda: bool(self._flights))
+        except KeyboardInterrupt:
+            self.interrupted = True
+            self._cancelled.set()
+        finally:
+            for pool in pools:
+                pool.shutdown(wait=True, cancel_futures=True)
+        self._settle()
+        return self
+
+    def _admit(
+        self, job: Job, decoders: ThreadPoolExecutor, engine: ThreadPoolExecutor, encoders: ThreadPoolExecutor
+    ) -> None:
+        """Start a picture as soon as there is room for it."""
+        try:
+            if already_there(job, self.options):
+                self._append(job, 0, _ready(PictureResult(job.source, job.target, Status.SKIPPED)))
+                return
+            header = images.probe(job.source)
+            self.options.size.factor((header.height, header.width))
+        except Exception as error:  # whatever a file does to a decoder must not stop the others
+            self._append(job, 0, _failed(error))
+            return
+        cost = picture_bytes(header, self.options.size)
+        self._commit_while(lambda: self._is_full(cost))
+        decoded = decoders.submit(_decode, job)
+        upscaled = engine.submit(self._upscale, job, decoded)
+        self._append(job, cost, encoders.submit(_encode, job, upscaled, self.options.quality))
+
+    def _append(self, job: Job, cost: int, result: Future[PictureResult]) -> None:
+        self._flights.append(_Flight(job, cost, result))
+        self._commit_while(lambda: bool(self._flights) and self._flights[0].result.done())
+
+    def _is_full(self, cost: int) -> bool:
+        """Whether a picture of `cost` bytes has to wait for one in flight."""
+        if not self._flights:
+            return False
+        granted = sum(flight.cost for flight in self._flights)
+        return granted + cost > self.options.memory or len(self._flights) > 2 * self.options.workers
+
+    def _commit_while(self, wanted: Callable[[], bool]) -> None:
+        while wanted():
+            flight = self._flights[0]
+            result = _outcome(flight)  # an interrupt while waiting leaves the flight in its place
+            self._flights.popleft()
+            self._record(result)
+
+    def _record(self, result: PictureResult) -> None:
+        self.results.append(result)
+        self.progress.finished(result)
+
+    def _settle(self) -> None:
+        """After the end: commit what was still finished, and say what is left."""
+        self._commit_while(lambda: bool(self._flights))
+        for job in self.jobs[len(self.results) :]:
+            self.results.append(PictureResult(job.source, job.target, Status.PENDING))
+
+    def _upscale(self, job: Job, decoded: Future[_Stage]) -> _Stage:
+        stage = decoded.result()
+        start = perf_counter()
+        size = None if self.options.size.by_factor else self.options.size.output(stage.input_size)
+        pixels = self.upscale(stage.picture.pixels, size=size, progress=self._tiles(job))
+        picture = replace(stage.picture, pixels=pixels)
+        return replace(stage, picture=picture, seconds=stage.seconds + perf_counter() - start)
+
+    def _tiles(self, job: Job) -> Callable[[int, int], None]:
+        def tile(done: int, total: int) -> None:
+            if self._cancelled.is_set():
+                raise CancelledError
+            self.progress.tile(job, done, total)
+
+        return tile
+
+
+def picture_bytes(header: Header, size: SizeRequest) -> int:
+    """Bytes of a picture in flight: decoded input and output, from the header alone."""
+    depth = header.channels * (2 if header.bit_depth > 8 else 1)
+    output = size.output((header.height, header.width))
+    return depth * (header.height * header.width + output[0] * output[1])
+
+
+def first_factor(jobs: Sequence[Job], size: SizeRequest) -> float:
+    """How much the first picture grows, so that the network loaded first is one that is used."""
+    for job in () if size.by_factor else jobs[:_LOOK_AT]:
+        try:
+            header = images.probe(job.source)
+            factor = size.factor((header.height, header.width))
+        except SrcliError:
+            continue
+        if factor > 1:
+            return factor
+    return size.scale
+
+
+def already_there(job: Job, options: FolderOptions) -> bool:
+    """Whether the output exists and is to be kept. Outputs appear whole, so it is a finished one."""
+    return not options.overwrite and os.path.lexists(job.target) and not is_folder(job.target)
+
+
+def foresee(job: Job, options: FolderOptions) -> PictureResult:
+    """What a run would do with a picture, by its header; nothing is decoded or written."""
+    if already_there(job, options):
+        return PictureResult(job.source, job.target, Status.SKIPPED)
+    try:
+        header = images.probe(job.source)
+        size = header.height, header.width
+        options.size.factor(size)
+    except Exception as error:
+        return failure(job, error)
+    return PictureResult(job.source, job.target, Status.PLANNED, size, options.size.output(size))
+
+
+def _decode(job: Job) -> _Stage:
+    start = perf_counter()
+    picture = images.read(job.source)
+    height, width = picture.pixels.shape[:2]
+    return _Stage(picture, (height, width), perf_counter() - start)
+
+
+def _encode(job: Job, upscaled: Future[_Stage], quality: int | None) -> PictureResult:
+    stage = upscaled.result()
+    start = perf_counter()
+    try:
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{job.target}: its folder cannot be made ({error.strerror}).") from error
+    notes = images.write(job.target, stage.picture, format=None, quality=quality)
+    height, width = np.shape(stage.picture.pixels)[:2]
+    return PictureResult(
+        job.source,
+        job.target,
+        Status.WRITTEN,
+        stage.input_size,
+        (height, width),
+        stage.seconds + perf_counter() - start,
+        notes=(*stage.picture.notes, *notes),
+    )
+
+
+def _outcome(flight: _Flight) -> PictureResult:
+    """The result of a chain, waited for; its error becomes a failed picture."""
+    try:
+        return flight.result.result()
+    except CancelledError:
+        return PictureResult(flight.job.source, flight.job.target, Status.PENDING)
+    except Exception as error:  # a bug in one picture must not lose the others
+        return failure(flight.job, error)
+
+
+def failure(job: Job, error: Exception) -> PictureResult:
+    """A failed picture, in words that name the file."""
+    if not isinstance(error, SrcliError):
+        error = InputError(
+            f"{images.shown(job.source)}: failed unexpectedly ({type(error).__name__}: {error}).",
+            "This is a bug in srcli: please report it with the picture.",
+        )
+    message = error.message
+    if not any(images.shown(path) in message for path in (job.source, job.target)):
+        message = f"{images.shown(job.source)}: {message}"
+    return PictureResult(job.source, job.target, Status.FAILED, error=message, hint=error.hint)
+
+
+def _ready(result: PictureResult) -> Future[PictureResult]:
+    future: Future[PictureResult] = Future()
+    future.set_result(result)
+    return future
+
+
+def _failed(error: Exception) -> Future[PictureResult]:
+    future: Future[PictureResult] = Future()
+    future.set_exception(error)
+    return future

@@ -1,0 +1,138 @@
+"""Which pictures the user means: files, folders and patterns become one ordered list."""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from srcli.errors import InputError
+from srcli.media.images import READ_ONLY_SUFFIXES, SUFFIXES
+from srcli.pipelines.report import PictureResult, Status
+
+_READABLE = (*SUFFIXES, *READ_ONLY_SUFFIXES)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One picture to upscale.
+
+    Attributes:
+        path: the file, as the user named it.
+        relative: where its output goes below the output folder, still with the input's suffix.
+    """
+
+    path: Path
+    relative: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An input that cannot even be tried."""
+
+    path: Path
+    error: InputError
+
+    def result(self) -> PictureResult:
+        """The same as a line of the report."""
+        return PictureResult(self.path, None, Status.FAILED, error=self.error.message, hint=self.error.hint)
+
+
+@dataclass(slots=True)
+class Discovery:
+    """What the inputs came to, in the order given; folders sorted by name.
+
+    Attributes:
+        pictures: the files to upscale, each once.
+        problems: inputs that do not exist, cannot be listed or hold no pictures.
+        left_out: the output folder, if it was met inside an input folder and passed by.
+    """
+
+    pictures: list[Found] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    left_out: Path | None = None
+
+
+def discover(inputs: Sequence[str], out: Path, *, recursive: bool) -> Discovery:
+    """The pictures that files, folders and glob patterns name.
+
+    A folder gives the pictures in it (known suffixes, no hidden files), with `recursive` also those
+    below it, their sub-folders kept in `Found.relative`. A file is taken whatever its suffix. The
+    output folder is never searched, so a second run does not upscale the results of the first.
+    """
+    found = Discovery()
+    for name in inputs:
+        for path in _expand(name):
+            try:
+                _add(found, path, out, recursive)
+            except InputError as error:
+                found.problems.append(Problem(path, error))
+    found.pictures = _each_once(found.pictures)
+    return found
+
+
+def _expand(name: str) -> list[Path]:
+    """The name itself if it exists or is no pattern, else what the pattern matches."""
+    if os.path.lexists(name) or not glob.has_magic(name):
+        return [Path(name)]
+    return [Path(match) for match in sorted(glob.glob(name, recursive=True))] or [Path(name)]  # noqa: PTH207
+
+
+def _add(found: Discovery, path: Path, out: Path, recursive: bool) -> None:
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        hint = "No file matches this pattern." if glob.has_magic(str(path)) else "Check the name."
+        raise InputError(f"{path}: cannot be read ({reason}).", hint) from error
+    if path.is_dir():
+        _add_folder(found, path, out, recursive)
+    else:
+        found.pictures.append(Found(path, Path(path.name)))
+
+
+def _add_folder(found: Discovery, folder: Path, out: Path, recursive: bool) -> None:
+    before = len(found.pictures)
+    for path in _walk(found, folder, out, recursive):
+        if path.suffix.lower() in _READABLE:
+            found.pictures.append(Found(path, path.relative_to(folder)))
+    if len(found.pictures) == before and not any(p.path == folder for p in found.problems):
+        deeper = "" if recursive else " --recursive also searches the folders in it."
+        raise InputError(
+            f"{folder}: no pictures in this folder.", f"It needs {', '.join(_READABLE)}.{deeper}"
+        )
+
+
+def _walk(found: Discovery, folder: Path, out: Path, recursive: bool) -> Iterator[Path]:
+    """The visible files of a folder, its sub-folders after them, by name."""
+
+    def unreadable(error: OSError) -> None:
+        where = Path(error.filename or folder)
+        problem = InputError(f"{where}: cannot be listed ({error.strerror}).", "Check its permissions.")
+        found.problems.append(Problem(where, problem))
+
+    for here, folders, files in os.walk(folder, onerror=unreadable):
+        yield from (Path(here, name) for name in sorted(files) if not name.startswith("."))
+        if any(_same(Path(here, name), out) for name in folders):
+            found.left_out = out
+        keep = (name for name in sorted(folders) if not name.startswith("."))
+        folders[:] = [name for name in keep if recursive and not _same(Path(here, name), out)]
+
+
+def _same(a: Path, b: Path) -> bool:
+    return os.path.realpath(a) == os.path.realpath(b)
+
+
+def _each_once(pictures: list[Found]) -> list[Found]:
+    """The list without files already named earlier in it."""
+    return list({place(p.path): p for p in reversed(pictures)}.values())[::-1]
+
+
+def place(path: Path) -> Path:
+    """The absolute path with the folder's links resolved, not the file's own: a link has its own name."""
+    return path.parent.resolve() / path.name
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder; `Path.is_dir` raises on some names that cannot be one."""
+    return os.path.isdir(path)  # noqa: PTH112

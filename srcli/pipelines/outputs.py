@@ -1,0 +1,132 @@
+"""A run before it starts: what to read, where to write, and everything that must not begin."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from srcli.errors import OutputError, UsageError
+from srcli.media.images import SUFFIXES
+from srcli.pipelines.inputs import Problem, discover, is_folder
+from srcli.pipelines.names import Job, name_outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole run before it starts.
+
+    Attributes:
+        jobs: what to read and write, in the order of the inputs.
+        out: the output folder, or the one output file.
+        problems: inputs that cannot be tried.
+        left_out: the output folder, if it lies in an input folder and was passed by.
+    """
+
+    jobs: tuple[Job, ...]
+    out: Path
+    problems: tuple[Problem, ...] = ()
+    left_out: Path | None = None
+
+
+def plan(inputs: Sequence[str], out: Path, *, recursive: bool = False, format: str | None = None) -> Plan:  # noqa: A002
+    """Find the pictures that the inputs name, and give each an output.
+
+    Args:
+        inputs: files, folders and glob patterns.
+        out: output folder; for one input file also the output file, if it has a picture's suffix.
+        recursive: also search the folders in folders.
+        format: "png", "jpg", ...: makes all outputs that; None keeps the format of each input.
+
+    Raises:
+        UsageError: an output would overwrite an input, or the format is not known.
+        OutputError: the outputs cannot be written where they should go.
+    """
+    wanted = None if format is None else _format(format)
+    if out.suffix.lower() in SUFFIXES and not is_folder(out):
+        return _plan_file(inputs, out, wanted)
+    check_folder(inputs, out)
+    found = discover(inputs, out, recursive=recursive)
+    jobs = name_outputs(found.pictures, out, wanted)
+    check_targets(jobs)
+    return Plan(tuple(jobs), out, tuple(found.problems), found.left_out)
+
+
+def _format(name: str) -> str:
+    """The format behind "jpg", ".jpg" or "JPEG"."""
+    known = SUFFIXES.get(f".{name.lower().lstrip('.')}")
+    if known is None:
+        listing = ", ".join(dict.fromkeys(SUFFIXES.values()))
+        raise UsageError(f"Format {name!r} cannot be written.", f"Choose from {listing}.")
+    return known
+
+
+def _plan_file(inputs: Sequence[str], out: Path, format: str | None) -> Plan:  # noqa: A002
+    """`-o large.png`: one picture with a name of its own."""
+    if format not in (None, SUFFIXES[out.suffix.lower()]):
+        raise UsageError(f"{out} is not named like the format {format}.", "Leave out --format.")
+    found = discover(inputs, out, recursive=False)
+    if len(inputs) > 1 or len(found.pictures) > 1 or is_folder(Path(inputs[0])):
+        raise UsageError(f"{out} is one picture's name, but there may be more.", "Name a folder with -o.")
+    check_file(out)
+    jobs = tuple(Job(picture.path, out) for picture in found.pictures)
+    check_targets(jobs)
+    return Plan(jobs, out, tuple(found.problems))
+
+
+def check_folder(inputs: Sequence[str], out: Path) -> None:
+    """Refuse an output folder that is an input folder, or that cannot be made or written.
+
+    Raises:
+        UsageError: `out` is one of the input folders.
+        OutputError: a file is in the way, or the folder is not writable.
+    """
+    for name in inputs:
+        if is_folder(Path(name)) and os.path.realpath(name) == os.path.realpath(out):
+            raise UsageError(f"{out}: the output folder is also an input.", "Name another one with -o.")
+    _check_writable(out, out)
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file that cannot be written for want of a folder.
+
+    Raises:
+        OutputError: a file or folder is in the way, or the folder is not writable.
+    """
+    if is_folder(path):
+        raise OutputError(f"{path}: is a folder.", "Name a file.")
+    _check_writable(path.parent, path)
+
+
+def _check_writable(folder: Path, what: Path) -> None:
+    """Whether the folder, or the nearest one above it that exists, can take files."""
+    try:
+        existing = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    except ValueError as error:  # a null byte
+        raise UsageError(f"{what}: no file can have this name.", "Choose another one.") from error
+    if not is_folder(existing):
+        raise OutputError(f"{what}: {existing} is not a folder.", "Choose another place.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(f"{what}: no permission to write to {existing}.", "Choose another place.")
+
+
+def check_targets(jobs: Sequence[Job]) -> None:
+    """Refuse jobs of which one would overwrite the input of any.
+
+    Raises:
+        UsageError: naming the file in danger.
+    """
+    sources = {identity for job in jobs if (identity := _identity(job.source))}
+    for job in jobs:
+        if _identity(job.target) in sources:
+            raise UsageError(
+                f"{job.target}: this output would overwrite an input.", "Name another folder with -o."
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What two names of the same file share (links, case); None if there is no file."""
+    try:
+        facts = path.stat()
+    except (OSError, ValueError):
+        return None
+    return facts.st_dev, facts.st_ino
