@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -97,9 +98,9 @@ def probe(path: Path | str) -> Header:
     Raises:
         InputError: missing, unreadable, empty, no picture, or the header is damaged.
     """
-    with _translated(path), Path(path).open("rb") as file:
-        _refuse_empty(path, os.fstat(file.fileno()).st_size)
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with _translated(path):
+        _refuse_unfit(path)
+        with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             name, reader = _reader(path, data)
             layout = _layout(reader, data)
             turned = reader.orientation(data, reader.metadata(data)) >= 5
@@ -115,8 +116,8 @@ def read(path: Path | str) -> Picture:
             that cannot be decoded; the message says which.
     """
     with _translated(path):
+        _refuse_unfit(path)
         data = Path(path).read_bytes()
-        _refuse_empty(path, len(data))
         name, reader = _reader(path, data)
         layout = _layout(reader, data)
         reader.check(data)
@@ -159,8 +160,14 @@ def _translated(path: Path | str) -> Iterator[None]:
         ) from error
 
 
-def _refuse_empty(path: Path | str, size: int) -> None:
-    if size == 0:
+def _refuse_unfit(path: Path | str) -> None:
+    """Devices and pipes could be read for ever; an empty file cannot be mapped."""
+    status = Path(path).stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{shown(path)} is not a regular file.", "Store the picture in a file first.")
+    if status.st_size == 0:
         raise InputError(f"{shown(path)} is empty.", "Get a fresh copy of the file.")
 
 

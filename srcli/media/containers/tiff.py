@@ -13,6 +13,7 @@ from srcli.media.metadata import Metadata
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _ORIENTATION, _SAMPLES, _PLANES, _PREDICTOR, _TILE_WIDTH, _EXTRA, _FORMAT = 274, 277, 284, 317, 322, 338, 339
+_STRIPS, _STRIP_SIZES, _TILES, _TILE_SIZES = 273, 279, 324, 325
 _XMP, _ICC = 700, 34675
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5
@@ -81,7 +82,7 @@ def _pages(data: Data) -> int:
 def check(data: Data) -> None:
     """All strips or tiles lie inside the file."""
     page = _first(data)
-    for offsets, counts in ((273, 279), (324, 325)):
+    for offsets, counts in ((_STRIPS, _STRIP_SIZES), (_TILES, _TILE_SIZES)):
         if offsets in page and counts in page:
             pairs = zip(page[offsets].numbers, page[counts].numbers, strict=False)
             if any(start + size > len(data) for start, size in pairs):
@@ -96,9 +97,7 @@ def decode(data: bytes) -> Pixels:
     if _EXTRA in page and _number(page, _SAMPLES, 1) == 4:  # and multiply straight alpha into 8-bit colour
         page[_EXTRA] = ifd.shorts(_EXTRA, _ASSOCIATED)
     kind = layout(data)
-    pixels = (
-        _gray_alpha(data, page) if kind.channels == 2 else opencv.decode(ifd.replaced(data, page.values()))
-    )
+    pixels = _decoded(data, page, kind)
     if kind.bit_depth == 16 and pixels.dtype != np.uint16:
         raise DamagedError("this kind of 16-bit TIFF cannot be decoded without losing depth")
     if kind.bit_depth == 16 and _number(page, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO:
@@ -106,6 +105,33 @@ def decode(data: bytes) -> Pixels:
     if kind.channels in (2, 4) and associated:
         pixels = _unassociated(pixels)
     return pixels
+
+
+def _decoded(data: bytes, page: dict[int, ifd.Tag], kind: Layout) -> Pixels:
+    """OpenCV misreads 16-bit planes and drops the alpha of gray: these two go another way."""
+    if kind.bit_depth == 16 and kind.channels > 1 and _number(page, _PLANES, 1) == 2:
+        return _planes(data, page)
+    if kind.channels == 2:
+        return _gray_alpha(data, page)
+    return opencv.decode(ifd.replaced(data, page.values()))
+
+
+def _planes(data: bytes, page: dict[int, ifd.Tag]) -> Pixels:
+    """One gray picture a plane (PlanarConfiguration 2), joined in OpenCV's order."""
+    samples = _number(page, _SAMPLES, 1)
+    if samples not in (2, 3, 4) or _number(page, _PHOTOMETRIC, 1) > _RGB:
+        raise DamagedError("this kind of 16-bit TIFF in planes is not supported")
+    fixed = (ifd.shorts(_BITS, 16), ifd.shorts(_SAMPLES, 1), ifd.shorts(_PLANES, 1), ifd.shorts(_FORMAT, 1))
+    gray = {t.code: t for t in (*page.values(), *fixed, ifd.shorts(_PHOTOMETRIC, _BLACK_IS_ZERO))}
+    gray.pop(_EXTRA, None)
+    planes = []
+    for plane in (2, 1, 0, 3)[:samples] if samples > 2 else (0, 1):
+        for code in (_STRIPS, _STRIP_SIZES, _TILES, _TILE_SIZES):
+            if code in page:
+                own = len(page[code].numbers) // samples
+                gray[code] = ifd.longs(code, *page[code].numbers[plane * own : (plane + 1) * own])
+        planes.append(opencv.decode(ifd.replaced(data, gray.values())))
+    return np.stack(planes, axis=2)
 
 
 def _inverted(pixels: Pixels) -> Pixels:
