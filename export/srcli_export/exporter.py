@@ -1,5 +1,6 @@
 """Checkpoint -> ONNX files, verified before they appear under their names."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -117,7 +118,7 @@ def export_checkpoint(
 def _prepare(path: Path, photographs: Sequence[Pixels], license_name: str) -> _Job:
     checkpoint = load_checkpoint(path)
     spec = checkpoint.network
-    if not spec.name or spec.name != Path(spec.name).name:
+    if not re.fullmatch(r"\w[\w.-]*", spec.name):
         raise ExportError(f"{path}: its network is called {spec.name!r}, which cannot be a file name.")
     try:
         network = build(spec)

@@ -1,0 +1,84 @@
+"""The measured halo is the smallest that holds, never more than the exact one."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from srcli.errors import UsageError
+from srcli_export.calibration import charts, checked, pairs
+from srcli_export.halo import measure_halo
+from srcli_export.runtime import Runner, to_batch, to_pixels
+
+MARGIN = 4
+
+Pixels = NDArray[np.uint8]
+
+
+def blur(folder: Path, radius: int, far: float) -> Runner:
+    """A 1x network: near pixels weigh 1 - far, the ring at `radius` weighs `far`."""
+    kernel = np.zeros((3, 3, 2 * radius + 1, 2 * radius + 1), np.float32)
+    for channel in range(3):
+        kernel[channel, channel, radius, radius] = 1 - far
+        kernel[channel, channel, radius, 0] = kernel[channel, channel, radius, -1] = far / 2
+    node = helper.make_node("Conv", ["lr", "k"], ["sr"], pads=[radius] * 4)
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 3, "h", "w"]) for n in ("lr", "sr")]
+    graph = helper.make_graph([node], "blur", ports[:1], ports[1:], [numpy_helper.from_array(kernel, "k")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    onnx.save(model, folder / "blur.onnx")
+    return Runner(folder / "blur.onnx")
+
+
+def noise(side: int) -> Pixels:
+    return np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+
+
+@pytest.mark.parametrize("radius", [4, 10, 16])
+def test_halo_is_the_radius_that_matters(radius: int, tmp_path: Path) -> None:
+    """Half the weight lies at `radius`, so nothing less will do; the exact halo given is far beyond."""
+    run = blur(tmp_path, radius, far=0.5)
+    assert measure_halo(run, [noise(150)], 1, exact=40) == radius + MARGIN
+
+
+def test_weak_context_needs_no_halo(tmp_path: Path) -> None:
+    """At most 0.3% of 255 comes from afar: under one level."""
+    assert measure_halo(blur(tmp_path, 12, far=0.003), [noise(150)], 1, exact=12) == MARGIN
+
+
+def test_halo_never_exceeds_the_exact_one(tmp_path: Path) -> None:
+    assert measure_halo(blur(tmp_path, 8, far=0.5), [noise(150)], 1, exact=8) == 8
+
+
+def test_images_too_small_to_be_tiled_prove_nothing(tmp_path: Path) -> None:
+    assert measure_halo(blur(tmp_path, 4, far=0.5), [noise(64)], 1, exact=40) == 40
+    assert measure_halo(blur(tmp_path, 20, far=0.5), [noise(70)], 1, exact=40) == 40
+
+
+def test_charts_are_always_the_same_and_hard() -> None:
+    first, second = charts(), charts()
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert (a.dtype, a.shape[2]) == (np.uint8, 3)
+        assert a.min() < 30
+        assert a.max() > 225
+        assert np.abs(np.diff(a.astype(int), axis=0)).max() > 50
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_pairs_fit_the_scale(scale: int) -> None:
+    for lr, hr in pairs(checked([*charts(), noise(101)[:, :77]]), scale):
+        assert hr.shape[:2] == (lr.shape[0] * scale, lr.shape[1] * scale)
+        assert max(lr.shape) <= 160
+
+
+def test_pixels_survive_the_way_there_and_back() -> None:
+    image = noise(33)
+    np.testing.assert_array_equal(to_pixels(to_batch(image)), image)
+
+
+def test_no_calibration_images() -> None:
+    with pytest.raises(UsageError):
+        checked([])
