@@ -159,8 +159,9 @@ class FolderRun:
     def _settle(self) -> None:
         """After the end: commit what was still finished, and say what is left."""
         self._commit_while(lambda: bool(self._flights))
-        for job in self.jobs[len(self.results) :]:
-            self.results.append(PictureResult(job.source, job.target, Status.PENDING))
+        settled = {result.output for result in self.results}
+        left = (job for job in self.jobs if job.target not in settled)
+        self.results += [PictureResult(job.source, job.target, Status.PENDING) for job in left]
 
     def _upscale(self, job: Job, decoded: Future[_Stage]) -> _Stage:
         stage = decoded.result()
