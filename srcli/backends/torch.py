@@ -1,0 +1,82 @@
+"""PyTorch on the CPU or a CUDA device: runs the same ONNX file, operator by operator."""
+
+from pathlib import Path
+from typing import Any
+
+from srcli.backends.base import BackendOptions, Batch, EngineInfo
+from srcli.backends.failures import refused, run_failed
+from srcli.errors import MissingExtraError
+from srcli.spec import ModelSpec
+
+NAME = "torch"
+_TYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+
+
+class TorchEngine:
+    """An ONNX graph in eager PyTorch, channels_last; f32 is true f32, never TF32."""
+
+    def __init__(self, network: Any, device: Any, precision: str, scale: int) -> None:
+        self.scale = scale
+        self.info = EngineInfo(NAME, str(device), precision)
+        self._network, self._device = network, device
+
+    def run(self, lr: Batch) -> Batch:
+        """(N, 3, H, W) -> (N, 3, scale*H, scale*W)."""
+        import torch
+
+        try:
+            with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+                result: Batch = self._network(torch.from_numpy(lr).to(self._device)).cpu().numpy()
+                return result
+        except (RuntimeError, MemoryError) as error:
+            raise run_failed(NAME, error) from error
+
+
+def load(path: Path, spec: ModelSpec, options: BackendOptions) -> TorchEngine:
+    """Read an ONNX file into PyTorch. "auto" is f16 on CUDA, bf16 on a CPU with native bf16, else f32.
+
+    Raises:
+        MissingExtraError: PyTorch or onnx is not installed.
+        BackendUnavailableError: the device is not there, or has not this precision.
+        ModelFileError: the file cannot be read, or holds an operator this backend does not know.
+    """
+    try:
+        import torch
+
+        from srcli.backends.onnx_in_torch import Network
+    except ImportError as error:
+        raise MissingExtraError("The torch backend", "export") from error
+    device = _device(torch, options.device)
+    precision = _precision(options.precision, _precisions(torch, device))
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    network = Network(path, getattr(torch, _TYPES[precision]), device)
+    return TorchEngine(network, device, precision, spec.scale)
+
+
+def _device(torch: Any, asked: str) -> Any:
+    """The device asked for, if it is there."""
+    cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if asked == "auto":
+        asked = cuda[0] if cuda else "cpu"
+    asked = "cuda:0" if asked == "cuda" else asked
+    if asked not in ("cpu", *cuda):
+        raise refused(NAME, "device", asked, ("cpu", *cuda))
+    return torch.device(asked)
+
+
+def _precisions(torch: Any, device: Any) -> tuple[str, ...]:
+    """What the device computes natively, best default last."""
+    if device.type == "cuda":
+        return ("f32", "bf16", "f16") if torch.cuda.is_bf16_supported() else ("f32", "f16")
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return ("f32", "bf16") if native else ("f32",)
+
+
+def _precision(asked: str, possible: tuple[str, ...]) -> str:
+    if asked == "auto":
+        return possible[-1]
+    if asked not in possible:
+        raise refused(NAME, "precision", asked, possible)
+    return asked

@@ -1,0 +1,247 @@
+"""One suite over all installed backends: same file, same picture, same answer, and no lies."""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import tiny_networks
+from onnx import helper
+
+from srcli.backends import bicubic, failures, table
+from srcli.backends.base import BackendOptions, Batch, Engine
+from srcli.errors import BackendUnavailableError, InferenceError, ModelFileError, SrcliError, UsageError
+from srcli.spec import read_spec
+
+NETWORK_BACKENDS = [name for name in table.available() if name != "bicubic"]
+SCALES = (2, 3, 4)
+
+F32_TOLERANCE = 1e-4
+"""On 0-1: what an export may differ by. Kernels differ by some 1e-6, so this leaves room for any of them."""
+
+BF16_PSNR = 50.0
+"""dB against f32: eight bits of mantissa through a dozen layers; 59 dB were measured on trained networks."""
+
+
+def picture(height: int, width: int, seed: int = 0) -> Batch:
+    return np.random.default_rng(seed).random((1, 3, height, width), np.float32)
+
+
+def load(backend: str, path: Path, precision: str = "f32", device: str = "auto") -> Engine:
+    spec = read_spec(path)
+    assert spec is not None
+    return table.load(backend, path, spec, BackendOptions(precision, device))
+
+
+def reference(path: Path, lr: Batch) -> Batch:
+    return load("onnxruntime", path).run(lr)
+
+
+def psnr(a: Batch, b: Batch) -> float:
+    return float(-10 * np.log10(np.mean((a - b) ** 2) + 1e-20))
+
+
+@pytest.fixture(params=NETWORK_BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=SCALES)
+def path(request: pytest.FixtureRequest, tiny_models: Path) -> Path:
+    return tiny_models / f"tiny-x{request.param}.onnx"
+
+
+@pytest.mark.parametrize("size", [(16, 16), (1, 1), (1, 37), (19, 23)])
+def test_f32_agrees_with_onnxruntime(backend: str, path: Path, size: tuple[int, int]) -> None:
+    engine, lr = load(backend, path), picture(*size)
+    sr = engine.run(lr)
+    assert sr.shape == (1, 3, size[0] * engine.scale, size[1] * engine.scale)
+    assert sr.dtype == np.float32
+    assert np.abs(sr - reference(path, lr)).max() < F32_TOLERANCE
+
+
+@pytest.mark.parametrize("precision", ["bf16", "f16"])
+def test_low_precision_is_close(backend: str, path: Path, precision: str) -> None:
+    try:
+        engine = load(backend, path, precision)
+    except BackendUnavailableError:
+        pytest.skip(f"{backend} has no {precision} here")
+    lr = picture(24, 24)
+    sr, exact = engine.run(lr), reference(path, lr)
+    assert engine.info.precision == precision
+    assert psnr(sr, exact) > BF16_PSNR
+    assert np.abs(sr - exact).max() > 0, "equal to the bit: it did not run in low precision"
+
+
+def test_batches(backend: str, path: Path) -> None:
+    engine, lr = load(backend, path), np.concatenate([picture(9, 8, seed) for seed in range(3)])
+    one_by_one = np.concatenate([engine.run(lr[i : i + 1]) for i in range(3)])
+    assert np.abs(engine.run(lr) - one_by_one).max() < F32_TOLERANCE
+
+
+@pytest.mark.parametrize("precision", ["f32", "auto"])
+def test_deterministic_whatever_ran_before(backend: str, path: Path, precision: str) -> None:
+    engine, lr = load(backend, path, precision), picture(15, 17)
+    first = engine.run(lr)
+    kept = first.copy()
+    engine.run(picture(33, 12, seed=1))
+    assert np.array_equal(first, kept), "a later run overwrote an earlier result"
+    assert np.array_equal(engine.run(lr), kept)
+    assert np.array_equal(load(backend, path, precision).run(lr), kept)
+
+
+def test_info_is_what_runs(backend: str, tiny_models: Path) -> None:
+    info = load(backend, tiny_models / "tiny-x2.onnx", device="cpu").info
+    assert (info.backend, info.device, info.precision) == (backend, "cpu", "f32")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "tpu", "gpu"])
+def test_a_wrong_device_is_refused(backend: str, tiny_models: Path, device: str) -> None:
+    with pytest.raises(BackendUnavailableError, match=device):
+        load(backend, tiny_models / "tiny-x2.onnx", device=device)
+
+
+@pytest.mark.parametrize("precision", ["f16", "bf16"])
+def test_a_precision_is_used_or_refused(backend: str, tiny_models: Path, precision: str) -> None:
+    if precision in _precisions_here(backend, tiny_models):
+        return
+    with pytest.raises(BackendUnavailableError, match=precision):
+        load(backend, tiny_models / "tiny-x2.onnx", precision)
+
+
+def _precisions_here(backend: str, folder: Path) -> set[str]:
+    """What this machine's engines report; f32, and the automatic choice where that is another one."""
+    return {load(backend, folder / "tiny-x2.onnx", asked).info.precision for asked in ("f32", "auto")}
+
+
+def test_fp16_weights_give_the_same_network(backend: str, tmp_path: Path) -> None:
+    path = tiny_networks.write(tmp_path, tiny_networks.tiny_spec(2), half=True)
+    lr = picture(12, 12)
+    assert np.abs(load(backend, path).run(lr) - reference(path, lr)).max() < F32_TOLERANCE
+
+
+def test_weights_in_a_file_beside_the_model(backend: str, tmp_path: Path) -> None:
+    spec, lr = tiny_networks.tiny_spec(3), picture(12, 12)
+    inside = tiny_networks.write(tmp_path, spec)
+    beside = tmp_path / "sub" / "tiny-x3.onnx"
+    beside.parent.mkdir()
+    onnx.save(
+        tiny_networks.build(spec), beside, save_as_external_data=True, location="w.bin", size_threshold=64
+    )
+    assert (beside.parent / "w.bin").stat().st_size > 1000
+    assert np.abs(load(backend, beside).run(lr) - reference(inside, lr)).max() < F32_TOLERANCE
+
+
+def test_threads_are_accepted(backend: str, tiny_models: Path) -> None:
+    path = tiny_models / "tiny-x2.onnx"
+    spec = read_spec(path)
+    assert spec is not None
+    engine = table.load(backend, path, spec, BackendOptions("f32", threads=1))
+    assert np.abs(engine.run(picture(8, 8)) - reference(path, picture(8, 8))).max() < F32_TOLERANCE
+
+
+@pytest.mark.parametrize("content", [b"", b"neither ONNX nor anything"])
+def test_a_damaged_file_is_named(backend: str, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"bad\.onnx"):
+        table.load(backend, path, tiny_networks.tiny_spec(2), BackendOptions("f32"))
+
+
+def test_input_of_the_wrong_kind_is_an_srcli_error(backend: str, tiny_models: Path) -> None:
+    with pytest.raises(InferenceError, match=backend):
+        load(backend, tiny_models / "tiny-x2.onnx").run(np.zeros((1, 5, 8, 8), np.float32))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "std::bad_alloc",
+        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes",
+        "CUDA out of memory. Tried to allocate 20.00 GiB",
+        "Failed to allocate memory for requested buffer of size 99",
+    ],
+)
+def test_out_of_memory_is_recognised(text: str) -> None:
+    assert isinstance(failures.run_failed("any", RuntimeError(text)), MemoryError)
+
+
+def test_other_failures_are_not_taken_for_memory() -> None:
+    assert isinstance(failures.run_failed("any", RuntimeError("shape mismatch")), InferenceError)
+
+
+class Broken:
+    """Stands in for a library's handle and fails as it does when memory is short."""
+
+    def __call__(self, *inputs: object, share_inputs: bool = False) -> object:
+        raise RuntimeError("std::bad_alloc")
+
+    run = infer = __call__
+
+
+def test_a_backend_out_of_memory_raises_memory_error(
+    backend: str, tiny_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = load(backend, tiny_models / "tiny-x2.onnx")
+    (handle,) = {"_request", "_session", "_network"} & vars(engine).keys()
+    monkeypatch.setattr(engine, handle, Broken())
+    with pytest.raises(MemoryError):
+        engine.run(picture(8, 8))
+
+
+# The table.
+
+
+def test_every_row_has_a_module() -> None:
+    for entry in table.BACKENDS.values():
+        assert callable(importlib.import_module(entry.module).load)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("tensorflow", BackendOptions()), ("auto", BackendOptions("f8"))]
+)
+def test_unknown_names_are_refused(name: str, options: BackendOptions) -> None:
+    with pytest.raises(UsageError):
+        table.choose(name, options)
+
+
+@pytest.mark.parametrize("options", [BackendOptions(device="tpu"), BackendOptions("f16", "npu")])
+def test_auto_refuses_what_nothing_can_do(options: BackendOptions) -> None:
+    with pytest.raises(BackendUnavailableError):
+        table.choose("auto", options)
+
+
+def test_auto_takes_the_first_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = {"openvino"}
+    monkeypatch.setattr(table, "find_spec", lambda name: None if name in missing else name)
+    assert table.choose("auto", BackendOptions()).name == "onnxruntime"
+    missing.add("onnxruntime")
+    assert table.choose("auto", BackendOptions()).name == "torch"
+    missing.add("torch")
+    with pytest.raises(SrcliError, match=r"srcli\[cpu\]"):
+        table.choose("auto", BackendOptions())
+
+
+# What only one of them does.
+
+
+def test_torch_names_an_operator_it_does_not_know(tmp_path: Path) -> None:
+    if "torch" not in NETWORK_BACKENDS:
+        pytest.skip("torch is not installed")
+    model = tiny_networks.build(tiny_networks.tiny_spec(2))
+    model.graph.node[-1].output[0] = "before"
+    model.graph.node.append(helper.make_node("Erf", ["before"], ["sr"]))
+    path = tmp_path / "erf.onnx"
+    onnx.save(model, path)
+    with pytest.raises(ModelFileError, match="Erf"):
+        load("torch", path)
+
+
+def test_bicubic_is_an_engine() -> None:
+    engine = table.load("bicubic", Path(), bicubic.spec(3), BackendOptions())
+    flat = np.full((2, 3, 5, 7), 0.25, np.float32)
+    assert engine.run(flat).shape == (2, 3, 15, 21)
+    assert np.abs(engine.run(flat) - 0.25).max() < 1e-6, "the taps sum to one, up to float32"
+    with pytest.raises(BackendUnavailableError):
+        table.load("bicubic", Path(), bicubic.spec(3), BackendOptions(device="cuda"))

@@ -1,0 +1,375 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_networks
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from srcli import upscaler
+from srcli.backends import table
+from srcli.backends.base import BackendOptions, Batch, Engine, EngineInfo
+from srcli.errors import InferenceError, InputError, MissingExtraError, ModelNotFoundError, UsageError
+from srcli.models import catalog
+from srcli.resize import imresize
+from srcli.spec import ModelSpec
+from srcli.upscaler import Upscaler, steps
+
+Image = NDArray[Any]
+
+ROUNDING = 2e-5
+"""Tiled against untiled in f32, on 0-1: the kernels sum the same products in another order, each rounding
+2**-24 relative; some tens of layers leave about 1e-6, and twenty times that is safe."""
+
+SHIPPED = [pytest.param(spec, id=f"{spec.name}-x{spec.scale}") for spec in catalog.list_models()]
+
+
+def picture(height: int, width: int, seed: int = 0) -> Image:
+    """(H, W, 3) float32: noise over a ramp, so that any seam or shift shows."""
+    rng = np.random.default_rng(seed)
+    ramp = np.linspace(0.2, 0.8, width, dtype=np.float32)[None, :, None]
+    return np.clip(ramp + rng.normal(0, 0.15, (height, width, 3)), 0, 1).astype(np.float32)
+
+
+def to_8bit(image: Image) -> Image:
+    return np.rint(image * 255).astype(np.uint8)
+
+
+# Promise 1: tiles leave no trace.
+
+
+@settings(max_examples=12)
+@given(
+    st.integers(1, 90),
+    st.integers(1, 90),
+    st.sampled_from([2, 3, 4]),
+    st.integers(17, 60),
+    st.integers(0, 99),
+)
+def test_tiled_equals_untiled(
+    tiny_catalog: Path, height: int, width: int, scale: int, tile: int, seed: int
+) -> None:
+    image = picture(height, width, seed)
+    whole = Upscaler("tiny", scale, precision="f32", tile=90)(image)
+    tiled = Upscaler("tiny", scale, precision="f32", tile=tile)(image)
+    assert np.abs(whole - tiled).max() < ROUNDING
+
+
+def test_the_test_above_can_fail(tiny_catalog: Path) -> None:
+    image = picture(60, 60)
+    whole = Upscaler("tiny", 2, precision="f32")(image)
+    cut = Upscaler("tiny", 2, precision="f32", tile=30, halo=0)(image)
+    assert np.abs(whole - cut).max() > 100 * ROUNDING
+
+
+@pytest.mark.parametrize("spec", SHIPPED)
+@settings(max_examples=2)
+@given(data=st.data())
+def test_shipped_networks_leave_no_trace(spec: ModelSpec, data: st.DataObject) -> None:
+    """The exact halo up to rounding in f32; the measured one within one 8-bit step."""
+    least = 2 * spec.exact_halo + 8
+    height, width, tile = (data.draw(st.integers(least, least + 24)) for _ in range(3))
+    image = picture(height, width)
+    whole = Upscaler(spec.name, spec.scale, precision="f32")(image)
+    exact = Upscaler(spec.name, spec.scale, precision="f32", tile=min(tile, max(height, width) - 1))
+    exact._networks[spec.scale].halo = spec.exact_halo
+    assert np.abs(whole - exact(image)).max() < ROUNDING
+    measured = Upscaler(spec.name, spec.scale, precision="f32", tile=3 * spec.halo + 8)
+    assert np.abs(to_8bit(whole).astype(int) - to_8bit(measured(image))).max() <= 1
+
+
+# Layouts, types and sizes.
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64"])
+@pytest.mark.parametrize("shape", [(6, 9), (6, 9, 1), (6, 9, 2), (6, 9, 3), (6, 9, 4)])
+def test_layout_and_type_are_kept(tiny_catalog: Path, dtype: str, shape: tuple[int, ...]) -> None:
+    image = (np.random.default_rng(0).random(shape) * (255 if dtype[0] == "u" else 1)).astype(dtype)
+    large = Upscaler("tiny", 3)(image)
+    assert (large.shape, large.dtype) == ((18, 27, *shape[2:]), image.dtype)
+
+
+@pytest.mark.parametrize(
+    ("available", "factor", "wanted"),
+    [
+        ((2, 3, 4), 1.2, (2,)),
+        ((2, 3, 4), 2, (2,)),
+        ((2, 3, 4), 2.5, (3,)),
+        ((2, 3, 4), 4, (4,)),
+        ((2, 3, 4), 5, (2, 3)),
+        ((2, 3, 4), 6.1, (2, 4)),
+        ((2, 3, 4), 9, (3, 3)),
+        ((2, 3, 4), 10, (3, 4)),
+        ((2, 3, 4), 16, (4, 4)),
+        ((2,), 4, (2, 2)),
+        ((2,), 16, (2, 2)),
+        ((4,), 3, (4,)),
+    ],
+)
+def test_steps(available: tuple[int, ...], factor: float, wanted: tuple[int, ...]) -> None:
+    assert steps(available, factor) == wanted
+
+
+def test_a_network_that_does_not_enlarge() -> None:
+    with pytest.raises(ModelNotFoundError):
+        steps((1,), 2)
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.floats(1, 16))
+@settings(max_examples=15)
+def test_any_scale_gives_the_size_asked_for(
+    tiny_catalog: Path, height: int, width: int, scale: float
+) -> None:
+    large = Upscaler("tiny", scale)(to_8bit(picture(height, width)))
+    assert large.shape == (int(height * scale + 0.5), int(width * scale + 0.5), 3)
+
+
+def test_bicubic_finishes_what_the_network_began(tiny_catalog: Path) -> None:
+    image = to_8bit(picture(20, 24))
+    by_hand = imresize(Upscaler("tiny", 3)(image), (50, 60))
+    assert np.array_equal(Upscaler("tiny", 2.5)(image), by_hand)
+
+
+def test_two_networks_run_one_after_the_other(tiny_catalog: Path) -> None:
+    image = to_8bit(picture(10, 12))
+    assert np.array_equal(Upscaler("tiny", 6)(image), Upscaler("tiny", 3)(Upscaler("tiny", 2)(image)))
+
+
+def test_not_larger_means_only_bicubic(tiny_catalog: Path) -> None:
+    image = to_8bit(picture(40, 40))
+    up = Upscaler("tiny", 2)
+    assert np.array_equal(up(image, size=(30, 40)), imresize(image, (30, 40)))
+    assert np.array_equal(up(image, size=(40, 40)), image)
+
+
+def test_size_overrides_scale_and_may_change_the_aspect(tiny_catalog: Path) -> None:
+    assert Upscaler("tiny", 2)(to_8bit(picture(10, 20)), size=(33, 21)).shape == (33, 21, 3)
+
+
+@pytest.mark.parametrize("scale", [0, 0.99, 16.01, -4, float("nan")])
+def test_scales_out_of_range(tiny_catalog: Path, scale: float) -> None:
+    with pytest.raises(UsageError, match="range"):
+        Upscaler("tiny", scale)
+
+
+@pytest.mark.parametrize("size", [(0, 10), (170, 10)])
+def test_sizes_out_of_range(tiny_catalog: Path, size: tuple[int, int]) -> None:
+    with pytest.raises(UsageError):
+        Upscaler("tiny", 2)(to_8bit(picture(10, 10)), size=size)
+
+
+def test_a_result_beyond_memory_is_refused(tiny_catalog: Path) -> None:
+    flat = np.broadcast_to(np.zeros((), np.uint8), (2**22, 2**22))
+    with pytest.raises(InferenceError, match="memory"):
+        upscaler._allocate((flat.shape[0] * 4, flat.shape[1] * 4, 3), flat.dtype)
+
+
+@pytest.mark.parametrize("arguments", [{"tile": 0}, {"tile": 16, "halo": 8}, {"halo": -1}, {"threads": -1}])
+def test_bad_arguments_are_refused_at_once(tiny_catalog: Path, arguments: dict[str, int]) -> None:
+    with pytest.raises(UsageError):
+        Upscaler("tiny", 2, **arguments)  # type: ignore[arg-type]
+
+
+def test_no_image(tiny_catalog: Path) -> None:
+    with pytest.raises(InputError):
+        Upscaler("tiny", 2)(np.zeros((3, 3, 7), np.uint8))
+
+
+def test_input_is_not_changed(tiny_catalog: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 2, (9, 9, 4), np.uint8)
+    before = image.copy()
+    Upscaler("tiny", 2)(image)
+    assert np.array_equal(image, before)
+
+
+# Alpha.
+
+
+def disc(side: int) -> Image:
+    """(S, S, 4) uint8: an opaque red disc, and nothing but black under alpha 0 around it."""
+    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+    image = np.zeros((side, side, 4), np.uint8)
+    image[np.hypot(x, y) < side / 3] = (255, 0, 0, 255)
+    return image
+
+
+def over_white(image: Image) -> NDArray[np.float64]:
+    alpha = image[..., 3:] / 255
+    return np.asarray(image[..., :3] * alpha + 255 * (1 - alpha))
+
+
+@pytest.mark.parametrize("scale", [2, 4, 2.6])
+def test_no_dark_fringe_around_a_disc(scale: float) -> None:
+    """Red over white has red 255 everywhere; without bleeding the edge falls below 200. One step of
+    rounding each in colour, alpha and finish is allowed."""
+    large = over_white(Upscaler("bicubic", scale)(disc(24)))
+    assert large[..., 0].min() >= 252
+    naive = np.dstack([Upscaler("bicubic", scale)(disc(24)[..., i]) for i in range(4)])
+    assert over_white(naive)[..., 0].min() < 220
+
+
+def test_no_dark_fringe_when_shrinking() -> None:
+    assert over_white(Upscaler("bicubic", 2)(disc(60), size=(40, 40)))[..., 0].min() >= 252
+
+
+def test_constant_alpha_stays_constant(tiny_catalog: Path) -> None:
+    image = np.dstack([to_8bit(picture(8, 8)), np.full((8, 8), 77, np.uint8)])
+    large = Upscaler("tiny", 4)(image)
+    assert (large[..., 3] == 77).all()
+    assert np.array_equal(large[..., :3], Upscaler("tiny", 4)(image[..., :3]))
+
+
+def test_alpha_runs_through_the_network_as_gray(tiny_catalog: Path) -> None:
+    image = np.random.default_rng(0).integers(1, 256, (8, 9, 2), np.uint8)
+    large = Upscaler("tiny", 2)(image)
+    assert np.array_equal(large[..., 1], Upscaler("tiny", 2)(image[..., 1]))
+
+
+# Promises 2 and 3: memory and honesty. Engines that fail on purpose.
+
+
+class FaultyEngine:
+    """An engine that spoils the runs for which `fault` says so."""
+
+    def __init__(self, engine: Engine, fault: Callable[[Batch, Engine], Batch]) -> None:
+        self._engine, self._fault = engine, fault
+        self.info, self.scale = engine.info, engine.scale
+
+    def run(self, lr: Batch) -> Batch:
+        return self._fault(lr, self._engine)
+
+
+@pytest.fixture
+def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Batch, Engine], Batch]], None]:
+    real = table.load
+
+    def install(fault: Callable[[Batch, Engine], Batch]) -> None:
+        def load(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> FaultyEngine:
+            return FaultyEngine(real(name, path, spec, options), fault)
+
+        monkeypatch.setattr(table, "load", load)
+
+    return install
+
+
+Inject = Callable[[Callable[[Batch, Engine], Batch]], None]
+
+
+def test_out_of_memory_halves_the_tile(tiny_catalog: Path, inject: Inject) -> None:
+    image = picture(100, 100)
+    whole = Upscaler("tiny", 2, precision="f32")(image)
+    sizes: list[int] = []
+
+    def small_only(lr: Batch, engine: Engine) -> Batch:
+        sizes.append(max(lr.shape[2:]))
+        if sizes[-1] > 60:
+            raise MemoryError("injected")
+        return engine.run(lr)
+
+    inject(small_only)
+    up, calls = Upscaler("tiny", 2, precision="f32"), []
+    result = up(image, progress=lambda done, total: calls.append((done, total)))
+    assert np.abs(result - whole).max() < ROUNDING
+    assert len([note for note in up.notes if "out of memory" in note]) == 1
+    assert sizes[0] == 100
+    assert sizes.count(100) == 1
+    assert calls[-1][0] == calls[-1][1] == len(calls)
+    up(image)
+    assert sizes.count(100) == 1, "the next image starts with the smaller tile"
+
+
+def test_out_of_memory_with_the_smallest_tile(tiny_catalog: Path, inject: Inject) -> None:
+    def never(lr: Batch, engine: Engine) -> Batch:
+        raise MemoryError("injected")
+
+    inject(never)
+    with pytest.raises(InferenceError, match="Out of memory"):
+        Upscaler("tiny", 2)(picture(100, 100))
+
+
+def spoiled(batch: Batch) -> Batch:
+    batch = batch.copy()
+    batch[0, 1, 7, 7] = np.nan
+    return batch
+
+
+def test_overflow_in_low_precision_is_computed_again(tiny_catalog: Path, inject: Inject) -> None:
+    image = to_8bit(picture(30, 30))
+    exact = Upscaler("tiny", 2, precision="f32")(image)
+
+    def low_fails(lr: Batch, engine: Engine) -> Batch:
+        return spoiled(engine.run(lr)) if engine.info.precision != "f32" else engine.run(lr)
+
+    try:
+        low = Upscaler("tiny", 2, precision="bf16")
+    except UsageError:
+        pytest.skip("no bf16 on this CPU")
+    assert low.info.precision == "bf16"
+    inject(low_fails)
+    up = Upscaler("tiny", 2, precision="bf16")
+    assert np.array_equal(up(image), exact)
+    assert any("f32" in note for note in up.notes)
+
+
+def test_non_finite_in_f32_is_an_error(tiny_catalog: Path, inject: Inject) -> None:
+    inject(lambda lr, engine: spoiled(engine.run(lr)))
+    with pytest.raises(InferenceError, match="NaN"):
+        Upscaler("tiny", 2, precision="f32")(picture(30, 30))
+
+
+def test_a_lying_spec_is_found_out(tmp_path: Path) -> None:
+    spec = replace(tiny_networks.tiny_spec(2), scale=2)
+    path = tiny_networks.write(tmp_path, spec)
+    liar = catalog.ModelFile(path, replace(spec, scale=3))
+    engine = table.load("onnxruntime", liar.path, liar.spec, BackendOptions())
+    with pytest.raises(InferenceError, match="spec"):
+        upscaler._core(engine.run(np.zeros((1, 3, 8, 8), np.float32)), _whole(8), engine.scale)
+
+
+def _whole(side: int) -> upscaler.tiling.Tile:
+    return upscaler.tiling.plan((side, side), side, 0)[0]
+
+
+# What it says about itself.
+
+
+def test_progress_counts_every_tile(tiny_catalog: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    image = np.random.default_rng(0).integers(1, 256, (50, 40, 4), np.uint8)
+    Upscaler("tiny", 6, tile=32)(image, progress=lambda done, total: calls.append((done, total)))
+    total = calls[0][1]
+    assert calls == [(done, total) for done in range(1, total + 1)]
+
+
+def test_the_reason_names_what_runs(tiny_catalog: Path) -> None:
+    up = Upscaler("tiny", 2, backend="onnxruntime")
+    assert up.info == EngineInfo("onnxruntime", "cpu", "f32")
+    assert up.reason == "onnxruntime f32 on cpu (as asked for)"
+
+
+def test_auto_says_why(tiny_catalog: Path) -> None:
+    up = Upscaler("edsr", 2)
+    assert up.info.backend == "openvino"
+    assert "fastest installed" in up.reason
+    assert up.notes == ["edsr: tiny is the best shipped network of the family at x2"]
+
+
+def test_nothing_installed(tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"srcli\[cpu\]"):
+        Upscaler("tiny", 2)
+    with pytest.raises(MissingExtraError, match=r"srcli\[cpu\]"):
+        Upscaler("tiny", 2, backend="onnxruntime")
+    assert Upscaler("tiny", 2, backend="bicubic").info.backend == "bicubic"
+
+
+def test_ensemble_is_symmetric(tiny_catalog: Path) -> None:
+    """Flipping the input flips the output: only the order of eight sums differs."""
+    image = picture(20, 24)
+    up = Upscaler("tiny", 2, precision="f32", ensemble=True)
+    assert np.abs(up(image)[:, ::-1] - up(np.ascontiguousarray(image[:, ::-1]))).max() < ROUNDING
+    assert np.abs(up(image) - Upscaler("tiny", 2, precision="f32")(image)).max() > 100 * ROUNDING
