@@ -79,7 +79,7 @@ class Disk:
         path: Path,
         picture: Picture,
         *,
-        format: str | None,
+        format: str | None,  # noqa: A002
         quality: int | None,
     ) -> tuple[str, ...]:
         self._visit("write", path)

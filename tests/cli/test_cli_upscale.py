@@ -1,0 +1,202 @@
+"""`srcli upscale` from options to files, with bicubic in place of a network where none is needed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_runs import Command, picture
+
+from srcli import Upscaler
+from srcli.media import images
+
+BICUBIC = ("--backend", "bicubic")
+
+
+def size(path: Path | str) -> tuple[int, int]:
+    header = images.probe(path)
+    return header.height, header.width
+
+
+def files(folder: Path | str) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+
+
+def test_one_picture_comes_out_four_times_larger_and_the_end_says_where(srcli: Command) -> None:
+    picture("a.png")
+    run = srcli("upscale", "a.png", *BICUBIC)
+    assert run.code == 0
+    assert size("upscaled/a.png") == (24, 36)
+    assert "1 picture is in upscaled" in run.err
+    assert "bicubic f32 on cpu" in run.err
+    assert run.out.splitlines() == ["upscaled/a.png"]  # stdout is no terminal here
+
+
+def test_file_folder_pattern_and_python_call_give_the_same_pixels(srcli: Command) -> None:
+    picture("in/a.png", 20, 30)
+    for name, source in (("o1", "in/a.png"), ("o2", "in"), ("o3", "in/*.png")):
+        assert srcli("upscale", source, "-s", "2.5", "-o", name, *BICUBIC).code == 0
+    expected = Upscaler("bicubic", 2.5)(images.read(Path("in/a.png")).pixels)
+    for name in ("o1", "o2", "o3"):
+        np.testing.assert_array_equal(images.read(Path(name, "a.png")).pixels, expected)
+
+
+def test_many_workers_and_little_memory_change_no_bit(srcli: Command, tiny_catalog: Path) -> None:
+    for index in range(7):
+        picture(f"in/{index}.png", 5 + 7 * index, 40 - 5 * index)
+    network = ("--model", "tiny", "-s", "2", "--backend", "onnxruntime", "--threads", "1")
+    for out, options in (("one", ("-j", "1", "--memory", "1")), ("many", ("-j", "4"))):
+        assert srcli("upscale", "in", "-o", out, *network, *options).code == 0
+    for name in files("one"):
+        assert Path("one", name).read_bytes() == Path("many", name).read_bytes()
+    assert files("one") == files("many") == [f"{index}.png" for index in range(7)]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("-s", "1"), (6, 9)),
+        (("-s", "2.5"), (15, 23)),
+        (("--width", "27"), (18, 27)),
+        (("--height", "12"), (12, 18)),
+        (("--width", "20", "--height", "30"), (30, 20)),
+        (("--long-edge", "18"), (12, 18)),
+        (("--long-edge", "3"), (2, 3)),
+    ],
+)
+def test_sizes(srcli: Command, options: tuple[str, ...], expected: tuple[int, int]) -> None:
+    picture("a.png")
+    run = srcli("upscale", "a.png", *options, *BICUBIC)
+    assert run.code == 0, run.err
+    assert size("upscaled/a.png") == expected
+
+
+def test_a_network_runs_for_a_size_in_pixels_and_is_named(srcli: Command, tiny_catalog: Path) -> None:
+    picture("a.png", 10, 12)
+    run = srcli("upscale", "a.png", "--model", "tiny", "--width", "30", "--backend", "onnxruntime", "--json")
+    assert run.code == 0, run.err
+    result = json.loads(run.out)["pictures"][0]
+    assert result["output_size"] == {"width": 30, "height": 25}
+    assert (result["model"], result["backend"], result["precision"]) == ("tiny", "onnxruntime", "f32")
+
+
+def test_exact_halo_and_ensemble_and_tile_reach_the_network(srcli: Command, tiny_catalog: Path) -> None:
+    picture("a.png", 60, 70)
+    network = ("upscale", "a.png", "--model", "tiny", "-s", "2", "--backend", "onnxruntime")
+    options = {"whole": (), "tiled": ("--tile", "40", "--exact-halo"), "mean": ("--ensemble",)}
+    for out, more in options.items():
+        run = srcli(*network, *more, "-o", out)
+        assert run.code == 0, run.err
+    whole, tiled, mean = (images.read(Path(out, "a.png")).pixels.astype(int) for out in options)
+    assert abs(whole - tiled).max() <= 1  # kernels may round the last float bit differently
+    assert (whole != mean).any()
+
+
+def test_the_tree_is_mirrored(srcli: Command) -> None:
+    for name in ("in/a.png", "in/x/a.png", "in/x/y/b.png"):
+        picture(name)
+    assert srcli("upscale", "in", "-r", *BICUBIC).code == 0
+    assert files("upscaled") == ["a.png", "x/a.png", "x/y/b.png"]
+
+
+def test_names_do_not_collide_and_every_picture_is_there(srcli: Command) -> None:
+    for name in ("x/a.png", "x/a.jpg", "y/a.png", "y/A.png"):
+        picture(name)
+    assert srcli("upscale", "x", "y", "--format", "webp", *BICUBIC).code == 0
+    names = files("upscaled")
+    assert len({name.casefold() for name in names}) == 4
+    assert all(name.endswith(".webp") for name in names)
+
+
+def test_format_and_quality(srcli: Command) -> None:
+    picture("a.png", 40, 40)
+    for quality in ("20", "95"):
+        run = srcli("upscale", "a.png", "--format", "jpg", "--quality", quality, "-o", quality, *BICUBIC)
+        assert run.code == 0
+    assert images.probe("20/a.jpg").format == "jpeg"
+    assert Path("20/a.jpg").stat().st_size < Path("95/a.jpg").stat().st_size
+
+
+def test_a_file_name_as_output(srcli: Command) -> None:
+    picture("a.png")
+    assert srcli("upscale", "a.png", "-o", "new/large.bmp", *BICUBIC).code == 0
+    assert images.probe("new/large.bmp").format == "bmp"
+
+
+def test_a_second_run_skips_what_is_there_and_overwrite_replaces_it(srcli: Command) -> None:
+    picture("in/a.png")
+    assert srcli("upscale", "in", "-s", "2", *BICUBIC).code == 0
+    picture("in/b.png")
+    run = srcli("upscale", "in", "-s", "3", *BICUBIC)
+    assert run.code == 0
+    assert "1 picture is in upscaled already" in run.err
+    assert (size("upscaled/a.png"), size("upscaled/b.png")) == ((12, 18), (18, 27))
+    assert srcli("upscale", "in", "-s", "3", "--overwrite", *BICUBIC).code == 0
+    assert size("upscaled/a.png") == (18, 27)
+
+
+def test_a_run_on_the_current_folder_does_not_eat_its_own_output(srcli: Command) -> None:
+    picture("a.png")
+    for _ in range(2):
+        assert srcli("upscale", ".", "-r", *BICUBIC).code == 0
+    assert files("upscaled") == ["a.png"]
+
+
+def test_dry_run_says_what_would_be_done_and_writes_nothing(srcli: Command) -> None:
+    picture("a.png")
+    run = srcli("upscale", "a.png", "--dry-run", *BICUBIC)
+    assert run.code == 0
+    assert run.out == "a.png 9×6 -> upscaled/a.png 36×24\n"
+    assert "1 picture would go to upscaled" in run.err
+    assert not Path("upscaled").exists()
+
+
+def test_json_on_stdout_equals_the_report(srcli: Command) -> None:
+    picture("a.png")
+    Path("bad.png").write_text("no picture")
+    run = srcli("upscale", "a.png", "bad.png", "--json", "--report", "reports/out.json", *BICUBIC)
+    assert run.code == 1
+    report = json.loads(run.out)
+    assert report == json.loads(Path("reports/out.json").read_text())
+    assert [entry["status"] for entry in report["pictures"]] == ["written", "failed"]
+    assert "bad.png" in report["pictures"][1]["error"]
+    assert report["pictures"][0]["output_size"] == {"width": 36, "height": 24}
+
+
+def test_quiet_says_nothing_but_errors(srcli: Command) -> None:
+    picture("a.png")
+    assert srcli("upscale", "a.png", "-q", *BICUBIC).err == ""
+    run = srcli("upscale", "nosuch.png", "-q", *BICUBIC)
+    assert (run.code, run.err.count("\n")) == (1, 2)
+
+
+def test_notes_of_the_format_are_told(srcli: Command) -> None:
+    pixels = np.dstack([np.zeros((4, 4, 3), np.uint8), np.arange(16, dtype=np.uint8).reshape(4, 4)])
+    images.write(Path("a.png"), images.Picture(pixels))
+    run = srcli("upscale", "a.png", "--format", "jpeg", *BICUBIC)
+    assert run.code == 0
+    assert "note: a.png: " in run.err
+
+
+def test_an_interrupt_leaves_whole_files_and_the_same_command_goes_on(work: Path) -> None:
+    for index in range(40):
+        picture(f"in/{index:02d}.png", 500, 600)
+    command = [sys.executable, "-c", "import sys; from srcli.cli.app import main; sys.exit(main())"]
+    command += ["upscale", "in", "-s", "4", *BICUBIC]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == os.fspath(Path("upscaled/00.png"))
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "interrupted with" in err
+    assert "goes on" in err
+    assert "Traceback" not in err
+    done = files("upscaled")
+    assert 1 <= len(done) < 40
+    assert all(name.endswith(".png") and not name.startswith(".") for name in done)
+    assert all(images.read(Path("upscaled", name)).pixels.shape == (2000, 2400, 3) for name in done[-2:])
