@@ -77,6 +77,15 @@ def fit(size: Size, tile: int, halo: int) -> Size:
     return _fit_axis(size[0], tile, halo), _fit_axis(size[1], tile, halo)
 
 
+def check(tile: int, halo: int) -> None:
+    """Refuse a window that leaves no core, before any image is there.
+
+    Raises:
+        UsageError: it does not.
+    """
+    _count(tile + 1, tile, halo)
+
+
 def smallest_tile(halo: int) -> int:
     """The smallest window side with a useful core: half the window at the least."""
     return max(16, 4 * halo)

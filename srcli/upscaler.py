@@ -1,8 +1,5 @@
-"""One image in, one larger image out: spec + backend + tiles + ensemble. The whole product in one file."""
+"""One image in, one larger image out: model, sizes, layouts and alpha. How a network runs: srcli.tiled."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
 from itertools import combinations_with_replacement
 from math import floor, prod
 from pathlib import Path
@@ -13,49 +10,22 @@ from numpy.typing import NDArray
 
 from srcli import pixels, tiling
 from srcli.backends import bicubic, table
-from srcli.backends.base import BackendOptions, Batch, Engine, EngineInfo
-from srcli.ensemble import run_ensemble
+from srcli.backends.base import BackendOptions, EngineInfo
 from srcli.errors import InferenceError, ModelNotFoundError, UsageError
 from srcli.models import catalog
 from srcli.models.catalog import ModelFile
 from srcli.resize import imresize
 from srcli.spec import ModelSpec
+from srcli.tiled import Counter, OnTile, TiledNetwork
 
 Pixels = NDArray[Any]
 Size = tuple[int, int]
-OnTile = Callable[[int, int], None]
 
 MAX_SCALE = 16
 DEFAULT_TILE = 384
 """Largest window side in LR pixels: full speed on CPUs, about 0.7 GB at x4 in bf16 and 1.3 GB in f32."""
 
-
-@dataclass(slots=True)
-class _Network:
-    """A loaded network; `tile` shrinks when memory runs out, `exact` is loaded when bf16 fails."""
-
-    file: ModelFile
-    engine: Engine
-    halo: int
-    tile: int
-    exact: Engine | None = None
-
-
-@dataclass(slots=True)
-class _Counter:
-    """Tiles done of tiles planned, told to the caller."""
-
-    tell: OnTile
-    total: int
-    done: int = 0
-
-    def step(self) -> None:
-        self.done += 1
-        self.tell(self.done, self.total)
-
-
-class _NonFiniteError(Exception):
-    """A tile came out with infinities or NaN."""
+_ANY_TILE = 2**31
 
 
 class Upscaler:
@@ -105,13 +75,14 @@ class Upscaler:
     ) -> None:
         if not 1 <= scale <= MAX_SCALE:
             raise UsageError(f"Scale {scale} is out of range.", f"Give a number from 1 to {MAX_SCALE}.")
-        _check_tile(tile, halo)
+        tiling.check(_ANY_TILE if tile is None else tile, halo or 0)
         self.model, self.scale, self.ensemble = model, scale, ensemble
         self.notes: list[str] = []
         self._tile, self._halo = tile, halo
         self._options = BackendOptions(precision, device, threads)
         self._choice = table.choose(bicubic.NAME if str(model) == bicubic.NAME else backend, self._options)
-        self._networks: dict[int, _Network] = {}
+        self._scales = () if self._choice.name == bicubic.NAME else catalog.scales(model)
+        self._networks: dict[int, TiledNetwork] = {}
         self._introduce()
 
     def __call__(self, image: Pixels, *, size: Size | None = None, progress: OnTile | None = None) -> Pixels:
@@ -138,17 +109,20 @@ class Upscaler:
         planes = [(color if alpha is None else pixels.bleed(color, alpha), pixels.color_and_alpha(result)[0])]
         if alpha is not None:
             planes += self._alpha(alpha, pixels.color_and_alpha(result)[1])
-        counter = _Counter(progress or _ignore, len(planes) * _tiles_of(networks, source))
+        counter = Counter(progress or _ignore, len(planes) * _tiles_of(networks, source))
         for plane, out in planes:
             self._enlarge(plane, out, networks, counter)
         return result
 
     def _introduce(self) -> None:
         """Load the network of `scale` now, so that problems show before any image is read."""
-        steps = self._steps(self.scale)
-        if steps:
-            network = self._network(steps[0])
+        scales = self._steps(self.scale)
+        if scales:
+            network = self._network(scales[0])
             engine, self.spec = network.engine, network.file.spec
+            if prod(scales) != self.scale:
+                run = " and ".join(f"x{scale}" for scale in scales)
+                self._note(f"x{self.scale:g}: the network runs at {run}, then bicubic to the size")
         else:
             engine, self.spec = bicubic.BicubicEngine(1), bicubic.spec(1)
         self.info, self.reason = engine.info, table.describe(engine, self._choice)
@@ -157,17 +131,22 @@ class Upscaler:
         """Scales of the networks to run one after the other; none where bicubic does it alone."""
         if self._choice.name == bicubic.NAME:
             return (int(factor),) if factor > 1 and factor == int(factor) else ()
-        return steps(catalog.scales(self.model), factor) if factor > 1 else ()
+        return steps(self._scales, factor) if factor > 1 else ()
 
-    def _network(self, scale: int) -> _Network:
+    def _network(self, scale: int) -> TiledNetwork:
         """The network of that scale, loaded on first use."""
         if scale not in self._networks:
             file = self._resolve(scale)
-            engine = table.load(self._choice.name, file.path, file.spec, self._options)
             halo = file.spec.halo if self._halo is None else self._halo
-            tile = self._tile or max(DEFAULT_TILE, tiling.smallest_tile(halo))
-            _check_tile(tile, halo)
-            self._networks[scale] = _Network(file, engine, halo, tile)
+            self._networks[scale] = TiledNetwork(
+                file,
+                self._choice.name,
+                self._options,
+                tile=self._tile or max(DEFAULT_TILE, tiling.smallest_tile(halo)),
+                halo=halo,
+                ensemble=self.ensemble,
+                note=self._note,
+            )
             self._note(file.note)
         return self._networks[scale]
 
@@ -184,72 +163,16 @@ class Upscaler:
             return []
         return [(alpha, out)]
 
-    def _enlarge(self, plane: Pixels, out: Pixels, networks: list[_Network], counter: _Counter) -> None:
+    def _enlarge(self, plane: Pixels, out: Pixels, networks: list[TiledNetwork], counter: Counter) -> None:
         """Run the networks one after the other; bicubic finishes where they do not meet the size."""
         for network in networks:
-            size = _scaled((plane.shape[0], plane.shape[1]), network.engine.scale)
+            size = _scaled((plane.shape[0], plane.shape[1]), network.scale)
             larger = out if size == out.shape[:2] else _allocate((*size, *plane.shape[2:]), plane.dtype)
-            self._run(network, plane, larger, counter)
+            network.run(plane, larger, counter)
             plane = larger
         if plane is not out:
             finished = imresize(plane, (out.shape[0], out.shape[1]))
             out[...] = np.clip(finished, 0, 1) if out.dtype.kind == "f" else finished
-
-    def _run(self, network: _Network, plane: Pixels, out: Pixels, counter: _Counter) -> None:
-        """One network over one plane, whatever memory and precision allow."""
-        engine = network.engine
-        while True:
-            size = (plane.shape[0], plane.shape[1])
-            window = tiling.fit(size, network.tile, network.halo)
-            tiles, before = tiling.plan(size, window, network.halo), counter.done
-            try:
-                return self._run_tiles(engine, tiles, plane, out, counter)
-            except MemoryError as error:
-                self._halve(network, max(window), error)
-                again = tiling.plan(size, tiling.fit(size, network.tile, network.halo), network.halo)
-            except _NonFiniteError as error:
-                engine, again = self._exact(network, engine, error), tiles
-            counter.total += len(again) - (len(tiles) - (counter.done - before))
-
-    def _run_tiles(
-        self, engine: Engine, tiles: list[tiling.Tile], plane: Pixels, out: Pixels, counter: _Counter
-    ) -> None:
-        run = partial(run_ensemble, engine.run) if self.ensemble else engine.run
-        channels = 1 if plane.ndim == 2 else plane.shape[2]
-        for tile in tiles:
-            sr = run(pixels.to_network(plane[tile.window.slices]))
-            core = _core(sr, tile, engine.scale)
-            out[tile.core.scaled(engine.scale).slices] = pixels.from_network(core, out.dtype, channels)
-            counter.step()
-
-    def _halve(self, network: _Network, window: int, error: MemoryError) -> None:
-        """Use half the tile from now on.
-
-        Raises:
-            InferenceError: that would leave too little between the halos.
-        """
-        if window // 2 < tiling.smallest_tile(network.halo):
-            hint = "Close other programs, or use a smaller model or another device."
-            raise InferenceError(
-                f"Out of memory with tiles of only {window} pixels ({error}).", hint
-            ) from error
-        network.tile = window // 2
-        self._note(f"out of memory with tiles of {window} pixels: going on with {network.tile}")
-
-    def _exact(self, network: _Network, engine: Engine, error: Exception) -> Engine:
-        """The same network in f32, for an image on which a lower precision overflowed.
-
-        Raises:
-            InferenceError: it was f32 already.
-        """
-        if engine.info.precision == "f32":
-            name = network.file.path.name
-            raise InferenceError(f"{name} gave infinities or NaN.", "The model file is damaged.") from error
-        if network.exact is None:
-            options = replace(self._options, precision="f32")
-            network.exact = table.load(self._choice.name, network.file.path, network.file.spec, options)
-        self._note(f"{engine.info.precision} overflowed on an image: it was computed again in f32")
-        return network.exact
 
     def _note(self, text: str) -> None:
         if text and text not in self.notes:
@@ -274,18 +197,6 @@ def steps(available: tuple[int, ...], factor: float) -> tuple[int, ...]:
     return max(candidates, key=prod)
 
 
-def _core(sr: Batch, tile: tiling.Tile, scale: int) -> Batch:
-    """The part of a tile's output that is kept, checked."""
-    expected = (1, 3, tile.window.height * scale, tile.window.width * scale)
-    if sr.shape != expected:
-        raise InferenceError(f"The network gave {sr.shape} instead of {expected}.", "Its spec is wrong.")
-    rows, columns = tile.core.within(tile.window).scaled(scale).slices
-    core = sr[:, :, rows, columns]
-    if not pixels.is_finite(core):
-        raise _NonFiniteError
-    return core
-
-
 def _scaled(size: Size, scale: float) -> Size:
     """(height, width) times scale, rounded half up, at least 1."""
     return max(1, floor(size[0] * scale + 0.5)), max(1, floor(size[1] * scale + 0.5))
@@ -301,12 +212,12 @@ def _factor(source: Size, target: Size) -> float:
     return factor
 
 
-def _tiles_of(networks: list[_Network], size: Size) -> int:
+def _tiles_of(networks: list[TiledNetwork], size: Size) -> int:
     """How many tiles one plane takes through all networks."""
     total = 0
     for network in networks:
-        total += len(tiling.plan(size, tiling.fit(size, network.tile, network.halo), network.halo))
-        size = _scaled(size, network.engine.scale)
+        total += len(network.plan(size))
+        size = _scaled(size, network.scale)
     return total
 
 
@@ -318,11 +229,6 @@ def _allocate(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Pixels:
         raise InferenceError(
             f"A result of {shape[0]}x{shape[1]} needs {gigabytes:.1f} GB of memory."
         ) from error
-
-
-def _check_tile(tile: int | None, halo: int | None) -> None:
-    """Refuse a window that leaves no core, before any image is read."""
-    tiling.fit((2**31, 2**31), DEFAULT_TILE * 16 if tile is None else tile, halo or 0)
 
 
 def _ignore(done: int, total: int) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from srcli import upscaler
+from srcli import tiled, tiling, upscaler
 from srcli.backends import table
 from srcli.backends.base import BackendOptions, Batch, Engine, EngineInfo
 from srcli.errors import InferenceError, InputError, MissingExtraError, ModelNotFoundError, UsageError
@@ -327,11 +327,11 @@ def test_a_lying_spec_is_found_out(tmp_path: Path) -> None:
     liar = catalog.ModelFile(path, replace(spec, scale=3))
     engine = table.load("onnxruntime", liar.path, liar.spec, BackendOptions())
     with pytest.raises(InferenceError, match="spec"):
-        upscaler._core(engine.run(np.zeros((1, 3, 8, 8), np.float32)), _whole(8), engine.scale)
+        tiled.kept(engine.run(np.zeros((1, 3, 8, 8), np.float32)), _whole(8), engine.scale)
 
 
-def _whole(side: int) -> upscaler.tiling.Tile:
-    return upscaler.tiling.plan((side, side), side, 0)[0]
+def _whole(side: int) -> tiling.Tile:
+    return tiling.plan((side, side), side, 0)[0]
 
 
 # What it says about itself.
@@ -356,6 +356,11 @@ def test_auto_says_why(tiny_catalog: Path) -> None:
     assert up.info.backend == "openvino"
     assert "fastest installed" in up.reason
     assert up.notes == ["edsr: tiny is the best shipped network of the family at x2"]
+
+
+def test_a_scale_without_network_is_said(tiny_catalog: Path) -> None:
+    assert Upscaler("tiny", 2.5).notes == ["x2.5: the network runs at x3, then bicubic to the size"]
+    assert Upscaler("tiny", 6).notes == []
 
 
 def test_nothing_installed(tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,12 @@ def _from_path(path: Path) -> ModelFile:
         raise ModelNotFoundError(
             f"{path}: {kind}.", "Give the path of an .onnx file, or a shipped model's name."
         )
+    return _described(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _described(path: Path, modified: int) -> ModelFile:
+    """The file with its spec; `modified` keeps a replaced file from being taken for the old one."""
     spec = read_spec(path)
     return ModelFile(path, spec) if spec else probe(path)
 

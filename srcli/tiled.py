@@ -1,0 +1,155 @@
+"""One network over one plane of pixels, tile by tile, as far as memory and precision carry."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from numpy.typing import NDArray
+
+from srcli import pixels, tiling
+from srcli.backends import table
+from srcli.backends.base import BackendOptions, Batch, Engine
+from srcli.ensemble import run_ensemble
+from srcli.errors import InferenceError
+from srcli.models.catalog import ModelFile
+
+Pixels = NDArray[Any]
+Size = tuple[int, int]
+OnTile = Callable[[int, int], None]
+
+
+@dataclass(slots=True)
+class Counter:
+    """Tiles done of tiles planned, told to the caller after each."""
+
+    tell: OnTile
+    total: int
+    done: int = 0
+
+    def step(self) -> None:
+        """One tile more is done."""
+        self.done += 1
+        self.tell(self.done, self.total)
+
+
+class _NonFiniteError(Exception):
+    """A tile came out with infinities or NaN."""
+
+
+class TiledNetwork:
+    """A loaded network that enlarges planes of any size in bounded memory.
+
+    Args:
+        file: the network.
+        backend: name of the backend that runs it.
+        options: precision, device and threads.
+        tile: largest window side, LR pixels; halved for good when memory runs out.
+        halo: LR pixels of context around each tile.
+        ensemble: mean over eight flips and rotations.
+        note: told what the user should know.
+
+    Raises:
+        UsageError: the tile leaves no core between its halos.
+        BackendUnavailableError, ModelFileError: as the backend says.
+    """
+
+    def __init__(
+        self,
+        file: ModelFile,
+        backend: str,
+        options: BackendOptions,
+        *,
+        tile: int,
+        halo: int,
+        ensemble: bool,
+        note: Callable[[str], None],
+    ) -> None:
+        tiling.check(tile, halo)
+        self.file, self.tile, self.halo = file, tile, halo
+        self._backend, self._options, self._ensemble, self._note = backend, options, ensemble, note
+        self.engine = table.load(backend, file.path, file.spec, options)
+        self._exact: Engine | None = None
+
+    @property
+    def scale(self) -> int:
+        """Output size / input size."""
+        return self.engine.scale
+
+    def plan(self, size: Size) -> list[tiling.Tile]:
+        """The tiles of a plane of that size."""
+        return tiling.plan(size, tiling.fit(size, self.tile, self.halo), self.halo)
+
+    def run(self, plane: Pixels, out: Pixels, counter: Counter) -> None:
+        """Enlarge (H, W) or (H, W, 3) into `out`, which has scale times its size and the same dtype.
+
+        A plane is always computed whole in one precision: if a tile overflows, all of them run again in
+        f32, so that the result depends on the plane alone and not on what was run before.
+
+        Raises:
+            InferenceError: out of memory with the smallest tile, or non-finite output in f32.
+        """
+        engine, size = self.engine, (plane.shape[0], plane.shape[1])
+        while True:
+            tiles, before = self.plan(size), counter.done
+            try:
+                return self._run_tiles(engine, tiles, plane, out, counter)
+            except MemoryError as error:
+                self._halve(max(tiles[0].window.height, tiles[0].window.width), error)
+            except _NonFiniteError as error:
+                engine = self._in_f32(engine, error)
+            counter.total += len(self.plan(size)) - (len(tiles) - (counter.done - before))
+
+    def _run_tiles(
+        self, engine: Engine, tiles: list[tiling.Tile], plane: Pixels, out: Pixels, counter: Counter
+    ) -> None:
+        run = partial(run_ensemble, engine.run) if self._ensemble else engine.run
+        channels = 1 if plane.ndim == 2 else 3
+        for tile in tiles:
+            core = kept(run(pixels.to_network(plane[tile.window.slices])), tile, engine.scale)
+            if not pixels.is_finite(core):
+                raise _NonFiniteError
+            out[tile.core.scaled(engine.scale).slices] = pixels.from_network(core, out.dtype, channels)
+            counter.step()
+
+    def _halve(self, window: int, error: MemoryError) -> None:
+        """Use half the tile from now on.
+
+        Raises:
+            InferenceError: that would leave too little between the halos.
+        """
+        if window // 2 < tiling.smallest_tile(self.halo):
+            hint = "Close other programs, or use a smaller model or another device."
+            raise InferenceError(
+                f"Out of memory with tiles of only {window} pixels ({error}).", hint
+            ) from error
+        self.tile = window // 2
+        self._note(f"out of memory with tiles of {window} pixels: going on with {self.tile}")
+
+    def _in_f32(self, engine: Engine, error: Exception) -> Engine:
+        """The same network in f32, for a plane on which a lower precision overflowed.
+
+        Raises:
+            InferenceError: it was f32 already.
+        """
+        if engine.info.precision == "f32":
+            name = self.file.path.name
+            raise InferenceError(f"{name} gave infinities or NaN.", "The model file is damaged.") from error
+        if self._exact is None:
+            options = replace(self._options, precision="f32")
+            self._exact = table.load(self._backend, self.file.path, self.file.spec, options)
+        self._note(f"{engine.info.precision} overflowed on an image: it was computed again in f32")
+        return self._exact
+
+
+def kept(sr: Batch, tile: tiling.Tile, scale: int) -> Batch:
+    """The part of a tile's output that lies over its core; a view.
+
+    Raises:
+        InferenceError: the network did not enlarge by what its spec says.
+    """
+    expected = (1, 3, tile.window.height * scale, tile.window.width * scale)
+    if sr.shape != expected:
+        raise InferenceError(f"The network gave {sr.shape} instead of {expected}.", "Its spec is wrong.")
+    rows, columns = tile.core.within(tile.window).scaled(scale).slices
+    return sr[:, :, rows, columns]
