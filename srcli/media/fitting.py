@@ -6,7 +6,7 @@ import numpy as np
 
 from srcli.media.containers import jpeg
 from srcli.media.containers.base import DamagedError, Layout, Pixels
-from srcli.media.metadata import Metadata, profile_space
+from srcli.media.metadata import Metadata, is_exif, profile_space
 
 _NO_ALPHA = frozenset(("jpeg", "bmp"))
 _ONLY_8_BITS = frozenset(("jpeg", "webp", "bmp"))
@@ -117,6 +117,8 @@ def holdable(metadata: Metadata, name: str, pixels: Pixels) -> tuple[Metadata, t
     if name in _NO_METADATA and present:
         return Metadata(), (f"{_NAMES[name]} holds no metadata: {', '.join(present)} left out",)
     metadata, notes = _matching_profile(metadata, name, pixels)
+    if metadata.exif and not is_exif(metadata.exif):
+        metadata, notes = replace(metadata, exif=None), (*notes, "the EXIF data is damaged: left out")
     if name == "jpeg":
         metadata, large = jpeg.fits(metadata)
         notes += tuple(f"{label} is too large for a JPEG: left out" for label in large)

@@ -3,7 +3,7 @@
 import mmap
 import os
 import stat
-import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -245,29 +245,17 @@ def write(
 
 def _commit(path: Path, data: bytes) -> None:
     """Write to a temporary file beside `path`, then rename: never a half-written file."""
-    temporary: Path | None = None
+    temporary = path.parent / f".srcli-{uuid.uuid4().hex}.part"
     try:
-        handle, name = tempfile.mkstemp(prefix=".srcli-", suffix=".part", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
-    except BaseException as error:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            hint = "Check that the folder exists, is writable and has space, or choose another with -o."
-            reason = (error.strerror or str(error)).lower()
-            raise OutputError(f"{shown(path)} cannot be written: {reason}.", hint) from error
-        raise
-
-
-def _umask() -> int:
-    """The permissions new files do not get. Python can only ask by setting."""
-    current = os.umask(0o022)
-    os.umask(current)
-    return current
+    except (OSError, ValueError) as error:
+        hint = "Check that the folder exists, is writable and has space, or choose another with -o."
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise OutputError(f"{shown(path)} cannot be written: {reason}.", hint) from error
+    finally:
+        with suppress(OSError, ValueError):
+            temporary.unlink(missing_ok=True)

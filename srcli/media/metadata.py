@@ -31,6 +31,15 @@ def bare_exif(blob: bytes) -> bytes | None:
     return blob if blob[:4] in (b"II*\0", b"MM\0*") else None
 
 
+def is_exif(exif: bytes) -> bool:
+    """Whether readers can find a directory in it."""
+    try:
+        form, start = ifd.head(exif)
+        return any(True for _ in ifd.entries(exif, start, form))
+    except (ValueError, struct.error):
+        return False
+
+
 def orientation(exif: bytes | None) -> int:
     """The EXIF Orientation, 1 to 8; 1 where there is none or it cannot be read."""
     if exif is None:

@@ -80,8 +80,12 @@ def _pages(data: Data) -> int:
 
 
 def check(data: Data) -> None:
-    """All strips or tiles lie inside the file."""
+    """All values, strips and tiles of the first page lie inside the file."""
     page = _first(data)
+    with memoryview(data) as view:
+        form, start = ifd.head(view)
+        if any(entry.code not in page for entry in ifd.entries(view, start, form) if entry.count):
+            raise DamagedError("it is cut off: part of the TIFF directory is missing")
     for offsets, counts in ((_STRIPS, _STRIP_SIZES), (_TILES, _TILE_SIZES)):
         if offsets in page and counts in page:
             pairs = zip(page[offsets].numbers, page[counts].numbers, strict=False)

@@ -1,0 +1,179 @@
+"""Bad input: a clear InputError that names the file, never a picture with missing parts."""
+
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import media_samples as samples
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from srcli.errors import InputError, SrcliError
+from srcli.media import images
+from srcli.media.images import Picture
+
+FORMATS = ["png", "jpeg", "webp", "tiff", "avif", "bmp"]
+
+
+def good(tmp_path: Path, name: str) -> bytes:
+    images.write(tmp_path / "good", Picture(samples.photo("rgb"), samples.METADATA), format=name)
+    return (tmp_path / "good").read_bytes()
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        images.read(path)
+    assert path.name in str(caught.value) or repr(str(path)) in str(caught.value)
+    assert caught.value.hint
+    return caught.value.message
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9, 0.98])
+def test_cut_off_files_are_refused(tmp_path: Path, name: str, share: float) -> None:
+    blob = good(tmp_path, name)
+    path = tmp_path / f"cut.{name}"
+    path.write_bytes(blob[: int(len(blob) * share)])
+    refusal(path)
+
+
+@pytest.mark.parametrize("name", ["png", "jpeg", "webp", "bmp"])
+def test_one_missing_byte_is_noticed(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "cut"
+    path.write_bytes(good(tmp_path, name)[:-1])
+    assert "cut off" in refusal(path) or name == "bmp"
+
+
+@pytest.mark.parametrize("name", ["png", "jpeg", "webp"])
+def test_bytes_after_the_end_are_tolerated(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "long"
+    path.write_bytes(good(tmp_path, name) + b"\0" * 100)
+    assert images.read(path).pixels.shape == (40, 56, 3)
+
+
+def test_a_thumbnail_does_not_end_a_jpeg(tmp_path: Path) -> None:
+    thumbnail = samples.by_pillow(samples.photo("rgb", size=(8, 8)), "JPEG")
+    blob = samples.by_pillow(samples.photo("rgb"), "JPEG", exif=b"Exif\0\0" + samples.exif() + thumbnail)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(blob)
+    assert images.read(path).pixels.shape == (40, 56, 3)
+    path.write_bytes(blob[:-200])
+    assert "cut off" in refusal(path)
+
+
+def test_progressive_jpeg_cut_between_scans(tmp_path: Path) -> None:
+    blob = samples.by_pillow(samples.photo("rgb"), "JPEG", progressive=True)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(blob)
+    assert images.read(path).pixels.shape == (40, 56, 3)
+    path.write_bytes(blob[: blob.rindex(b"\xff\xda")])
+    assert "cut off" in refusal(path)
+
+
+def test_damaged_png_data_is_noticed_by_its_checksum(tmp_path: Path) -> None:
+    blob = bytearray(good(tmp_path, "png"))
+    blob[len(blob) // 2] ^= 1
+    path = tmp_path / "a.png"
+    path.write_bytes(blob)
+    assert "checksum" in refusal(path)
+
+
+def test_damaged_jpeg_data(tmp_path: Path) -> None:
+    blob = bytearray(good(tmp_path, "jpeg"))
+    blob[-600:-590] = b"\xff\xc0" * 5
+    path = tmp_path / "a.jpg"
+    path.write_bytes(blob)
+    assert "damaged" in refusal(path)
+
+
+def test_empty_text_folder_missing(tmp_path: Path) -> None:
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("this is not a picture\n" * 20)
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "new\nline.png").touch()
+    cases = {
+        "empty.png": "is empty",
+        "text.png": "known format",
+        "folder.png": "is a folder",
+        "no.png": "not exist",
+    }
+    for name, words in cases.items():
+        assert words in refusal(tmp_path / name)
+        with pytest.raises(InputError, match=words):
+            images.probe(tmp_path / name)
+    assert "\n" not in refusal(tmp_path / "new\nline.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    assert "regular file" in refusal(tmp_path / "pipe.png")
+
+
+def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a substitute, because root may read everything."""
+
+    def refuse(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "a.png").write_bytes(b"x")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert "may not be read" in refusal(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(("width", "height"), [(40_000, 40_000), (2_000_000, 1), (0, 5)])
+def test_impossible_sizes_are_refused_from_the_header(tmp_path: Path, width: int, height: int) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(samples.raw_png(width, height, 8, 2, b"\0" * 1000))
+    assert f"{width}x{height}" in refusal(path)
+    with pytest.raises(InputError):
+        images.probe(path)
+
+
+def test_missing_rows_inside_whole_chunks(tmp_path: Path) -> None:
+    path = tmp_path / "short.png"
+    path.write_bytes(samples.raw_png(20, 20, 8, 2, (b"\0" + bytes(60)) * 5))
+    refusal(path)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(data=st.data())
+def test_random_damage_gives_a_picture_or_our_error(
+    tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject
+) -> None:
+    """Whatever one byte changes to, nothing but SrcliError comes out, and sizes agree."""
+    folder = tmp_path_factory.mktemp("damage")
+    blob = bytearray(good(folder, name))
+    place = data.draw(st.one_of(st.integers(0, 200), st.integers(0, len(blob) - 1)))
+    blob[place] = data.draw(st.integers(0, 255))
+    path = folder / "a"
+    path.write_bytes(blob)
+    try:
+        picture = images.read(path)
+        header = images.probe(path)
+    except SrcliError:
+        return
+    assert picture.pixels.shape[:2] == (header.height, header.width)
+    assert picture.pixels.dtype in (np.uint8, np.uint16)
+
+
+def test_the_decoders_talk_stays_off_stderr(tmp_path: Path) -> None:
+    """libpng warns about this profile and OpenCV logs the cut-off TIFF; users see only our message."""
+    profile = b"p\0\0" + zlib.compress(b"no profile at all")
+    extra = samples.chunk(b"iCCP", profile) + samples.chunk(b"gAMA", struct.pack(">I", 0))
+    (tmp_path / "a.png").write_bytes(samples.raw_png(2, 1, 8, 0, b"\0\1\2", extra))
+    (tmp_path / "b.tif").write_bytes(b"II*\0\x08\0\0\0" + good(tmp_path, "tiff")[8:60])
+    code = (
+        "import sys; from srcli.media import images; from srcli.errors import InputError\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: images.read(name)\n"
+        "    except InputError: pass\n"
+    )
+    arguments = [sys.executable, "-c", code, str(tmp_path / "a.png"), str(tmp_path / "b.tif")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert done.stderr == ""

@@ -1,0 +1,181 @@
+"""EXIF, ICC and XMP through every format that can hold them, checked with an independent reader."""
+
+import io
+import struct
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import media_samples as samples
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from srcli.media import images, metadata
+from srcli.media.images import Metadata, Picture
+
+ALL_KEPT = ["a.png", "a.jpg", "a.webp", "a.tif", "a.avif"]
+SIZE = (24, 40)
+
+
+def stored(tmp_path: Path, name: str, kept: Metadata, kind: str = "rgb") -> tuple[Path, tuple[str, ...]]:
+    path = tmp_path / name
+    return path, images.write(path, Picture(samples.photo(kind, size=SIZE), kept))
+
+
+@pytest.mark.parametrize("name", ALL_KEPT)
+def test_all_three_come_back(tmp_path: Path, name: str) -> None:
+    path, notes = stored(tmp_path, name, samples.METADATA)
+    assert notes == ()
+    back = images.read(path).metadata
+    assert back.icc == samples.METADATA.icc
+    assert back.xmp == samples.METADATA.xmp
+    if name == "a.tif":  # a TIFF holds EXIF as its own tags: the same values, laid out anew
+        tags = Image.Exif()
+        tags.load(back.exif)
+        assert (tags[271], tags[274], dict(tags.get_ifd(34665))) == ("abc", 1, {0xA002: 40, 0xA003: 24})
+    else:
+        assert back.exif == samples.METADATA.exif
+
+
+@pytest.mark.parametrize("name", ALL_KEPT)
+@pytest.mark.parametrize("field", ["exif", "icc", "xmp"])
+def test_each_alone(tmp_path: Path, name: str, field: str) -> None:
+    alone = Metadata(**{field: getattr(samples.METADATA, field)})
+    back = images.read(stored(tmp_path, name, alone)[0]).metadata
+    present = {key: getattr(back, key) is not None for key in ("exif", "icc", "xmp")}
+    # OpenCV's TIFF encoder writes no descriptive tags of its own, so nothing else may appear.
+    assert present == {key: key == field for key in present}
+
+
+@pytest.mark.parametrize("name", ALL_KEPT)
+def test_pillow_finds_them(tmp_path: Path, name: str) -> None:
+    opened = Image.open(stored(tmp_path, name, samples.METADATA)[0])
+    assert opened.info["icc_profile"] == samples.METADATA.icc
+    assert opened.getexif()[271] == "abc"
+    assert opened.getexif().get_ifd(34665)[0xA002] == 40
+    text = opened.info.get("xmp", opened.info.get("XML:com.adobe.xmp", b""))
+    found = text.encode() if isinstance(text, str) else text
+    assert found == samples.METADATA.xmp
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "AVIF", "TIFF"])
+def test_what_pillow_wrote_is_read(tmp_path: Path, file_format: str) -> None:
+    blobs: dict[str, Any] = {
+        "icc_profile": samples.icc(),
+        "xmp": samples.METADATA.xmp,
+        "exif": samples.exif(),
+    }
+    if file_format == "JPEG":
+        blobs["exif"] = b"Exif\0\0" + samples.exif()
+    if file_format == "TIFF":
+        blobs = {"icc_profile": samples.icc(), "tiffinfo": {271: "abc", 700: samples.METADATA.xmp}}
+    if file_format == "PNG":
+        text = PngInfo()
+        text.add_itxt("XML:com.adobe.xmp", (samples.METADATA.xmp or b"").decode(), zip=True)
+        blobs = {"icc_profile": samples.icc(), "exif": samples.exif(), "pnginfo": text}
+    path = tmp_path / "a.bin"
+    path.write_bytes(samples.by_pillow(samples.photo("rgb", size=SIZE), file_format, **blobs))
+    back = images.read(path).metadata
+    assert back.icc == samples.icc()
+    assert back.xmp == samples.METADATA.xmp
+    assert back.exif is not None
+    assert b"abc" in back.exif
+
+
+def test_large_icc_is_split_over_jpeg_segments(tmp_path: Path) -> None:
+    large = Metadata(icc=samples.icc(size=200_000))
+    path, notes = stored(tmp_path, "a.jpg", large)
+    assert notes == ()
+    assert images.read(path).metadata == large
+    assert Image.open(path).info["icc_profile"] == large.icc
+
+
+def test_what_is_too_large_for_jpeg_is_said(tmp_path: Path) -> None:
+    path, notes = stored(tmp_path, "a.jpg", replace(samples.METADATA, xmp=b"x" * 70_000))
+    assert notes == ("XMP is too large for a JPEG: left out",)
+    assert images.read(path).metadata == replace(samples.METADATA, xmp=None)
+
+
+def test_bmp_says_what_it_leaves_out(tmp_path: Path) -> None:
+    path, notes = stored(tmp_path, "a.bmp", samples.METADATA)
+    assert notes == ("BMP holds no metadata: EXIF, ICC profile, XMP left out",)
+    assert images.read(path).metadata == Metadata()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "space", "kept"),
+    [
+        ("a.png", "gray", b"GRAY", True),
+        ("a.png", "gray", b"RGB ", False),  # PNG forbids it
+        ("a.jpg", "gray", b"GRAY", True),
+        ("a.webp", "gray", b"GRAY", False),  # WebP stores gray as RGB
+        ("a.png", "rgb", b"GRAY", False),
+    ],
+)
+def test_profile_of_another_colour_space(
+    tmp_path: Path, name: str, kind: str, space: bytes, kept: bool
+) -> None:
+    path, notes = stored(tmp_path, name, Metadata(icc=samples.icc(space)), kind)
+    assert (images.read(path).metadata.icc is not None) == kept
+    assert bool(notes) != kept
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_orientation_is_reset_and_size_follows(tmp_path: Path, order: str) -> None:
+    turned = replace(samples.METADATA, exif=samples.exif(6, order), xmp=samples.XMP)
+    upright = metadata.upright(turned)
+    assert metadata.orientation(turned.exif) == 6
+    assert upright == Metadata(samples.exif(1, order), samples.icc(), samples.METADATA.xmp)
+    images.write(tmp_path / "a.png", Picture(np.zeros((90, 70_000), np.uint8), upright))
+    inner = Image.open(tmp_path / "a.png").getexif().get_ifd(34665)
+    assert (inner[0xA002], inner[0xA003]) == (70_000, 90)  # too large for the SHORT that was there
+
+
+def test_read_resets_orientation_in_every_part(tmp_path: Path) -> None:
+    tagged = replace(samples.METADATA, exif=samples.exif(6), xmp=samples.XMP)
+    path, _ = stored(tmp_path, "a.jpg", tagged)
+    picture = images.read(path)
+    assert picture.pixels.shape == (40, 24, 3)
+    assert picture.metadata.exif is not None
+    assert metadata.orientation(picture.metadata.exif) == 1
+    assert b'tiff:Orientation="1"' in (picture.metadata.xmp or b"")
+
+
+def test_thumbnail_of_a_turned_picture_is_unlinked() -> None:
+    blob = bytearray(samples.exif(3))
+    struct.pack_into("<I", blob, 46, 80)  # IFD0's link to a thumbnail directory
+    upright = metadata.upright(Metadata(exif=bytes(blob))).exif
+    assert upright == samples.exif(1)
+
+
+@pytest.mark.parametrize("cut", [0, 3, 7, 9, 20, 45, 60, 75])
+def test_damaged_exif_is_harmless(tmp_path: Path, cut: int) -> None:
+    """Metadata that cannot be read never costs the picture."""
+    broken = Metadata(exif=samples.exif(6)[:cut] or None)
+    assert metadata.orientation(broken.exif) in (1, 6)
+    for name in ALL_KEPT:
+        path, _ = stored(tmp_path, name, broken)
+        assert images.read(path).pixels.size == 24 * 40 * 3
+
+
+def test_gps_and_exif_directories_reach_a_tiff(tmp_path: Path) -> None:
+    tags = Image.Exif()
+    tags[305] = "camera"
+    tags.get_ifd(34665)[0x829A] = (1, 250)  # ExposureTime
+    tags.get_ifd(34853)[1] = "N"
+    tags.get_ifd(34853)[2] = (50.0, 30.0, 0.0)
+    buffer = io.BytesIO()
+    Image.fromarray(samples.photo("rgb")).save(buffer, "JPEG", exif=tags)
+    (tmp_path / "a.jpg").write_bytes(buffer.getvalue())
+    images.write(tmp_path / "a.tif", images.read(tmp_path / "a.jpg"))
+    found = tifffile.TiffFile(tmp_path / "a.tif").pages[0].tags
+    assert found["Software"].value == "camera"
+    assert found["ExifTag"].value["ExposureTime"] == (1, 250)
+    assert found["GPSTag"].value["GPSLatitudeRef"] == "N"
+    images.write(tmp_path / "b.jpg", images.read(tmp_path / "a.tif"))
+    again = Image.open(tmp_path / "b.jpg").getexif()
+    assert again[305] == "camera"
+    assert again.get_ifd(34853)[2] == (50.0, 30.0, 0.0)

@@ -1,0 +1,145 @@
+"""Writing: complete or not at all, and what a format cannot hold is said."""
+
+import os
+from pathlib import Path
+
+import cv2
+import media_samples as samples
+import numpy as np
+import pytest
+
+from srcli.errors import OutputError, UsageError
+from srcli.media import images
+from srcli.media.images import Picture
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
+@pytest.mark.parametrize("kind", ["gray+alpha", "rgba"])
+def test_alpha_is_laid_over_white_and_said(tmp_path: Path, suffix: str, kind: str) -> None:
+    pixels = np.full((8, 8, 4 if kind == "rgba" else 2), 100, np.uint8)
+    pixels[..., -1] = 51  # a fifth
+    notes = images.write(tmp_path / f"a{suffix}", Picture(pixels))
+    assert "no transparency: laid over white" in notes[0]
+    back = images.read(tmp_path / f"a{suffix}").pixels
+    assert back.shape == ((8, 8, 3) if kind == "rgba" else (8, 8))
+    assert np.abs(back.astype(int) - 224).max() <= 1  # 100 / 5 + 255 * 4 / 5; JPEG may round by one
+
+
+def test_full_alpha_is_dropped_silently(tmp_path: Path) -> None:
+    pixels = np.dstack([samples.photo("rgb"), np.full((40, 56), 255, np.uint8)])
+    assert images.write(tmp_path / "a.bmp", Picture(pixels)) == ()
+    np.testing.assert_array_equal(images.read(tmp_path / "a.bmp").pixels, pixels[..., :3])
+
+
+@pytest.mark.parametrize("name", ["jpeg", "webp", "bmp"])
+def test_16_bits_are_rounded_and_said(tmp_path: Path, name: str) -> None:
+    values = np.array([0, 128, 129, 65406, 65407, 65535], np.uint16)
+    expected = np.round(values / 257).astype(np.uint8)
+    pixels = np.repeat(np.repeat(values[None, :, None], 8, 0), 3, 2)
+    notes = images.write(tmp_path / "a", Picture(pixels), format=name)
+    assert "8 bits a channel: rounded from 16" in notes[0]
+    if name == "bmp":
+        assert images.read(tmp_path / "a").pixels[0, :, 0].tolist() == expected.tolist()
+
+
+def test_alpha_and_16_bits_together(tmp_path: Path) -> None:
+    assert len(images.write(tmp_path / "a.jpg", Picture(samples.photo("rgba", 16)))) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("jpeg", (2, 65501)), ("webp", (16384, 2)), ("avif", (2, 32769)), ("png", (1, 1_000_001))],
+)
+def test_too_large_is_refused_before_anything_is_written(
+    tmp_path: Path, name: str, shape: tuple[int, int]
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"earlier result")
+    with pytest.raises(OutputError, match=f"{shape[1]}x{shape[0]} pixels as {name.upper()}"):
+        images.write(path, Picture(np.zeros(shape, np.uint8)), format=name)
+    assert path.read_bytes() == b"earlier result"
+    assert os.listdir(tmp_path) == ["a"]  # noqa: PTH208
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("jpeg", (1, 65500)), ("webp", (16383, 1)), ("avif", (1, 32768))]
+)
+def test_the_largest_side_can_be_written_and_read(tmp_path: Path, name: str, shape: tuple[int, int]) -> None:
+    images.write(tmp_path / "a", Picture(np.zeros(shape, np.uint8)), format=name)
+    assert images.read(tmp_path / "a").pixels.shape[:2] == shape
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"earlier result")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="no space left") as caught:
+        images.write(path, Picture(samples.photo("rgb")))
+    assert caught.value.hint
+    assert path.read_bytes() == b"earlier result"
+    assert [found.name for found in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_an_interrupt_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        images.write(tmp_path / "a.png", Picture(samples.photo("rgb")))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_encoder_that_fails_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "imencodeWithMetadata", lambda *_: (False, np.zeros(0, np.uint8)))
+    with pytest.raises(OutputError, match=r"a\.png: cannot store 56x40 pixels as PNG"):
+        images.write(tmp_path / "a.png", Picture(samples.photo("rgb")))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["missing/a.png", "folder.png", "x" * 300 + ".png", "nul\0.png"])
+def test_places_that_cannot_be_written(tmp_path: Path, path: str) -> None:
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(OutputError, match="cannot be written") as caught:
+        images.write(tmp_path / path, Picture(samples.photo("rgb")))
+    assert "folder" in caught.value.hint
+    assert [found.name for found in tmp_path.iterdir()] == ["folder.png"]
+
+
+def test_an_existing_file_is_replaced_and_has_usual_permissions(tmp_path: Path) -> None:
+    images.write(tmp_path / "a.png", Picture(samples.photo("gray")))
+    images.write(tmp_path / "a.png", Picture(samples.photo("rgb")))
+    assert images.read(tmp_path / "a.png").pixels.ndim == 3
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_what_cannot_be_asked_for(tmp_path: Path) -> None:
+    picture = Picture(samples.photo("rgb"))
+    with pytest.raises(UsageError, match="Quality 101"):
+        images.write(tmp_path / "a.jpg", picture, quality=101)
+    with pytest.raises(UsageError, match="'gif'"):
+        images.write(tmp_path / "a.png", picture, format="gif")
+    with pytest.raises(UsageError, match=r"'\.xyz'"):
+        images.write(tmp_path / "a.xyz", picture)
+
+
+def test_the_callers_pixels_stay_as_they_are(tmp_path: Path) -> None:
+    pixels = samples.photo("rgba")
+    before = pixels.copy()
+    for suffix in set(images.SUFFIXES):
+        images.write(tmp_path / f"a{suffix}", Picture(pixels, samples.METADATA))
+    np.testing.assert_array_equal(pixels, before)
+
+
+def test_opencvs_log_level_is_left_as_it_was(tmp_path: Path) -> None:
+    before = cv2.utils.logging.getLogLevel()
+    images.write(tmp_path / "a.png", Picture(samples.photo("rgb")))
+    images.read(tmp_path / "a.png")
+    assert cv2.utils.logging.getLogLevel() == before
