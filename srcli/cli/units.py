@@ -32,7 +32,7 @@ def default_memory() -> int:
 
 def duration(seconds: float) -> str:
     """ "0.8 s", "42 s", "3:07" or "1:02:30"."""
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

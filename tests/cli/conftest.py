@@ -1,5 +1,6 @@
 """Running srcli in this process."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,14 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def srcli(work: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+def srcli(work: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> Command:
     """`srcli("upscale", "a.png", ...)` in the empty folder. No command may ever show a traceback."""
 
     def run(*arguments: str) -> Run:
-        capsys.readouterr()
+        capsysbinary.readouterr()
         code = main([*arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        return Run(int(code), captured.out, captured.err)
+        out, err = map(os.fsdecode, capsysbinary.readouterr())
+        assert "Traceback" not in out + err
+        return Run(int(code), out, err)
 
     return run

@@ -184,7 +184,7 @@ def test_notes_of_the_format_are_told(srcli: Command) -> None:
 
 def test_an_interrupt_leaves_whole_files_and_the_same_command_goes_on(work: Path) -> None:
     for index in range(40):
-        picture(f"in/{index:02d}.png", 500, 600)
+        picture(f"in/{index:02d}.png", 200, 300)
     command = [sys.executable, "-c", "import sys; from srcli.cli.app import main; sys.exit(main())"]
     command += ["upscale", "in", "-s", "4", *BICUBIC]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -199,4 +199,4 @@ def test_an_interrupt_leaves_whole_files_and_the_same_command_goes_on(work: Path
     done = files("upscaled")
     assert 1 <= len(done) < 40
     assert all(name.endswith(".png") and not name.startswith(".") for name in done)
-    assert all(images.read(Path("upscaled", name)).pixels.shape == (2000, 2400, 3) for name in done[-2:])
+    assert all(images.read(Path("upscaled", name)).pixels.shape == (800, 1200, 3) for name in done[-2:])

@@ -1,0 +1,158 @@
+"""The program around the commands: start-up, errors, pipes, tables and units."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_runs import Command, picture
+
+import srcli as package
+from srcli.cli import app, console, units
+from srcli.errors import ExitCode, InputError, UsageError
+
+HEAVY = ("numpy", "cv2", "torch", "onnxruntime", "openvino", "tensorrt", "onnx", "ray", "av", "rich")
+PROGRAM = "import sys; from srcli.cli.app import main; code = main(); "
+
+
+def test_help_lists_the_commands(srcli: Command) -> None:
+    run = srcli("--help")
+    assert run.code == 0
+    for command in ("upscale", "models", "train", "evaluate", "export"):
+        assert f"\n  {command} " in run.out
+        assert srcli(command, "--help").code == 0
+
+
+def test_version(srcli: Command) -> None:
+    assert srcli("--version").out == f"srcli {package.__version__}\n"
+
+
+def test_no_command_shows_the_help_and_is_wrong_usage(srcli: Command) -> None:
+    run = srcli()
+    assert "upscale" in run.out + run.err
+    assert run.code == 2
+
+
+def test_an_unknown_command_is_wrong_usage(srcli: Command) -> None:
+    run = srcli("upscael")
+    assert run.code == 2
+    assert "upscael" in run.err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["upscale", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    report = f"print([m for m in sys.modules if m.partition('.')[0] in {HEAVY}])"
+    command = [sys.executable, "-c", PROGRAM + report, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def failing(error: BaseException) -> object:
+    def models() -> None:
+        raise error
+
+    return models
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> object:
+    """Replace what `srcli models` does by raising an error."""
+
+    def install(error: BaseException) -> None:
+        monkeypatch.setattr("srcli.models.catalog.list_models", failing(error))
+
+    return install
+
+
+def test_known_errors_are_two_lines_and_their_exit_code(srcli: Command, broken) -> None:  # type: ignore[no-untyped-def]
+    broken(InputError("x[red].png: is\nbad.", "Mend it."))
+    run = srcli("models")
+    assert (run.code, run.err) == (1, "error: x[red].png: is\\nbad.\n  Mend it.\n")
+    broken(UsageError("No."))
+    assert srcli("models").code == 2
+
+
+def test_unknown_errors_are_called_a_bug(  # type: ignore[no-untyped-def]
+    srcli: Command, broken, capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken(ZeroDivisionError("by zero"))
+    run = srcli("models")
+    assert run.code == 1
+    assert "bug in srcli: ZeroDivisionError: by zero" in run.err
+    monkeypatch.setenv("SRCLI_DEBUG", "1")
+    assert app.main(["models"]) == 1
+    assert b"Traceback" in capsysbinary.readouterr().err
+
+
+def test_an_interrupt_anywhere_ends_with_130(srcli: Command, broken) -> None:  # type: ignore[no-untyped-def]
+    broken(KeyboardInterrupt())
+    assert srcli("models").code == ExitCode.INTERRUPTED
+
+
+def test_a_reader_that_leaves_is_no_error(work: Path) -> None:
+    for index in range(3):
+        picture(f"in/{index}.png", 100, 100)
+    command = [sys.executable, "-c", PROGRAM + "sys.exit(code)", "upscale", "in", "--backend", "bicubic"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    err = process.stderr.read()
+    process.wait(timeout=60)
+    assert "Traceback" not in err
+    assert "BrokenPipe" not in err
+
+
+def test_models_as_table_and_json(srcli: Command, tiny_catalog: Path) -> None:
+    lines = srcli("models").out.splitlines()
+    assert lines[0].split()[:3] == ["name", "scale", "parameters"]
+    assert [line.split()[:2] for line in lines[1:]] == [["tiny", "x2"], ["tiny", "x3"], ["tiny", "x4"]]
+    facts = json.loads(srcli("models", "--json").out)
+    assert [fact["scale"] for fact in facts] == [2, 3, 4]
+    assert all(fact["bytes"] > 0 for fact in facts)
+
+
+def test_export_refuses_what_it_cannot_do(srcli: Command) -> None:
+    assert srcli("export", "c.pt", "--precision", "int3").code == 2
+    assert srcli("export", "c.pt", "--opset", "9").code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1", 1),
+        ("512M", 512 << 20),
+        ("2G", 2 << 30),
+        ("1.5g", 3 << 29),
+        ("2GiB", 2 << 30),
+        ("64 kB", 64 << 10),
+    ],
+)
+def test_amounts_of_memory(text: str, size: int) -> None:
+    assert units.parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "G", "-1", "0", "1X", "1e9", "2 G B"])
+def test_amounts_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match="not an amount"):
+        units.parse_bytes(text)
+
+
+def test_default_memory_is_at_most_two_gigabytes() -> None:
+    assert 0 < units.default_memory() <= 2 << 30
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.84, "0.8 s"), (42.4, "42 s"), (187, "3:07"), (3750, "1:02:30"), (59.9, "1:00")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert units.duration(seconds) == text
+
+
+def test_text_is_made_printable_but_stays_readable() -> None:
+    assert console.printable("a\nb\x1b[31m🦊é\udcff") == "a\\nb\\x1b[31m🦊é\\udcff"
+
+
+def test_tables_align_numbers_to_the_right() -> None:
+    assert console.table([["name", "n"], ["a", "1"], ["bcd", "20"]]) == ["name   n", "a      1", "bcd   20"]

@@ -1,0 +1,104 @@
+"""What a run shows while it works."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from srcli.cli import live
+from srcli.cli.live import Bar, Lines, Silent, Teller, screen
+from srcli.pipelines.names import Job
+from srcli.pipelines.report import PictureResult, Status
+
+WRITTEN = PictureResult(Path("a.png"), Path("out/a.png"), Status.WRITTEN, (1000, 1000), (2000, 1000), 1.0)
+
+
+class Recorder:
+    """A screen that remembers."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.updates: list[tuple[float, int, str]] = []
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+    def update(self, done: float, total: int, text: str) -> None:
+        self.updates.append((done, total, text))
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that stands still unless moved."""
+    now = [100.0]
+    monkeypatch.setattr(live, "monotonic", lambda: now[0])
+    return now
+
+
+def test_pictures_megapixels_a_second_and_time_left(clock: list[float]) -> None:
+    teller = Teller(view := Recorder(), notes=True, paths=False)
+    teller.start(5)
+    clock[0] += 4.0
+    teller.finished(WRITTEN)  # 2 MP in 4 s, four more pictures
+    assert view.updates[-1] == (1.0, 5, "1/5 pictures, 0.50 MP/s, 16 s left")
+    clock[0] += 2.0
+    teller.tile(Job(Path("b.png"), Path("out/b.png")), 1, 2)  # 1.5 pictures in 6 s, 3.5 more
+    assert view.updates[-1] == (1.5, 5, "1/5 pictures, 0.33 MP/s, 14 s left")
+
+
+def test_skipped_pictures_do_not_count_for_the_time_left(clock: list[float]) -> None:
+    teller = Teller(view := Recorder(), notes=True, paths=False)
+    teller.start(10)
+    for _ in range(8):
+        teller.finished(PictureResult(Path("s.png"), Path("out/s.png"), Status.SKIPPED))
+    assert view.updates[-1][2] == "8/10 pictures"
+    clock[0] += 3.0
+    teller.finished(WRITTEN)
+    assert view.updates[-1][2].endswith("3.0 s left")
+
+
+def test_failures_are_always_shown_and_notes_if_wanted() -> None:
+    failed = PictureResult(Path("b.png"), None, Status.FAILED, error="b.png\x1b is bad.", hint="Mend it.")
+    noted = PictureResult(Path("c.png"), Path("out/c.png"), Status.WRITTEN, notes=("alpha dropped",))
+    for notes, count in ((True, 3), (False, 2)):
+        teller = Teller(view := Recorder(), notes=notes, paths=False)
+        teller.start(2)
+        teller.finished(failed)
+        teller.finished(noted)
+        assert len(view.lines) == count
+        assert "b.png\\x1b is bad." in view.lines[0]
+    assert view.lines[1] == "  Mend it."
+
+
+def test_without_a_terminal_lines_come_seldom(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    view = Lines()
+    for _ in range(100):
+        clock[0] += 0.25
+        view.update(1, 2, "half")
+    view.line("message")
+    assert capsys.readouterr().err.splitlines() == ["half", "half", "message"]
+
+
+def test_a_bar_appears_only_in_longer_runs_and_messages_stay(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    bar = Bar()
+    bar.update(1, 10, "early")
+    assert stream.getvalue() == ""
+    clock[0] += 1.0
+    bar.update(2, 10, "[red]2/10 pictures")
+    bar.line("error: [bold].png")
+    bar.close()
+    assert "error: [bold].png" in stream.getvalue()
+
+
+def test_the_screen_fits_wish_and_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(screen(quiet=True), Silent)
+    assert type(screen(quiet=False)) is Lines
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert isinstance(screen(quiet=False), Bar)
