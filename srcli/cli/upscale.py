@@ -105,7 +105,9 @@ def upscale(
     ] = False,
     memory: Annotated[
         str | None,
-        typer.Option(help="Pictures in work at once may take this much, e.g. 512M. [default: up to 2G]"),
+        typer.Option(
+            help="Pictures in work at once may take this much, e.g. 512M. [default: 2G, at most RAM/4]"
+        ),
     ] = None,
     workers: Annotated[
         int, typer.Option("-j", "--workers", min=1, max=64, help="Threads that decode, and that encode.")

@@ -265,6 +265,6 @@ def test_the_first_network_is_one_that_is_used(disk: Disk) -> None:
     assert first_factor([], SizeRequest(width=10)) == 4
 
 
-def test_bytes_of_a_picture_are_input_and_output() -> None:
-    assert picture_bytes(Header(10, 20, 3, 8, "png"), SizeRequest(2)) == 3 * (200 + 800)
-    assert picture_bytes(Header(10, 20, 4, 16, "png"), SizeRequest(width=20)) == 8 * (200 + 200)
+def test_bytes_of_a_picture_are_its_input_and_three_times_its_output() -> None:
+    assert picture_bytes(Header(10, 20, 3, 8, "png"), SizeRequest(2)) == 3 * (200 + 3 * 800)
+    assert picture_bytes(Header(10, 20, 4, 16, "png"), SizeRequest(width=20)) == 8 * (200 + 3 * 200)
