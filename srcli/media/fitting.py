@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 
 from srcli.media.containers import jpeg
-from srcli.media.containers.base import DamagedError, Layout, Pixels
+from srcli.media.containers.base import DamagedError, Layout, Pixels, by_rows
 from srcli.media.metadata import Metadata, is_exif, profile_space
 
 _NO_ALPHA = frozenset(("jpeg", "bmp"))
@@ -52,8 +53,8 @@ def to_rgb(pixels: Pixels) -> Pixels:
     """BGR(A) to RGB(A), and back; gray stays. Always contiguous."""
     if channels_of(pixels) < 3:
         return np.ascontiguousarray(pixels)
-    order = [2, 1, 0, 3][: pixels.shape[2]]
-    return np.ascontiguousarray(pixels[..., order])
+    code = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
+    return cv2.cvtColor(np.ascontiguousarray(pixels), code)
 
 
 to_bgr = to_rgb
@@ -92,7 +93,8 @@ def storable(pixels: Pixels, name: str) -> tuple[Pixels, tuple[str, ...]]:
     if channels_of(pixels) == 2 and name in _NO_GRAY_ALPHA:
         pixels = pixels[..., [0, 0, 0, 1]]
     if pixels.dtype == np.uint16 and name in _ONLY_8_BITS:
-        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        eight = np.empty(pixels.shape, np.uint8)
+        pixels = by_rows(lambda rows: (rows.astype(np.uint32) + 128) // 257, pixels, eight)
         notes.append(f"{_NAMES[name]} holds 8 bits a channel: rounded from 16 (PNG or TIFF keep 16)")
     if pixels.dtype == np.uint16 and name == "avif":
         notes.append("AVIF holds 12 bits a channel: rounded from 16 (PNG or TIFF keep 16)")
@@ -106,8 +108,15 @@ def _flattened(pixels: Pixels) -> tuple[Pixels, bool]:
     alpha = pixels[..., -1] if colour.ndim == 2 else pixels[..., -1:]
     if alpha.min(initial=top) == top:
         return np.ascontiguousarray(colour), False
-    mixed = colour.astype(np.uint64) * alpha + np.uint64(top) * (top - alpha.astype(np.uint64))
-    return ((mixed + top // 2) // top).astype(pixels.dtype), True
+    return by_rows(_over_white, pixels, np.empty(colour.shape, colour.dtype)), True
+
+
+def _over_white(rows: Pixels) -> Pixels:
+    """Colour times alpha plus white times the rest; 65535 squared just fits 32 bits."""
+    top = np.uint32(np.iinfo(rows.dtype).max)
+    colour, alpha = rows[..., :-1].astype(np.uint32), rows[..., -1:].astype(np.uint32)
+    mixed = (colour * alpha + top * (top - alpha) + top // 2) // top
+    return mixed[..., 0] if rows.shape[2] == 2 else mixed
 
 
 def holdable(metadata: Metadata, name: str, pixels: Pixels) -> tuple[Metadata, tuple[str, ...]]:

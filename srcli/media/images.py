@@ -133,6 +133,8 @@ def _reading_notes(path: Path | str, name: str, layout: Layout) -> Iterator[str]
     expected = SUFFIXES.get(suffix) or READ_ONLY_SUFFIXES.get(suffix)
     if expected not in (None, name):
         yield f"named {suffix} but really {name.upper()}; read as that"
+    if layout.colour:
+        yield f"its colour description ({layout.colour}) is not kept: colours may look different"
     if layout.frames > 1:
         kind = "several pages" if name == "tiff" else "animation"
         unit = "pages" if name == "tiff" else "frames"

@@ -117,7 +117,18 @@ def layout(data: Data) -> Layout:
     alpha = any(box.kind == b"auxC" and b"alpha" in data[box.start : box.end] for box in boxes)
     flags = data[code.start + 2]
     colour = 1 if flags & 0x10 else 3
-    return Layout(height, width, colour + alpha, 16 if flags & 0x40 else 8, _frames(data))
+    return Layout(
+        height, width, colour + alpha, 16 if flags & 0x40 else 8, _frames(data), colour=_colour(data, own)
+    )
+
+
+def _colour(data: Data, own: dict[bytes, _Box]) -> str:
+    """Colour primaries and transfer curve, if they are neither sRGB's nor left to an ICC profile."""
+    if b"prof" in own or b"colr" not in own:
+        return ""
+    kind, primaries, transfer = struct.unpack_from(">4sHH", data, own[b"colr"].start)
+    plain = kind != b"nclx" or (primaries in (1, 2, 5, 6) and transfer in (1, 2, 6, 13, 14, 15))
+    return "" if plain else f"primaries {primaries}, transfer {transfer}"
 
 
 def _frames(data: Data) -> int:

@@ -1,6 +1,7 @@
 """What every container module offers, and the words they share."""
 
 import mmap
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,6 +35,7 @@ class Layout:
         bit_depth: 8 or 16: depth of the decoded picture.
         frames: pictures in the file; only the first is ever read.
         cmyk: stored as CMYK and converted to RGB by the decoder.
+        colour: a description of the colours that is not kept, in a few words; "" if there is none.
     """
 
     height: int
@@ -42,6 +44,7 @@ class Layout:
     bit_depth: int = 8
     frames: int = 1
     cmyk: bool = False
+    colour: str = ""
 
 
 class Reader(Protocol):
@@ -70,13 +73,21 @@ class Writer(Protocol):
         """A whole file from BGR(A), gray or gray + alpha pixels. Raises EncodeError."""
 
 
+def by_rows(convert: Callable[[Pixels], Pixels], pixels: Pixels, out: Pixels) -> Pixels:
+    """`out` filled with convert(rows), a few rows at a time, so that wide intermediates stay small."""
+    step = max(1, (1 << 20) // max(1, pixels[:1].size))
+    for top in range(0, pixels.shape[0], step):
+        out[top : top + step] = convert(pixels[top : top + step])
+    return out
+
+
 def widen(samples: Pixels, bits: int) -> Pixels:
     """Samples of 9 to 15 bits spread over the full 16, rounded: 2**bits - 1 becomes 65535."""
     top = (1 << bits) - 1
-    return ((samples.astype(np.uint32) * 65535 + top // 2) // top).astype(np.uint16)
+    return by_rows(lambda rows: (rows.astype(np.uint32) * 65535 + top // 2) // top, samples, samples.copy())
 
 
 def narrow(samples: Pixels, bits: int) -> Pixels:
     """16-bit samples rounded to `bits` bits, the inverse of `widen`."""
     top = (1 << bits) - 1
-    return ((samples.astype(np.uint32) * top + 32767) // 65535).astype(np.uint16)
+    return by_rows(lambda rows: (rows.astype(np.uint32) * top + 32767) // 65535, samples, samples.copy())

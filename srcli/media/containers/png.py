@@ -65,7 +65,20 @@ def layout(data: Data) -> Layout:
     except (KeyError, struct.error) as error:
         raise DamagedError("its PNG header is damaged") from error
     frames = struct.unpack(">I", found.get(b"acTL", b"\0\0\0\1")[:4])[0]
-    return Layout(height, width, channels, 16 if depth == 16 else 8, max(1, frames))
+    return Layout(height, width, channels, 16 if depth == 16 else 8, max(1, frames), colour=_colour(found))
+
+
+def _colour(found: dict[bytes, bytes]) -> str:
+    """What would be lost of how the colours are meant: anything but an ICC profile and sRGB."""
+    meant = found.get(b"cICP", b"")[:2]
+    if b"cICP" in found and meant not in (
+        b"\x01\x0d",
+        b"\x01\x01",
+    ):  # BT.709 colours, curve of sRGB or BT.709
+        return "cICP"
+    gamma = int.from_bytes(found.get(b"gAMA", b"")[:4], "big")
+    plain = b"iCCP" in found or b"sRGB" in found or b"cICP" in found
+    return "" if plain or gamma == 0 or abs(gamma - 45455) < 1000 else f"gamma {gamma / 100_000:.2f}"
 
 
 def check(data: Data) -> None:
