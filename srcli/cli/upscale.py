@@ -1,86 +1,69 @@
 """`srcli upscale`: pictures in, larger pictures out."""
 
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from srcli.cli.console import printable, product, show_error, talk
-from srcli.cli.units import count, default_memory, duration, parse_bytes
+from srcli.cli.units import default_memory, parse_bytes
+from srcli.cli.upscaling import Files, Network, Telling, run
 from srcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from srcli.pipelines.folder import FolderOptions, FolderRun
-    from srcli.pipelines.outputs import Plan
-    from srcli.pipelines.report import Engine, PictureResult, Report
     from srcli.pipelines.sizes import SizeRequest
-    from srcli.upscaler import Upscaler
-
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """What shall run."""
-
-    model: str
-    backend: str
-    precision: str
-    device: str
-    tile: int | None
-    exact_halo: bool
-    ensemble: bool
-    threads: int
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """What it shall run on, and where the results go."""
-
-    inputs: list[str]
-    out: Path
-    recursive: bool
-    format: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Telling:
-    """What the user wants to be told."""
-
-    quiet: bool
-    as_json: bool
-    report: Path | None
-    dry_run: bool
 
 
 def upscale(
     inputs: Annotated[
-        list[str], typer.Argument(help="Pictures, folders of pictures, or patterns such as 'holiday/*.jpg'.")
+        list[str],
+        typer.Argument(
+            metavar="INPUTS", help="Pictures, folders of pictures, or patterns such as 'holiday/*.jpg'."
+        ),
     ],
     scale: Annotated[
         float | None,
-        typer.Option("-s", "--scale", help="Output size / input size, any number from 1 to 16. [default: 4]"),
+        typer.Option(
+            "-s",
+            "--scale",
+            metavar="NUMBER",
+            help="Output size / input size, any number from 1 to 16. [default: 4]",
+        ),
     ] = None,
-    width: Annotated[int | None, typer.Option(min=1, help="Output width; alone, it keeps the shape.")] = None,
+    width: Annotated[
+        int | None, typer.Option(min=1, metavar="PIXELS", help="Output width; alone, it keeps the shape.")
+    ] = None,
     height: Annotated[
         int | None,
-        typer.Option(min=1, help="Output height; alone, it keeps the shape. Both: exactly that size."),
+        typer.Option(
+            min=1, metavar="PIXELS", help="Output height; alone, it keeps the shape. Both: exactly that size."
+        ),
     ] = None,
-    long_edge: Annotated[int | None, typer.Option(min=1, help="Size of the longer output edge.")] = None,
+    long_edge: Annotated[
+        int | None, typer.Option(min=1, metavar="PIXELS", help="Size of the longer output edge.")
+    ] = None,
     model: Annotated[
-        str, typer.Option(help="A shipped model, a family (mdsr, edsr: its best), or an .onnx file.")
+        str,
+        typer.Option(
+            metavar="NAME", help="A shipped model, a family (mdsr, edsr: its best), or an .onnx file."
+        ),
     ] = "mdsr",
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="Output folder; for one picture also a file name.")
+        Path,
+        typer.Option(
+            "-o", "--out", metavar="FOLDER", help="Output folder; for one picture also a file name."
+        ),
     ] = Path("upscaled"),
     backend: Annotated[
-        str, typer.Option(help="auto (the fastest installed), openvino, onnxruntime, torch or bicubic.")
+        str,
+        typer.Option(
+            metavar="NAME", help="auto (the fastest installed), openvino, onnxruntime, torch or bicubic."
+        ),
     ] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, f32, bf16 or f16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(metavar="NAME", help="auto, f32, bf16 or f16.")] = "auto",
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
     tile: Annotated[
-        int | None, typer.Option(min=1, help="Tile edge in input pixels; smaller takes less memory.")
+        int | None,
+        typer.Option(min=1, metavar="PIXELS", help="Tile edge in input pixels; smaller takes less memory."),
     ] = None,
     exact_halo: Annotated[
         bool,
@@ -90,15 +73,18 @@ def upscale(
         bool,
         typer.Option("--ensemble", help="Mean over 8 flips and rotations: 8 times slower, a bit better."),
     ] = False,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads of the network; 0: all cores.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, metavar="N", help="CPU threads of the network; 0: all cores.")
+    ] = 0,
     recursive: Annotated[
         bool, typer.Option("-r", "--recursive", help="Also folders in folders; the output mirrors them.")
     ] = False,
     format: Annotated[  # noqa: A002
-        str | None, typer.Option(help="png, jpeg, webp, tiff, bmp or avif. [default: as the input]")
+        str | None,
+        typer.Option(metavar="NAME", help="png, jpeg, webp, tiff, bmp or avif. [default: as the input]"),
     ] = None,
     quality: Annotated[
-        int | None, typer.Option(min=1, max=100, help="Quality of lossy formats, 1 to 100.")
+        int | None, typer.Option(min=1, max=100, metavar="N", help="Quality of lossy formats, 1 to 100.")
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace outputs that exist; otherwise they are skipped.")
@@ -106,13 +92,19 @@ def upscale(
     memory: Annotated[
         str | None,
         typer.Option(
-            help="Pictures in work at once may take this much, e.g. 512M. [default: 2G, at most RAM/4]"
+            metavar="BYTES",
+            help="Pictures in work at once may take this much, e.g. 512M. [default: 2G, at most RAM/4]",
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option("-j", "--workers", min=1, max=64, help="Threads that decode, and that encode.")
+        int,
+        typer.Option(
+            "-j", "--workers", min=1, max=64, metavar="N", help="Threads that decode, and that encode."
+        ),
     ] = 2,
-    report: Annotated[Path | None, typer.Option(help="Write what happened to each picture as JSON.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write what happened to each picture as JSON.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show errors only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report on stdout.")] = False,
@@ -133,7 +125,7 @@ def upscale(
     network = Network(model, backend, precision, device, tile, exact_halo, ensemble, threads)
     files = Files(inputs, out, recursive, format)
     telling = Telling(quiet, as_json, report, dry_run)
-    raise typer.Exit(_run(files, network, options, telling))
+    raise typer.Exit(run(files, network, options, telling))
 
 
 def _size(scale: float | None, width: int | None, height: int | None, long_edge: int | None) -> "SizeRequest":
@@ -142,152 +134,3 @@ def _size(scale: float | None, width: int | None, height: int | None, long_edge:
     if scale is not None and (width or height or long_edge):
         raise UsageError("-s cannot be combined with --width, --height or --long-edge.", "Keep one of them.")
     return SizeRequest(4.0 if scale is None else scale, width, height, long_edge)
-
-
-def _run(files: Files, network: Network, options: "FolderOptions", telling: Telling) -> int:
-    """The whole command; returns its exit code."""
-    from srcli.pipelines.report import write_report
-
-    plan = _plan(files, telling)
-    upscaler = _load(network, plan, options)
-    report = _work(plan, upscaler, options, telling)
-    if telling.report is not None:
-        write_report(report, telling.report)
-    if telling.as_json:
-        product(report.to_json())
-    if not telling.quiet:
-        for line in _summary(report, plan.out):
-            talk(line)
-    return report.exit_code
-
-
-def _plan(files: Files, telling: Telling) -> "Plan":
-    """What to read and where to write, with everything refused that must not start."""
-    from srcli.pipelines.outputs import check_file, plan
-
-    if telling.report is not None:
-        check_file(telling.report)
-    made = plan(files.inputs, files.out, recursive=files.recursive, format=files.format)
-    for problem in made.problems:
-        show_error(problem.error.message, problem.error.hint)
-    if made.left_out is not None and not telling.quiet:
-        talk(f"note: {made.left_out} is the output folder; the pictures in it are no inputs.")
-    return made
-
-
-def _load(network: Network, plan: "Plan", options: "FolderOptions") -> "Upscaler | None":
-    """The network for the first picture, or None if there is no picture at all."""
-    from srcli.pipelines.folder import first_factor
-
-    if not plan.jobs:
-        return None
-    from srcli.upscaler import Upscaler
-
-    return Upscaler(
-        network.model,
-        first_factor(plan.jobs, options.size),
-        backend=network.backend,
-        precision=network.precision,
-        device=network.device,
-        tile=network.tile,
-        halo=_exact_halo(network) if network.exact_halo else None,
-        ensemble=network.ensemble,
-        threads=network.threads,
-    )
-
-
-def _exact_halo(network: Network) -> int | None:
-    """How far the model sees, at the scale where it sees farthest; None for bicubic, always exact."""
-    from srcli.models.catalog import resolve, scales
-
-    if "bicubic" in (network.backend, network.model):
-        return None
-    return max(resolve(network.model, scale).spec.exact_halo for scale in scales(network.model))
-
-
-def _work(plan: "Plan", upscaler: "Upscaler | None", options: "FolderOptions", telling: Telling) -> "Report":
-    """Do it, or foresee it, and collect what happened."""
-    from srcli.pipelines.report import Report
-
-    begin = perf_counter()
-    results, interrupted = [problem.result() for problem in plan.problems], False
-    if telling.dry_run:
-        results += _foresee(plan, options, telling)
-    elif upscaler is not None:
-        run = _upscale(plan, upscaler, options, telling)
-        results, interrupted = results + run.results, run.interrupted
-    return Report(_engine(upscaler), results, perf_counter() - begin, interrupted)
-
-
-def _upscale(plan: "Plan", upscaler: "Upscaler", options: "FolderOptions", telling: Telling) -> "FolderRun":
-    from srcli.cli.live import Teller, screen
-    from srcli.pipelines.folder import FolderRun
-
-    view = screen(quiet=telling.quiet)
-    paths = not (telling.as_json or sys.stdout.isatty())
-    try:
-        return FolderRun(
-            plan.jobs, upscaler, options, Teller(view, notes=not telling.quiet, paths=paths)
-        ).run()
-    finally:
-        view.close()
-
-
-def _foresee(plan: "Plan", options: "FolderOptions", telling: Telling) -> list["PictureResult"]:
-    """What would happen to each picture, a line each on stdout."""
-    from srcli.pipelines.folder import foresee
-    from srcli.pipelines.report import Status
-
-    results = [foresee(job, options) for job in plan.jobs]
-    for result in results:
-        if result.status is Status.FAILED:
-            show_error(result.error, result.hint)
-        elif not telling.as_json:
-            product(printable(_line(result)))
-    return results
-
-
-def _line(result: "PictureResult") -> str:
-    """One picture of a dry run."""
-    if result.input_size is None or result.output_size is None:
-        return f"{result.input} -> {result.output} (there already)"
-    sizes = [f"{width}×{height}" for height, width in (result.input_size, result.output_size)]
-    return f"{result.input} {sizes[0]} -> {result.output} {sizes[1]}"
-
-
-def _engine(upscaler: "Upscaler | None") -> "Engine":
-    from srcli.pipelines.report import Engine
-
-    if upscaler is None:
-        return Engine("", "", "", "")
-    info, notes = upscaler.info, tuple(upscaler.notes)
-    return Engine(upscaler.spec.name, info.backend, info.device, info.precision, upscaler.reason, notes)
-
-
-def _summary(report: "Report", out: Path) -> list[str]:
-    """Where the pictures are and what made them, then what else there is to know."""
-    from srcli.pipelines.report import Status
-
-    engine = report.engine
-    lines = [f"note: {note}" for note in engine.notes]
-    parts = []
-    if written := report.count(Status.WRITTEN):
-        megapixels = sum(picture.megapixels for picture in report.pictures)
-        work = f"{megapixels:.3g} MP in {duration(report.seconds)}"
-        parts.append(f"{_are(written)} in {out} ({work}), made by {engine.model}, {engine.reason}")
-    if planned := report.count(Status.PLANNED):
-        parts.append(
-            f"{count(planned, 'picture')} would go to {out}, made by {engine.model}, {engine.reason}"
-        )
-    if skipped := report.count(Status.SKIPPED):
-        parts.append(f"{_are(skipped)} in {out} already (--overwrite replaces)")
-    if failed := report.count(Status.FAILED):
-        parts.append(f"{failed} failed")
-    if report.interrupted:
-        left = report.count(Status.PENDING)
-        parts.append(f"interrupted with {left} left; the same command without --overwrite goes on")
-    return [*lines, "; ".join(parts) + "."]
-
-
-def _are(number: int) -> str:
-    return f"{count(number, 'picture')} {'is' if number == 1 else 'are'}"

@@ -1,0 +1,199 @@
+"""What `srcli upscale` does with its options: plan, load, work, tell."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from srcli.cli.console import printable, product, show_error, talk
+from srcli.cli.units import count, duration
+
+if TYPE_CHECKING:
+    from srcli.pipelines.folder import FolderOptions, FolderRun
+    from srcli.pipelines.outputs import Plan
+    from srcli.pipelines.report import Engine, PictureResult, Report
+    from srcli.upscaler import Upscaler
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What shall run."""
+
+    model: str
+    backend: str
+    precision: str
+    device: str
+    tile: int | None
+    exact_halo: bool
+    ensemble: bool
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What it shall run on, and where the results go."""
+
+    inputs: list[str]
+    out: Path
+    recursive: bool
+    format: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """What the user wants to be told."""
+
+    quiet: bool
+    as_json: bool
+    report: Path | None
+    dry_run: bool
+
+
+def run(files: Files, network: Network, options: "FolderOptions", telling: Telling) -> int:
+    """The whole command; returns its exit code."""
+    from srcli.pipelines.report import write_report
+
+    plan = _plan(files, telling)
+    upscaler = _load(network, plan, options)
+    report = _work(plan, upscaler, options, telling)
+    if telling.report is not None:
+        write_report(report, telling.report)
+    if telling.as_json:
+        product(report.to_json())
+    if not telling.quiet:
+        for line in _summary(report, plan.out):
+            talk(line)
+    return report.exit_code
+
+
+def _plan(files: Files, telling: Telling) -> "Plan":
+    """What to read and where to write, with everything refused that must not start."""
+    from srcli.pipelines.outputs import check_file, plan
+
+    if telling.report is not None:
+        check_file(telling.report)
+    made = plan(files.inputs, files.out, recursive=files.recursive, format=files.format)
+    for problem in made.problems:
+        show_error(problem.error.message, problem.error.hint)
+    if made.left_out is not None and not telling.quiet:
+        talk(f"note: {made.left_out} is the output folder; the pictures in it are no inputs.")
+    return made
+
+
+def _load(network: Network, plan: "Plan", options: "FolderOptions") -> "Upscaler | None":
+    """The network for the first picture, or None if there is no picture at all."""
+    from srcli.pipelines.folder import first_factor
+
+    if not plan.jobs:
+        return None
+    from srcli.upscaler import Upscaler
+
+    return Upscaler(
+        network.model,
+        first_factor(plan.jobs, options.size),
+        backend=network.backend,
+        precision=network.precision,
+        device=network.device,
+        tile=network.tile,
+        halo=_exact_halo(network) if network.exact_halo else None,
+        ensemble=network.ensemble,
+        threads=network.threads,
+    )
+
+
+def _exact_halo(network: Network) -> int | None:
+    """How far the model sees, at the scale where it sees farthest; None for bicubic, always exact."""
+    from srcli.models.catalog import resolve, scales
+
+    if "bicubic" in (network.backend, network.model):
+        return None
+    return max(resolve(network.model, scale).spec.exact_halo for scale in scales(network.model))
+
+
+def _work(plan: "Plan", upscaler: "Upscaler | None", options: "FolderOptions", telling: Telling) -> "Report":
+    """Do it, or foresee it, and collect what happened."""
+    from srcli.pipelines.report import Report
+
+    begin = perf_counter()
+    results, interrupted = [problem.result() for problem in plan.problems], False
+    if telling.dry_run:
+        results += _foresee(plan, options, telling)
+    elif upscaler is not None:
+        run = _upscale(plan, upscaler, options, telling)
+        results, interrupted = results + run.results, run.interrupted
+    return Report(_engine(upscaler), results, perf_counter() - begin, interrupted)
+
+
+def _upscale(plan: "Plan", upscaler: "Upscaler", options: "FolderOptions", telling: Telling) -> "FolderRun":
+    from srcli.cli.live import Teller, screen
+    from srcli.pipelines.folder import FolderRun
+
+    view = screen(quiet=telling.quiet)
+    paths = not (telling.as_json or sys.stdout.isatty())
+    try:
+        return FolderRun(
+            plan.jobs, upscaler, options, Teller(view, notes=not telling.quiet, paths=paths)
+        ).run()
+    finally:
+        view.close()
+
+
+def _foresee(plan: "Plan", options: "FolderOptions", telling: Telling) -> list["PictureResult"]:
+    """What would happen to each picture, a line each on stdout."""
+    from srcli.pipelines.folder import foresee
+    from srcli.pipelines.report import Status
+
+    results = [foresee(job, options) for job in plan.jobs]
+    for result in results:
+        if result.status is Status.FAILED:
+            show_error(result.error, result.hint)
+        elif not telling.as_json:
+            product(printable(_line(result)))
+    return results
+
+
+def _line(result: "PictureResult") -> str:
+    """One picture of a dry run."""
+    if result.input_size is None or result.output_size is None:
+        return f"{result.input} -> {result.output} (there already)"
+    sizes = [f"{width}×{height}" for height, width in (result.input_size, result.output_size)]
+    return f"{result.input} {sizes[0]} -> {result.output} {sizes[1]}"
+
+
+def _engine(upscaler: "Upscaler | None") -> "Engine":
+    from srcli.pipelines.report import Engine
+
+    if upscaler is None:
+        return Engine("", "", "", "")
+    info, notes = upscaler.info, tuple(upscaler.notes)
+    return Engine(upscaler.spec.name, info.backend, info.device, info.precision, upscaler.reason, notes)
+
+
+def _summary(report: "Report", out: Path) -> list[str]:
+    """Where the pictures are and what made them, then what else there is to know."""
+    from srcli.pipelines.report import Status
+
+    engine = report.engine
+    lines = [f"note: {note}" for note in engine.notes]
+    parts = []
+    if written := report.count(Status.WRITTEN):
+        megapixels = sum(picture.megapixels for picture in report.pictures)
+        work = f"{megapixels:.3g} MP in {duration(report.seconds)}"
+        parts.append(f"{_are(written)} in {out} ({work}), made by {engine.model}, {engine.reason}")
+    if planned := report.count(Status.PLANNED):
+        parts.append(
+            f"{count(planned, 'picture')} would go to {out}, made by {engine.model}, {engine.reason}"
+        )
+    if skipped := report.count(Status.SKIPPED):
+        parts.append(f"{_are(skipped)} in {out} already (--overwrite replaces)")
+    if failed := report.count(Status.FAILED):
+        parts.append(f"{failed} failed")
+    if report.interrupted:
+        left = report.count(Status.PENDING)
+        parts.append(f"interrupted with {left} left; the same command without --overwrite goes on")
+    return [*lines, "; ".join(parts) + "."]
+
+
+def _are(number: int) -> str:
+    return f"{count(number, 'picture')} {'is' if number == 1 else 'are'}"
