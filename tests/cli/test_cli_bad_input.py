@@ -217,16 +217,21 @@ def test_a_missing_backend_says_how_to_install_it(srcli: Command, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("command", "extra"), [("train", "train"), ("evaluate", "train"), ("export", "export")]
+    ("command", "extra"),
+    [
+        (("train", "."), "train"),
+        (("evaluate", ".", "--model", "c.pt"), "train"),
+        (("export", "c.pt"), "export"),
+    ],
 )
 def test_a_missing_extra_says_how_to_install_it(
-    srcli: Command, monkeypatch: pytest.MonkeyPatch, command: str, extra: str
+    srcli: Command, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], extra: str
 ) -> None:
     for name in list(sys.modules):
         if name.partition(".")[0] in ("srcli_train", "srcli_export"):
             monkeypatch.delitem(sys.modules, name)
     for name in ("torch", "onnx"):
         monkeypatch.setitem(sys.modules, name, None)
-    run = srcli(command, ".")
+    run = srcli(*command)
     assert run.code == 2
     assert f'pip install "srcli[{extra}]"' in run.err
