@@ -5,6 +5,7 @@ shave = scale. DIV2K protocol (the paper's section 4.3): RGB, shave = scale + 6.
 """
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from srcli.errors import UsageError
 
-Pixels = NDArray[np.generic]
+Pixels = NDArray[Any]
 _LUMA = np.array([65.481, 128.553, 24.966]) / 255.0
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 _WINDOW, _SIGMA = 11, 1.5

@@ -1,6 +1,7 @@
 """Antialiased bicubic resizing, equal to MATLAB's imresize: the degradation of the paper (section 4.1)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,8 @@ class _Taps:
 
 
 def imresize(
-    image: NDArray[np.generic], size: tuple[int, int], *, scale: tuple[float, float] | None = None
-) -> NDArray[np.generic]:
+    image: NDArray[Any], size: tuple[int, int], *, scale: tuple[float, float] | None = None
+) -> NDArray[Any]:
     """Resize with MATLAB's bicubic kernel (a = -0.5), widened by the scale when shrinking.
 
     Integer images are rounded half up and clipped after each of the two passes, as MATLAB does;
@@ -53,7 +54,7 @@ def imresize(
     return image
 
 
-def downscale(image: NDArray[np.generic], scale: int) -> NDArray[np.generic]:
+def downscale(image: NDArray[Any], scale: int) -> NDArray[Any]:
     """The LR image of an HR image whose sides are multiples of `scale` (see `modcrop`).
 
     Args:
@@ -72,7 +73,7 @@ def downscale(image: NDArray[np.generic], scale: int) -> NDArray[np.generic]:
     return imresize(image, (height // scale, width // scale), scale=(1 / scale, 1 / scale))
 
 
-def modcrop(image: NDArray[np.generic], scale: int) -> NDArray[np.generic]:
+def modcrop(image: NDArray[Any], scale: int) -> NDArray[Any]:
     """Crop bottom and right so that both sides are multiples of `scale`."""
     height, width = image.shape[:2]
     return image[: height - height % scale, : width - width % scale]
@@ -100,7 +101,7 @@ def _taps(source: int, target: int, scale: float) -> _Taps:
     return _Taps(weights[:, used], mirror[(indices[:, used].astype(np.intp) - 1) % len(mirror)])
 
 
-def _along(image: NDArray[np.generic], taps: _Taps, axis: int) -> NDArray[np.generic]:
+def _along(image: NDArray[Any], taps: _Taps, axis: int) -> NDArray[Any]:
     """Resample one axis; the other axes are flattened into columns."""
     rows = np.ascontiguousarray(image if axis == 0 else np.swapaxes(image, 0, 1))
     flat = _weighted_rows(rows.reshape(rows.shape[0], -1), taps)
@@ -108,7 +109,7 @@ def _along(image: NDArray[np.generic], taps: _Taps, axis: int) -> NDArray[np.gen
     return result if axis == 0 else np.ascontiguousarray(np.swapaxes(result, 0, 1))
 
 
-def _weighted_rows(rows: NDArray[np.generic], taps: _Taps) -> NDArray[np.generic]:
+def _weighted_rows(rows: NDArray[Any], taps: _Taps) -> NDArray[Any]:
     """result[i] = sum over k of weights[i, k] * rows[indices[i, k]], summed in order of k."""
     work = np.float32 if rows.dtype == np.float32 else np.float64
     weights = taps.weights.astype(work)
@@ -123,7 +124,7 @@ def _weighted_rows(rows: NDArray[np.generic], taps: _Taps) -> NDArray[np.generic
     return result
 
 
-def _rounded(values: NDArray[np.floating], dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+def _rounded(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Half up and saturated for integer types; unchanged for floats."""
     if dtype not in _INTEGERS:
         return values

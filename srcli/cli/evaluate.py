@@ -1,19 +1,128 @@
 """`srcli evaluate`: PSNR and SSIM of a model on a folder of HR images."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from srcli.cli.extras import missing_extra
+from srcli.cli.console import product, table, talk
+from srcli.cli.live import screen
+from srcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from srcli_train.evaluate import Score, Upscale
+
+_SCALES = (2, 3, 4)
+_HEADER = ["", "PSNR Y", "SSIM Y", "PSNR RGB", "SSIM RGB"]
 
 
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="Folder of HR images.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of HR images, e.g. Set5; or DIV2K.")],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Model, .onnx file or .pt checkpoint; may be given several times. [default: mdsr]"),
+    ] = None,
+    scale: Annotated[int, typer.Option("-s", "--scale", help="2, 3 or 4.")] = 4,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Mean over the eight flips and rotations.")
+    ] = False,
+    backend: Annotated[str, typer.Option(help="auto, openvino, onnxruntime, torch or bicubic.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, f32, bf16 or f16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: all.")] = 0,
+    images: Annotated[bool, typer.Option("--images", help="Also show each image.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
-    """Measure PSNR and SSIM on a folder of HR images."""
+    """Measure PSNR and SSIM on a folder of HR images.
+
+    Y: luma, shave = scale (benchmark protocol). RGB: shave = scale + 6 (DIV2K protocol).
+    """
+    if scale not in _SCALES:
+        raise UsageError(f"Scale {scale} cannot be evaluated.", "Choose 2, 3 or 4.")
+    from srcli_train.evaluate import bicubic
+    from srcli_train.evaluate import evaluate as measure
+
+    methods = {"bicubic": bicubic(scale)}
+    for name in model or ["mdsr"]:
+        if name.endswith(".pt"):
+            methods |= _checkpoint(name, scale, ensemble)
+        else:
+            methods |= _model(name, scale, ensemble, backend, precision, device, threads)
+    shown = screen(quiet=False)
     try:
-        from srcli_train.command import evaluate as run
+        scores = measure(
+            folder, scale, methods, lambda done, total: shown.update(done, total, f"{done}/{total} images")
+        )
+    finally:
+        shown.close()
+    if as_json:
+        product(_json(folder, scale, scores))
+    else:
+        for line in table(_rows(folder, scale, scores, images)):
+            product(line)
+
+
+def _checkpoint(name: str, scale: int, ensemble: bool) -> "dict[str, Upscale]":
+    from srcli.cli.extras import missing_extra
+    from srcli_train.evaluate import from_checkpoint
+
+    try:
+        return {_plus(name, ensemble): from_checkpoint(Path(name), scale, ensemble=ensemble)}
     except ImportError as error:
-        raise missing_extra(error, "Evaluation", "train") from error
-    run(folder)
+        raise missing_extra(error, "Evaluating a checkpoint", "train") from error
+
+
+def _model(
+    name: str, scale: int, ensemble: bool, backend: str, precision: str, device: str, threads: int
+) -> "dict[str, Upscale]":
+    from srcli.upscaler import Upscaler
+
+    upscaler = Upscaler(
+        name, scale, backend=backend, precision=precision, device=device, ensemble=ensemble, threads=threads
+    )
+    talk(f"{upscaler.spec.name} x{scale}: {upscaler.reason}")
+    return {_plus(upscaler.spec.name, ensemble): upscaler}
+
+
+def _plus(name: str, ensemble: bool) -> str:
+    """The paper marks self-ensembles with a plus."""
+    return f"{name}+" if ensemble else name
+
+
+def _rows(folder: Path, scale: int, scores: "dict[str, list[Score]]", images: bool) -> list[list[str]]:
+    from srcli_train.evaluate import mean
+    from srcli_train.published import published
+
+    rows = [[f"{folder.name} x{scale}", *_HEADER[1:]]]
+    for name, values in scores.items():
+        if images:
+            rows += [_row(f"{name} {score.name}", score) for score in values]
+        rows.append(_row(name, mean(values)))
+    for row in published(folder.name, scale):
+        figures = [f"{row.psnr:.2f}", f"{row.ssim:.4f}" if row.ssim else "–"]
+        cells = [*figures, "–", "–"] if row.protocol == "Y" else ["–", "–", *figures]
+        rows.append([f"{row.method}, published", *cells])
+    return rows
+
+
+def _row(name: str, score: "Score") -> list[str]:
+    return [
+        name,
+        f"{score.psnr_y:.2f}",
+        f"{score.ssim_y:.4f}",
+        f"{score.psnr_rgb:.2f}",
+        f"{score.ssim_rgb:.4f}",
+    ]
+
+
+def _json(folder: Path, scale: int, scores: "dict[str, list[Score]]") -> str:
+    import json
+    from dataclasses import asdict
+
+    from srcli_train.evaluate import mean
+
+    methods = {
+        name: {"mean": asdict(mean(values)), "images": [asdict(score) for score in values]}
+        for name, values in scores.items()
+    }
+    return json.dumps({"set": folder.name, "scale": scale, "methods": methods}, indent=2)

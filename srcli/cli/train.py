@@ -1,19 +1,116 @@
 """`srcli train`: a folder of HR images becomes a checkpoint."""
 
+import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from srcli.cli.console import product_path, talk
 from srcli.cli.extras import missing_extra
+from srcli.errors import ExitCode
+
+if TYPE_CHECKING:
+    from srcli_train.recipes import Recipe
 
 
 def train(
     folder: Annotated[Path, typer.Argument(help="Folder of HR images, or DIV2K in its official layout.")],
+    model: Annotated[
+        str, typer.Option(help="edsr-baseline, edsr, mdsr-baseline, mdsr or srresnet.")
+    ] = "mdsr-baseline",
+    scale: Annotated[
+        int | None, typer.Option("-s", "--scale", help="2, 3 or 4; MDSR learns all three.")
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="paper (the paper's numbers) or fast (a few CPU hours).")
+    ] = "paper",
+    run: Annotated[
+        Path | None, typer.Option(help="Folder for checkpoint and logs. [default: runs/MODEL-xSCALE]")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    init: Annotated[
+        Path | None, typer.Option(help="Start from the weights of this checkpoint (x3 and x4 from x2).")
+    ] = None,
+    valid: Annotated[
+        Path | None, typer.Option(help="Folder of validation images. [default: some are held back]")
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option(help="Wall-clock budget; the cosine schedule then runs on time. 0: none.")
+    ] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for decoded images. [default: user's cache]")
+    ] = None,
+    data_name: Annotated[str, typer.Option(help="Name of the data for the model card.")] = "",
+    updates: Annotated[int | None, typer.Option(help="Minibatches in all. [default: the recipe's]")] = None,
+    batch: Annotated[int | None, typer.Option(help="Patches a minibatch. [default: the recipe's]")] = None,
+    patch: Annotated[int | None, typer.Option(help="Side of an LR patch. [default: the recipe's]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Adam's learning rate. [default: the recipe's]")] = None,
+    loss: Annotated[str | None, typer.Option(help="l1 or l2. [default: the recipe's]")] = None,
+    precision: Annotated[str | None, typer.Option(help="bf16 or fp32. [default: the recipe's]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides start and order of patches. [default: 1]")] = None,
+    validate_every: Annotated[int, typer.Option(help="Updates between validations.")] = 1000,
 ) -> None:
     """Train a network on a folder of HR images."""
     try:
-        from srcli_train.command import train as run
+        from srcli_train.command import TrainRequest
+        from srcli_train.command import train as start
+        from srcli_train.recipes import find
     except ImportError as error:
         raise missing_extra(error, "Training", "train") from error
-    run(folder)
+    from srcli.cli.training import watcher
+
+    chosen = _changed(find(recipe), updates, batch, patch, lr, loss, precision, seed)
+    home = run or Path("runs") / (f"{model}-x{scale}" if scale else model)
+    request = TrainRequest(
+        data=folder,
+        model=model,
+        scale=scale,
+        recipe=chosen,
+        run=home,
+        valid=valid,
+        cache=cache,
+        device=device,
+        minutes=minutes,
+        init=init,
+        resume=resume,
+        validate_every=validate_every,
+        data_name=data_name,
+        command=" ".join(["srcli", *sys.argv[1:]]),
+    )
+    shown = watcher()
+    try:
+        checkpoint = start(request, shown)
+    except KeyboardInterrupt:
+        shown.close()
+        talk(f"Stopped. Everything so far is in {home}; go on with the same command and --resume.")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    finally:
+        shown.close()
+    product_path(checkpoint)
+    talk(f"Trained. Make it a model with: srcli export {checkpoint}")
+
+
+def _changed(
+    recipe: "Recipe",
+    updates: int | None,
+    batch: int | None,
+    patch: int | None,
+    lr: float | None,
+    loss: str | None,
+    precision: str | None,
+    seed: int | None,
+) -> "Recipe":
+    """The recipe with the numbers that were given."""
+    return replace(
+        recipe,
+        updates=recipe.updates if updates is None else updates,
+        batch=recipe.batch if batch is None else batch,
+        patch=recipe.patch if patch is None else patch,
+        lr=recipe.lr if lr is None else lr,
+        loss=loss or recipe.loss,
+        precision=precision or recipe.precision,
+        seed=recipe.seed if seed is None else seed,
+    )

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from srcli_train.networks import build, exact_halo, parameter_count, preset
 
 

@@ -1,0 +1,41 @@
+"""`srcli train` end to end: train, resume, export, refuse."""
+
+from pathlib import Path
+
+import pytest
+from tiny_training import folder_of_pictures
+
+from srcli.cli.app import main
+
+
+def _train(tmp_path: Path, *more: str) -> int:
+    options = ["-s", "2", "--model", "edsr-baseline", "--recipe", "fast", "--batch", "2", "--patch", "8"]
+    places = ["--run", str(tmp_path / "run"), "--cache", str(tmp_path / "cache")]
+    return main(["train", str(tmp_path / "hr"), *options, *places, *more])
+
+
+def test_train_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder_of_pictures(tmp_path / "hr", 4)
+    assert _train(tmp_path, "--updates", "3") == 0
+    captured = capsys.readouterr()
+    checkpoint = tmp_path / "run" / "last.pt"
+    assert captured.out.strip() == str(checkpoint)
+    assert f"srcli export {checkpoint}" in captured.err
+    assert list((tmp_path / "run").glob("events.out.tfevents.*"))
+    assert _train(tmp_path, "--updates", "3") == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_bad_requests_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder_of_pictures(tmp_path / "hr", 4)
+    cases = {
+        ("--recipe", "slow"): "No recipe is called 'slow'",
+        ("--model", "edsr-small"): "No network is called 'edsr-small'",
+        ("--resume",): "holds no checkpoint to resume",
+        ("--device", "tpu"): "tpu",
+    }
+    for options, message in cases.items():
+        assert _train(tmp_path, "--updates", "1", *options) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert "Traceback" not in error

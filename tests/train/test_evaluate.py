@@ -1,0 +1,55 @@
+"""Evaluation: protocols, bicubic row, checkpoints, published rows."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_training import folder_of_pictures, trainer
+
+from srcli.cli.app import main
+from srcli.errors import TrainingError
+from srcli_train.evaluate import bicubic, evaluate, from_checkpoint, mean
+from srcli_train.published import published
+
+
+def test_a_perfect_upscaler_beats_bicubic_by_as_much_as_the_metric_says(tmp_path: Path) -> None:
+    folder = folder_of_pictures(tmp_path / "Set5", 2)
+    scores = evaluate(folder, 2, {"bicubic": bicubic(2), "again": bicubic(2)}, lambda done, total: None)
+    assert [s.name for s in scores["bicubic"]] == ["0000.png", "0001.png"]
+    assert scores["bicubic"] == scores["again"]
+    assert mean(scores["bicubic"]).psnr_y == np.mean([s.psnr_y for s in scores["bicubic"]])
+
+
+def test_published_rows_are_found_by_folder_name() -> None:
+    rows = {row.method: row for row in published("set14", 3)}
+    assert rows["EDSR-baseline"].psnr == 30.28
+    assert rows["EDSR"].ssim == 0.8462
+    assert published("BSD100", 2) == published("B100", 2) != ()
+    assert published("holiday", 2) == ()
+
+
+def test_checkpoint_and_ensemble(tmp_path: Path) -> None:
+    path = trainer(tmp_path).run(stop_at=2)
+    image = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+    plain = from_checkpoint(path, 2, ensemble=False)
+    plus = from_checkpoint(path, 2, ensemble=True)
+    assert plain(image).shape == (24, 32, 3)
+    np.testing.assert_array_equal(plus(image[:, ::-1]), plus(image)[:, ::-1])  # the ensemble is symmetric
+    assert (plain(image[:, ::-1]) != plain(image)[:, ::-1]).any()
+    with pytest.raises(TrainingError, match="no network for x3, only x2"):
+        from_checkpoint(path, 3, ensemble=False)
+
+
+def test_command_prints_bicubic_model_and_published_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of_pictures(tmp_path / "Set5", 2)
+    path = trainer(tmp_path).run(stop_at=2)
+    assert main(["evaluate", str(folder), "-s", "2", "--model", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["bicubic", str(path), "bicubic,"]
+    assert any("EDSR-baseline, published" in line and "37.99" in line for line in lines)
+    assert main(["evaluate", str(folder), "-s", "2", "--model", str(path), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert len(report["methods"][str(path)]["images"]) == 2

@@ -1,0 +1,140 @@
+"""The loop learns, resumes to the bit, and leaves MDSR's other scales alone."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import FAST, TINY, TINY_MDSR, Quiet, trainer
+
+from srcli.errors import TrainingError, UsageError
+from srcli_train.checkpoint import load_checkpoint
+from srcli_train.recipes import RECIPES
+
+PAPER = replace(RECIPES["paper"], updates=20, batch=4, patch=8, lr=1e-3)
+
+
+def _flat(state: object) -> list[torch.Tensor]:
+    """Every tensor in nested state, in order."""
+    if isinstance(state, torch.Tensor):
+        return [state]
+    if isinstance(state, dict):
+        return [t for key in state for t in _flat(state[key])]
+    return [t for item in state for t in _flat(item)] if isinstance(state, list | tuple) else []
+
+
+@pytest.mark.parametrize("recipe", [FAST, PAPER], ids=["muon", "adam"])
+def test_ten_and_ten_updates_equal_twenty_to_the_bit(tmp_path: Path, recipe: object) -> None:
+    straight = load_checkpoint(trainer(tmp_path, recipe=recipe, run="straight").run())
+    trainer(tmp_path, recipe=recipe, run="halves").run(stop_at=10)
+    halves = load_checkpoint(trainer(tmp_path, recipe=recipe, run="halves", resume=True).run())
+    assert (straight.update, halves.update) == (20, 20)
+    for name, weight in straight.weights.items():
+        assert torch.equal(weight, halves.weights[name]), name
+    for ours, theirs in zip(_flat(straight.optimizer), _flat(halves.optimizer), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_training_lowers_the_loss_and_validates(tmp_path: Path) -> None:
+    watcher = Quiet()
+    trainer(tmp_path, recipe=replace(FAST, updates=150), watcher=watcher).run()
+    first, last = watcher.statuses[0], watcher.statuses[-1]
+    assert last.loss < 0.5 * first.loss
+    assert last.psnr[2] > watcher.statuses[1].psnr[2] + 3
+    assert watcher.pictures[0].shape == (48, 3 * 48, 3)
+
+
+def test_log_is_cut_back_to_the_checkpoint_on_resume(tmp_path: Path) -> None:
+    trainer(tmp_path).run(stop_at=10)
+    log = tmp_path / "run" / "log.csv"
+    with log.open("a") as file:
+        file.write("15,1.0,9.9,1.0,\n")  # an update that was logged but never saved
+    trainer(tmp_path, resume=True).run()
+    updates = [int(row["update"]) for row in csv.DictReader(log.open())]
+    assert updates == [5, 10, 15, 20]
+    assert "9.9" not in log.read_text()
+
+
+def test_mdsr_leaves_other_scales_and_their_optimizer_states_bit_identical(tmp_path: Path) -> None:
+    run = trainer(tmp_path, network=TINY_MDSR, recipe=replace(FAST, updates=40))
+    run.run(stop_at=30)  # by then every scale was drawn, so every optimizer state exists
+    before = _branches(run)
+    drawn = run._sampler(30).scale
+    run.run(stop_at=31)
+    after = _branches(run)
+    changed = {name for name in before if any(map(_differ, before[name], after[name]))}
+    scales = {name.split(".")[1] for name in changed if name.startswith(("pre_process", "upsampler"))}
+    assert scales == {str(drawn)}
+    assert any(name.startswith("body") for name in changed)
+
+
+def _differ(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return not torch.equal(a, b)
+
+
+def _branches(run: object) -> dict[str, list[torch.Tensor]]:
+    """By parameter name: the weight and its optimizer state, copied."""
+    network, optimizer = run.network, run._optimizer
+    muon = optimizer._muon
+    matrices = {id(w): m for w, m in zip(muon._weights, muon._matrices, strict=True)}
+    states: dict[str, list[torch.Tensor]] = {}
+    for name, p in network.named_parameters():
+        in_muon = id(p) in matrices
+        state = muon.inner.state[matrices[id(p)]] if in_muon else optimizer._adam.state[p]
+        assert state, f"{name} has no optimizer state yet"
+        states[name] = [p.detach().clone(), *(t.clone() for t in _flat(dict(state)))]
+    return states
+
+
+def test_x4_starts_from_x2(tmp_path: Path) -> None:
+    x2 = trainer(tmp_path, run="x2").run(stop_at=5)
+    watcher = Quiet()
+    x4 = trainer(tmp_path, network=replace(TINY, scales=(4,)), run="x4", init=x2, watcher=watcher)
+    trained = load_checkpoint(x2).weights
+    assert torch.equal(x4.network.state_dict()["body.last.weight"], trained["body.last.weight"])
+    assert "upsampler.2.weight" in watcher.notes[0]  # x4's second stage is not in x2
+
+
+def test_mdsr_starts_from_edsr_and_gives_the_same_picture(tmp_path: Path) -> None:
+    x2 = trainer(tmp_path, run="x2")
+    path = x2.run(stop_at=10)
+    mdsr = trainer(tmp_path, network=TINY_MDSR, run="mdsr", init=path)
+    image = torch.rand(1, 3, 12, 12)
+    with torch.no_grad():
+        torch.testing.assert_close(mdsr.network(image, 2), x2.network(image, 2))
+
+
+def test_a_checkpoint_of_another_kind_is_refused_as_start(tmp_path: Path) -> None:
+    path = trainer(tmp_path, run="x2").run(stop_at=1)
+    with pytest.raises(TrainingError, match="no block fits"):
+        trainer(tmp_path, network=replace(TINY, features=16), run="wide", init=path)
+
+
+def test_resume_with_another_recipe_is_refused(tmp_path: Path) -> None:
+    trainer(tmp_path).run(stop_at=1)
+    with pytest.raises(UsageError, match="another network or recipe"):
+        trainer(tmp_path, recipe=replace(FAST, lr=1.0), resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    good = trainer(tmp_path).run(stop_at=5)
+    run = trainer(tmp_path, resume=True)
+    with torch.no_grad():
+        run.network.tail.bias.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="not finite after update 10"):
+        run.run()
+    assert load_checkpoint(good).update == 5
+
+
+def test_muon_makes_orthogonal_updates(tmp_path: Path) -> None:
+    """One step with rate r moves a square-ish matrix by r times something with singular values near 1."""
+    run = trainer(tmp_path, recipe=replace(FAST, warmup=0, clip=0.0))
+    weight = run.network.body.blocks[0].conv1.weight
+    before = weight.detach().clone()
+    run.run(stop_at=1)
+    step = (before - weight.detach()).permute(0, 2, 3, 1).reshape(8, -1) / FAST.muon_lr
+    singular = torch.linalg.svdvals(step)
+    assert (
+        0.5 < float(singular.min()) < float(singular.max()) < 1.3
+    )  # five Newton-Schulz steps: about 0.7-1.2

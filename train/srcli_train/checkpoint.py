@@ -1,0 +1,102 @@
+"""Checkpoints: written by rename, self-describing, loaded without executing anything from the file."""
+
+import os
+import pickle
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from srcli.errors import OutputError, TrainingError
+from srcli.spec import TrainingFacts
+from srcli_train.networks import NetworkSpec
+from srcli_train.recipes import Recipe
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A network in training.
+
+    Attributes:
+        network: builds the network these weights fit.
+        recipe: how it is trained.
+        weights: state_dict of the network.
+        update: updates done; with the recipe's seed also the position in the data.
+        seconds: training time so far.
+        optimizer: state of all optimizers; empty in a checkpoint that only holds weights.
+        rng: PyTorch's CPU generator state.
+        facts: data, recipe, machine and time, for the model card.
+        quality: PSNR in dB by scale ("2") and test set.
+    """
+
+    network: NetworkSpec
+    recipe: Recipe
+    weights: dict[str, Tensor]
+    update: int = 0
+    seconds: float = 0.0
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    rng: Tensor | None = None
+    facts: TrainingFacts = field(default_factory=TrainingFacts)
+    quality: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write completely or not at all.
+
+    Raises:
+        OutputError: the file cannot be written; an earlier checkpoint of that name is untouched.
+    """
+    raw = {f: getattr(checkpoint, f) for f in ("weights", "update", "seconds", "optimizer", "rng", "quality")}
+    raw |= {f: asdict(getattr(checkpoint, f)) for f in ("network", "recipe", "facts")}
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            torch.save(raw | {"format": _FORMAT}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"{path}: the checkpoint cannot be written ({error}).") from error
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; tensors land on the CPU.
+
+    Raises:
+        TrainingError: no such file, damaged, not ours, or it would need code to load.
+    """
+    try:
+        raw = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise TrainingError(f"{path}: no such checkpoint.") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise TrainingError(f"{path}: damaged, or not a checkpoint of srcli.", _first_line(error)) from error
+    if not isinstance(raw, dict) or raw.get("format") != _FORMAT:
+        raise TrainingError(f"{path}: not a checkpoint that this version of srcli wrote.")
+    return _from_raw(path, raw)
+
+
+def _from_raw(path: Path, raw: dict[str, Any]) -> Checkpoint:
+    raw.pop("format")
+    try:
+        raw["network"] = NetworkSpec(**_tuples(raw["network"]))
+        raw["recipe"] = Recipe(**_tuples(raw["recipe"]))
+        raw["facts"] = TrainingFacts(**raw["facts"])
+        return Checkpoint(**raw)
+    except (KeyError, TypeError) as error:
+        raise TrainingError(f"{path}: the checkpoint's description does not fit ({error}).") from error
+
+
+def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,128 @@
+"""What `srcli train` does, free of any printing."""
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from srcli.errors import TrainingError, UsageError
+from srcli.spec import TrainingFacts
+from srcli_train.board import Board
+from srcli_train.data import Pictures, default_cache, load_pictures
+from srcli_train.folders import Source, find_source, read_rgb
+from srcli_train.loop import LAST, Job, Pixels, Trainer, Watcher
+from srcli_train.networks import preset
+from srcli_train.recipes import Recipe
+
+_VALIDATION_IMAGES = 12
+_VALIDATION_SIDE = 384  # pixels of HR, from the middle
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """A `srcli train` command line.
+
+    Attributes:
+        data: folder of HR images, or of DIV2K.
+        model: preset name; scale: for single-scale networks.
+        recipe: with the user's changes already made.
+        run: folder of checkpoint and logs.
+        valid: folder of validation images; None: DIV2K's, or a few held back from `data`.
+        command: the command line, for the model card.
+    """
+
+    data: Path
+    model: str
+    scale: int | None
+    recipe: Recipe
+    run: Path
+    valid: Path | None = None
+    cache: Path | None = None
+    device: str = "cpu"
+    minutes: float = 0.0
+    init: Path | None = None
+    resume: bool = False
+    validate_every: int = 1000
+    data_name: str = ""
+    command: str = ""
+
+
+def train(request: TrainRequest, watcher: Watcher) -> Path:
+    """Train and return the checkpoint.
+
+    Raises:
+        TrainingError, InputError, UsageError: said in full by each.
+    """
+    _refuse_overwriting(request)
+    network = preset(request.model, request.scale)
+    source, validation = _split(request)
+    watcher.note(f"{len(source.hr)} training images, {len(validation)} for validation.")
+    pictures = _pictures(source, network.scales, request, watcher)
+    facts = TrainingFacts(
+        data=request.data_name or request.data.name, machine=machine(), command=request.command
+    )
+    job = Job(
+        network=network,
+        recipe=request.recipe,
+        folder=request.run,
+        validation=tuple(_middle(read_rgb(p)) for p in validation),
+        device=request.device,
+        minutes=request.minutes,
+        init=request.init,
+        resume=request.resume,
+        validate_every=request.validate_every,
+        facts=facts,
+    )
+    return Trainer(job, pictures, Board(request.run, watcher)).run()
+
+
+def machine() -> str:
+    """Processor and core count in a few words, e.g. "AMD EPYC, 2 cores"."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [
+            li.split(":", 1)[1].strip() for li in info.read_text().splitlines() if li.startswith("model name")
+        ]
+        name = names[0] if names else name
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def _pictures(source: Source, scales: tuple[int, ...], request: TrainRequest, watcher: Watcher) -> Pictures:
+    def progress(done: int, total: int) -> None:
+        if done == total or done % 100 == 0:
+            watcher.note(f"Decoded {done} of {total} images into the cache.")
+
+    return load_pictures(source, scales, request.cache or default_cache() / "train", progress)
+
+
+def _split(request: TrainRequest) -> tuple[Source, tuple[Path, ...]]:
+    """Training and validation files; without a validation set a few training images are held back."""
+    source = find_source(request.data)
+    if request.valid:
+        return source, find_source(request.valid, "valid").hr[:_VALIDATION_IMAGES]
+    if (request.data / "DIV2K_valid_HR").is_dir():
+        return source, find_source(request.data, "valid").hr[:_VALIDATION_IMAGES]
+    if len(source.hr) < 2:
+        raise TrainingError(f"{request.data} holds one image only.", "Add images, or give --valid a folder.")
+    held = set(range(0, len(source.hr), max(2, len(source.hr) // _VALIDATION_IMAGES)))
+    rest = [i for i in range(len(source.hr)) if i not in held]
+    lr = {s: tuple(files[i] for i in rest) for s, files in source.lr.items()}
+    return Source(tuple(source.hr[i] for i in rest), lr), tuple(source.hr[i] for i in sorted(held))
+
+
+def _middle(image: Pixels) -> Pixels:
+    top, left = ((side - _VALIDATION_SIDE) // 2 if side > _VALIDATION_SIDE else 0 for side in image.shape[:2])
+    return np.ascontiguousarray(image[top : top + _VALIDATION_SIDE, left : left + _VALIDATION_SIDE])
+
+
+def _refuse_overwriting(request: TrainRequest) -> None:
+    exists = (request.run / LAST).is_file()
+    if request.resume and not exists:
+        raise UsageError(f"{request.run} holds no checkpoint to resume.", "Leave out --resume to start anew.")
+    if exists and not request.resume:
+        raise UsageError(
+            f"{request.run} already holds a run.", "Go on with --resume, or choose another --run folder."
+        )

@@ -1,0 +1,102 @@
+"""Training recipes: every number of a run is one field here."""
+
+import math
+from dataclasses import dataclass
+
+from srcli.errors import UsageError
+
+
+def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{what} {value!r} is not known.", f"Choose one of: {', '.join(allowed)}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a network is trained. The defaults are the paper's (section 4.2).
+
+    Attributes:
+        updates: minibatches in all.
+        batch: patches a minibatch.
+        patch: side of an LR patch in pixels.
+        loss: "l1" or "l2", on 0..255 pixel values.
+        optimizer: "adam" for every parameter, or "muon" for the convolution weights of the modules
+            in `muon_modules` and Adam for the rest.
+        lr: Adam's learning rate.
+        betas, eps: Adam's other constants.
+        muon_lr: Muon's learning rate (orthogonalised updates, times sqrt(max(1, rows / columns))).
+        muon_momentum: Muon's Nesterov momentum.
+        muon_modules: top-level modules whose 4-d weights Muon trains.
+        schedule: "step": halved every `halve_every` updates; "cosine": to zero at the end.
+        halve_every: updates between halvings.
+        warmup: updates over which the rate rises linearly from zero; 0 for none.
+        clip: largest gradient norm; 0 for no clipping.
+        flip, rotate: random horizontal flips and 90° turns.
+        icnr: start each upsampler so that it repeats pixels (no checkerboard at the start).
+        precision: "bf16" (autocast) or "fp32".
+        seed: decides initialisation and every patch drawn.
+    """
+
+    name: str = "paper"
+    updates: int = 300_000
+    batch: int = 16
+    patch: int = 48
+    loss: str = "l1"
+    optimizer: str = "adam"
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    muon_lr: float = 0.005
+    muon_momentum: float = 0.95
+    muon_modules: tuple[str, ...] = ("body", "pre_process", "blocks")
+    schedule: str = "step"
+    halve_every: int = 200_000
+    warmup: int = 0
+    clip: float = 0.0
+    flip: bool = True
+    rotate: bool = True
+    icnr: bool = False
+    precision: str = "bf16"
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        _one_of("loss", self.loss, ("l1", "l2"))
+        _one_of("optimizer", self.optimizer, ("adam", "muon"))
+        _one_of("schedule", self.schedule, ("step", "cosine"))
+        _one_of("precision", self.precision, ("bf16", "fp32"))
+        if min(self.updates, self.batch, self.patch, self.halve_every) < 1:
+            raise UsageError("Updates, batch, patch and halve_every start at 1.")
+
+    def rate(self, update: int, progress: float) -> float:
+        """The factor on both learning rates for one update (0-based), at `progress` 0-1 of the run."""
+        warm = min(1.0, (update + 1) / self.warmup) if self.warmup else 1.0
+        if self.schedule == "step":
+            return warm * 0.5 ** (update // self.halve_every)
+        return warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+RECIPES = {
+    "paper": Recipe(),
+    "fast": Recipe(
+        name="fast",
+        updates=12_000,
+        patch=32,
+        optimizer="muon",
+        lr=1e-3,
+        schedule="cosine",
+        warmup=50,
+        clip=1.0,
+        icnr=True,
+    ),
+}
+
+
+def find(name: str) -> Recipe:
+    """A recipe by name.
+
+    Raises:
+        UsageError: no such recipe.
+    """
+    if name not in RECIPES:
+        raise UsageError(f"No recipe is called {name!r}.", f"Choose one of: {', '.join(RECIPES)}.")
+    return RECIPES[name]
