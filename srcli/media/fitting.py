@@ -21,15 +21,22 @@ def channels_of(pixels: Pixels) -> int:
     return 1 if pixels.ndim == 2 else int(pixels.shape[2])
 
 
-def with_channels(pixels: Pixels, channels: int) -> Pixels:
-    """The decoder's pixels (gray, BGR, BGRA) with as many channels as the file declares.
+def matching(pixels: Pixels, layout: Layout) -> Pixels:
+    """The decoder's pixels with as many channels as the file declares.
 
     Raises:
-        DamagedError: the decoder gave something that cannot be made so, or not uint8 or uint16.
+        DamagedError: the decoder gave another size or depth than the header promised.
     """
-    has = channels_of(pixels)
     if pixels.dtype not in (np.uint8, np.uint16):
         raise DamagedError(f"its samples ({pixels.dtype}) are not supported")
+    declared = (layout.height, layout.width, layout.bit_depth)
+    if (*pixels.shape[:2], pixels.itemsize * 8) != declared:
+        raise DamagedError("it is damaged: its header and its picture data disagree")
+    return _with_channels(pixels, layout.channels)
+
+
+def _with_channels(pixels: Pixels, channels: int) -> Pixels:
+    has = channels_of(pixels)
     if has == channels:
         return pixels if pixels.ndim == 2 or has > 1 else pixels[..., 0]
     planes = pixels.reshape(*pixels.shape[:2], has)

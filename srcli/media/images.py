@@ -121,7 +121,7 @@ def read(path: Path | str) -> Picture:
         name, reader = _reader(path, data)
         layout = _layout(reader, data)
         reader.check(data)
-        pixels = fitting.to_rgb(fitting.with_channels(reader.decode(data), layout.channels))
+        pixels = fitting.to_rgb(fitting.matching(reader.decode(data), layout))
         metadata = reader.metadata(data)
         pixels = fitting.turned(pixels, reader.orientation(data, metadata))
     kept, dropped = fitting.profile_of_pixels(upright(metadata), layout)

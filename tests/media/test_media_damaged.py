@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from srcli.errors import InputError, SrcliError
 from srcli.media import images
@@ -88,7 +89,16 @@ def test_damaged_jpeg_data(tmp_path: Path) -> None:
     blob[-600:-590] = b"\xff\xc0" * 5
     path = tmp_path / "a.jpg"
     path.write_bytes(blob)
-    assert "damaged" in refusal(path)
+    assert "JPEG picture data is not valid" in refusal(path)
+
+
+def test_header_and_picture_of_different_sizes(tmp_path: Path) -> None:
+    more = [Image.fromarray(255 - samples.photo("rgb"))]
+    blob = samples.by_pillow(samples.photo("rgb"), "AVIF", save_all=True, append_images=more)
+    at = blob.index(b"ispe") + 8
+    path = tmp_path / "a.avif"
+    path.write_bytes(blob[:at] + struct.pack(">II", 56, 99) + blob[at + 8 :])
+    refusal(path)
 
 
 def test_empty_text_folder_missing(tmp_path: Path) -> None:
