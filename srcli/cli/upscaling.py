@@ -69,11 +69,11 @@ def run(files: Files, network: Network, options: "FolderOptions", telling: Telli
 
 def _plan(files: Files, telling: Telling) -> "Plan":
     """What to read and where to write, with everything refused that must not start."""
-    from srcli.pipelines.outputs import check_file, plan
+    from srcli.pipelines.outputs import check_report, plan
 
-    if telling.report is not None:
-        check_file(telling.report)
     made = plan(files.inputs, files.out, recursive=files.recursive, format=files.format)
+    if telling.report is not None:
+        check_report(telling.report, made.jobs)
     for problem in made.problems:
         show_error(problem.error.message, problem.error.hint)
     if made.left_out is not None and not telling.quiet:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from srcli.errors import OutputError, UsageError
 from srcli.media.images import SUFFIXES
-from srcli.pipelines.inputs import Problem, discover, is_folder
+from srcli.pipelines.inputs import Problem, discover, is_folder, place
 from srcli.pipelines.names import Job, name_outputs
 
 
@@ -121,6 +121,20 @@ def check_targets(jobs: Sequence[Job]) -> None:
             raise UsageError(
                 f"{job.target}: this output would overwrite an input.", "Name another folder with -o."
             )
+
+
+def check_report(path: Path, jobs: Sequence[Job]) -> None:
+    """Refuse a report that cannot be written, or that would replace a picture.
+
+    Raises:
+        UsageError: it has the name of an input or output.
+        OutputError: there is no place to write it.
+    """
+    check_file(path)
+    if any(place(path) in (place(job.source), place(job.target)) for job in jobs):
+        raise UsageError(
+            f"{path}: the report would replace a picture.", "Name it otherwise, e.g. report.json."
+        )
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

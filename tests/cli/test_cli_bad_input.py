@@ -121,6 +121,15 @@ def test_an_output_that_would_replace_its_input(srcli: Command) -> None:
     assert Path("in/a.png").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["a.png", "upscaled/a.png", "./a.png"])
+def test_a_report_never_replaces_a_picture(srcli: Command, name: str) -> None:
+    before = picture("a.png").read_bytes()
+    run = srcli("upscale", "a.png", "--report", name, *BICUBIC)
+    assert run.code == 2
+    assert "replace a picture" in run.err
+    assert Path("a.png").read_bytes() == before
+
+
 @pytest.mark.parametrize("option", [("-o", "a.png/out"), ("-o", "a.png/x.png"), ("--report", "a.png/r.json")])
 def test_places_that_cannot_be_written_are_refused_before_anything_starts(
     srcli: Command, option: tuple[str, str]
