@@ -1,5 +1,6 @@
 """ModelSpec: everything the upscaler needs to know about a network, carried inside its ONNX file."""
 
+import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,9 @@ from srcli.errors import ModelFileError
 
 METADATA_KEY = "srcli.spec"
 """Key of the JSON spec in the ONNX file's metadata_props."""
+WEIGHTS_FILE_KEY = "srcli.weights_file"
+WEIGHTS_SHA256_KEY = "srcli.weights_sha256"
+"""Keys of a weights file that several graphs share: its name beside the graph, and its SHA-256 (hex)."""
 
 _METADATA_FIELD = 14  # ModelProto.metadata_props
 _LENGTH_DELIMITED = 2
@@ -98,39 +102,68 @@ def _known(cls: type, raw: dict[str, Any]) -> dict[str, Any]:
 def read_spec(path: Path) -> ModelSpec | None:
     """The spec inside an ONNX file, or None if the file carries none.
 
+    Raises:
+        ModelFileError: the file is not an ONNX file, or its spec is damaged.
+    """
+    text = read_metadata(path).get(METADATA_KEY)
+    return None if text is None else ModelSpec.from_json(text)
+
+
+def check_weights(path: Path) -> None:
+    """Compare the weights file that lies beside an ONNX file, if it has one, with its checksum.
+
+    Raises:
+        ModelFileError: it is missing, or not the one the network was exported with.
+    """
+    metadata = read_metadata(path)
+    if WEIGHTS_FILE_KEY not in metadata:
+        return
+    weights = path.parent / metadata[WEIGHTS_FILE_KEY]
+    try:
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    except OSError as error:
+        hint = f"Copy {weights.name} beside it: the network's weights are in there."
+        raise ModelFileError(f"{weights}: cannot be read, but {path.name} needs it.", hint) from error
+    if digest != metadata.get(WEIGHTS_SHA256_KEY):
+        hint = "Export the model again, or install srcli again."
+        raise ModelFileError(f"{weights}: damaged, or not the weights of {path.name}.", hint)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata_props of an ONNX file.
+
     Walks the top-level protobuf fields and skips the graph, so no ONNX library and no more than a
     few kilobytes of reading are needed.
 
     Raises:
-        ModelFileError: the file is not an ONNX file, or its spec is damaged.
+        ModelFileError: the file is not an ONNX file.
     """
     try:
         with path.open("rb") as file:
-            for number, payload in _top_level_fields(file, path.stat().st_size):
-                if number == _METADATA_FIELD:
-                    entry = dict(_strings(payload))
-                    if entry.get(1) == METADATA_KEY:
-                        return ModelSpec.from_json(entry.get(2, ""))
+            payloads = list(_metadata_entries(file, path.stat().st_size))
+        entries = [dict(_strings(payload)) for payload in payloads]
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror}).") from error
     except (EOFError, UnicodeDecodeError) as error:
         raise ModelFileError(f"{path}: not an ONNX file, or damaged.") from error
-    return None
+    return {entry.get(1, ""): entry.get(2, "") for entry in entries}
 
 
-def _top_level_fields(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
-    """(field number, payload) of the length-delimited metadata fields; everything else is skipped."""
+def _metadata_entries(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """The payload of each metadata_props field; everything else is skipped."""
     if size == 0:
         raise EOFError
     while file.tell() < size:
         key = _varint(file)
         number, wire = key >> 3, key & 7
+        if number == 0:
+            raise EOFError
         if wire == _LENGTH_DELIMITED:
             length = _varint(file)
             if file.tell() + length > size:
                 raise EOFError
             if number == _METADATA_FIELD:
-                yield number, file.read(length)
+                yield file.read(length)
             else:
                 file.seek(length, 1)
         elif wire == 0:

@@ -16,6 +16,7 @@ from srcli_export.fuse import fuse
 from srcli_export.graph import build_model, embedded, stored_weights
 from srcli_export.halo import measure_halo
 from srcli_export.layers import Chain, parameter_count
+from srcli_export.quality import measure_quality
 from srcli_export.runtime import Pixels, Runner
 from srcli_export.storage import publish, save, staging
 from srcli_export.verify import check_cost, check_parity, probes
@@ -51,6 +52,7 @@ class _Job:
     layers: Mapping[int, Chain]
     images: Sequence[Pixels]
     license_name: str
+    test_sets: Sequence[Path] = ()
 
     @property
     def name(self) -> str:
@@ -82,6 +84,7 @@ def export_checkpoint(
     weights: str = "fp32",
     calibration: Sequence[Pixels] | None = None,
     license_name: str = "",
+    test_sets: Sequence[Path] = (),
 ) -> list[Exported]:
     """Export every scale of a checkpoint as `<name>-x<scale>.onnx`, all of them or none.
 
@@ -94,6 +97,7 @@ def export_checkpoint(
         calibration: (H, W, 3) uint8 RGB photographs to measure the halo and the cost of fp16 on; their
             centres are used. Default: charts rendered by code.
         license_name: SPDX name of the licence of the weights, for the spec.
+        test_sets: folders of HR images; the PSNR reached on each goes into the spec under its name.
 
     Raises:
         TrainingError: the checkpoint is missing or damaged.
@@ -104,7 +108,7 @@ def export_checkpoint(
     if weights not in PRECISIONS:
         raise UsageError(f"Weights cannot be stored as {weights!r}.", "Choose fp32 or fp16.")
     photographs = images.charts() if calibration is None else images.checked(calibration)
-    job = _prepare(checkpoint, photographs, license_name)
+    job = replace(_prepare(checkpoint, photographs, license_name), test_sets=test_sets)
     with staging(folder) as stage:
         full = _write(job, stage / "fp32", "fp32")
         errors = _check_parity(job, full)
@@ -158,10 +162,14 @@ def _cost(job: _Job, scale: int, full: Path, final: Path) -> float:
 
 
 def _finish(job: _Job, scale: int, path: Path, precision: str) -> ModelSpec:
-    """Measure the default halo and write it into the file's spec."""
+    """Measure the default halo and the quality, and write both into the file's spec."""
     spec, run = job.spec(scale, precision), Runner(path)
     lr = [lr for lr, _ in images.pairs(job.images, scale)]
-    spec = replace(spec, halo=measure_halo(run, lr, scale, spec.exact_halo))
+    spec = replace(
+        spec,
+        halo=measure_halo(run, lr, scale, spec.exact_halo),
+        quality={**spec.quality, **measure_quality(run, job.test_sets, scale)},
+    )
     model = onnx.load(path, load_external_data=False)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     onnx.helper.set_model_props(model, metadata | {METADATA_KEY: spec.to_json()})

@@ -7,11 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import TensorProto, helper
 
+from srcli.spec import WEIGHTS_FILE_KEY, WEIGHTS_SHA256_KEY
 from srcli_export.graph import Stored
-
-WEIGHTS_FILE_KEY = "srcli.weights_file"
-WEIGHTS_SHA256_KEY = "srcli.weights_sha256"
-"""Keys of the ONNX metadata: name and SHA-256 (hex) of the weights file that lies beside the graph."""
 
 _ALIGNMENT = 64
 

@@ -31,6 +31,10 @@ def export(
         Path | None,
         typer.Option(help="Folder of photographs to measure the halo and fp16's cost on. [default: charts]"),
     ] = None,
+    measure: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of HR images; its PSNR goes into the files. May be given several times."),
+    ] = None,
     license_name: Annotated[
         str, typer.Option("--license", help="Licence of the weights (SPDX name), stored in the files.")
     ] = "",
@@ -46,11 +50,19 @@ def export(
         raise missing_extra(error, "Export", "export") from error
     photographs = None if calibration is None else _photographs(calibration)
     files = export_checkpoint(
-        checkpoint, out, weights=precision, calibration=photographs, license_name=license_name
+        checkpoint,
+        out,
+        weights=precision,
+        calibration=photographs,
+        license_name=license_name,
+        test_sets=measure or (),
     )
     for file in files:
         product_path(file.path)
-        talk(f"{file.path}: x{file.spec.scale}, halo {file.spec.halo}, max error {file.max_error:.1e}")
+        scores = "".join(f", {name} {psnr:.2f} dB" for name, psnr in file.spec.quality.items())
+        talk(
+            f"{file.path}: x{file.spec.scale}, halo {file.spec.halo}, max error {file.max_error:.1e}{scores}"
+        )
     talk(
         f"{count(len(files), 'file')} exported and verified. Try: srcli upscale FILE --model {files[0].path}"
     )

@@ -11,7 +11,7 @@ import numpy as np
 from srcli.backends import table
 from srcli.backends.base import BackendOptions
 from srcli.errors import ModelFileError, ModelNotFoundError, SrcliError
-from srcli.spec import ModelSpec, read_spec
+from srcli.spec import ModelSpec, check_weights, read_spec
 
 MODELS_FOLDER = Path(__file__).parent
 """Where the shipped networks lie, as <name>-x<scale>.onnx."""
@@ -83,6 +83,7 @@ def resolve(model: str | Path, scale: int, folder: Path | None = None) -> ModelF
         has = ", ".join(f"x{s}" for s in scales(model, folder))
         raise ModelNotFoundError(f"Model {str(model)!r} has no network for x{scale}.", f"It has {has}.")
     best = max(files, key=lambda file: (_quality(file.spec), file.spec.parameters, file.name))
+    check_weights(best.path)
     if str(model) in FAMILIES and best.name != str(model):
         return replace(
             best, note=f"{model}: {best.name} is the best shipped network of the family at x{scale}"

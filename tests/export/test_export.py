@@ -9,9 +9,8 @@ import onnx
 import pytest
 from tiny_exports import FACTS, checkpoint, expected, export, files, photo_batch, photograph, tiny
 
-from srcli.spec import read_spec
+from srcli.spec import WEIGHTS_FILE_KEY, WEIGHTS_SHA256_KEY, read_spec
 from srcli_export.exporter import Exported, export_checkpoint
-from srcli_export.external import WEIGHTS_FILE_KEY, WEIGHTS_SHA256_KEY
 from srcli_export.runtime import Runner
 from srcli_train.networks import exact_halo, parameter_count, preset
 
@@ -149,3 +148,22 @@ def test_fp16_storage_halves_the_kernels_and_stays_close(name: str, tmp_path: Pa
 
 def _size(exported: list[Exported]) -> int:
     return sum(path.stat().st_size for path in exported[0].path.parent.iterdir())
+
+
+def test_quality_on_test_sets_goes_into_the_spec(tmp_path: Path) -> None:
+    """As `srcli evaluate` measures it on the checkpoint: same protocol, same network, same LR."""
+    from srcli.media.images import Picture, write
+    from srcli_train.evaluate import evaluate, from_checkpoint, mean
+
+    path, _ = checkpoint(tmp_path, "edsr", 2)
+    (tmp_path / "Mine").mkdir()
+    write(tmp_path / "Mine" / "a.png", Picture(photograph()[:80, :80]))
+    image = [photograph()[60:140, 60:140]]
+    (file,) = export_checkpoint(path, tmp_path / "out", calibration=image, test_sets=[tmp_path / "Mine"])
+    run = from_checkpoint(path, 2, ensemble=False)
+    scores = evaluate(tmp_path / "Mine", 2, {"": run}, lambda done, total: None)
+    assert file.spec.quality["Mine"] == pytest.approx(
+        mean(scores[""]).psnr_y, abs=0.002
+    )  # rounding to 8 bits
+    assert read_spec(file.path) == file.spec
+    assert file.spec.quality["Set5"] == 37.5
