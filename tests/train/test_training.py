@@ -1,6 +1,8 @@
 """The loop learns, resumes to the bit, and leaves MDSR's other scales alone."""
 
 import csv
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from tiny_training import FAST, TINY, TINY_MDSR, Quiet, trainer
 
 from srcli.errors import TrainingError, UsageError
 from srcli_train.checkpoint import load_checkpoint
+from srcli_train.loop import Status
 from srcli_train.recipes import RECIPES
 
 PAPER = replace(RECIPES["paper"], updates=20, batch=4, patch=8, lr=1e-3)
@@ -138,3 +141,18 @@ def test_muon_makes_orthogonal_updates(tmp_path: Path) -> None:
     assert (
         0.5 < float(singular.min()) < float(singular.max()) < 1.3
     )  # five Newton-Schulz steps: about 0.7-1.2
+
+
+def test_ctrl_c_ends_after_the_update_and_resuming_is_exact(tmp_path: Path) -> None:
+    class Impatient(Quiet):
+        def status(self, status: Status) -> None:
+            if status.update == 10:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    straight = load_checkpoint(trainer(tmp_path, run="straight").run())
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path, run="stopped", watcher=Impatient()).run()
+    assert load_checkpoint(tmp_path / "stopped" / "last.pt").update == 10
+    resumed = load_checkpoint(trainer(tmp_path, run="stopped", resume=True).run())
+    assert all(torch.equal(resumed.weights[name], weight) for name, weight in straight.weights.items())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -18,6 +18,7 @@ from srcli.spec import TrainingFacts
 from srcli_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from srcli_train.data import Minibatch, PatchSampler, Pictures, prefetched
 from srcli_train.init import icnr, start_from
+from srcli_train.interrupt import Interrupt
 from srcli_train.networks import NetworkSpec, build
 from srcli_train.optim import Optimizer
 from srcli_train.peers import Peers
@@ -114,14 +115,16 @@ class Trainer:
             TrainingError: the loss is no longer finite.
             KeyboardInterrupt: after a checkpoint was saved.
         """
-        try:
-            self._loop(min(stop_at or self._job.recipe.updates, self._job.recipe.updates))
-        except KeyboardInterrupt:
-            self._save()
-            raise
-        return self._save()
+        with Interrupt() as interrupt:
+            try:
+                self._loop(min(stop_at or self._job.recipe.updates, self._job.recipe.updates), interrupt)
+            except KeyboardInterrupt:
+                if interrupt.wanted:  # between two updates, so that resuming stays exact
+                    self._save()
+                raise
+            return self._save()
 
-    def _loop(self, end: int) -> None:
+    def _loop(self, end: int, interrupt: Interrupt) -> None:
         self._started = time.monotonic()
         saved, losses, clock = time.monotonic(), list[Tensor](), time.monotonic()
         log = (
@@ -148,6 +151,7 @@ class Trainer:
                 saved = time.monotonic()
             if finished:
                 return
+            interrupt.check()
 
     def _step(self, minibatch: Minibatch) -> Tensor:
         """One update: forward in bf16, loss in fp32 on 0-255, backward, average, clip, optimizer."""
