@@ -1,6 +1,5 @@
 """The training loop, top to bottom: data, network, update, validation, checkpoint."""
 
-import csv
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from srcli.metrics import psnr_y
 from srcli.resize import downscale, modcrop
 from srcli.spec import TrainingFacts
 from srcli_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from srcli_train.csvlog import CsvLog
 from srcli_train.data import Minibatch, PatchSampler, Pictures, prefetched
 from srcli_train.init import icnr, start_from
 from srcli_train.interrupt import Interrupt
@@ -211,7 +211,7 @@ class Trainer:
     def _elapsed(self) -> float:
         return self._seconds + time.monotonic() - self._started
 
-    def _report(self, log: "CsvLog", loss: float, speed: float) -> None:
+    def _report(self, log: CsvLog, loss: float, speed: float) -> None:
         progress, elapsed = self._progress(), self._elapsed()
         left = elapsed * (1 - progress) / progress
         rate = self._job.recipe.rate(self.update, progress)
@@ -264,27 +264,6 @@ class Trainer:
             torch.set_rng_state(checkpoint.rng)
         self.update, self._seconds = checkpoint.update, checkpoint.seconds
         self._psnr = {int(s): q["validation"] for s, q in checkpoint.quality.items()}
-
-
-class CsvLog:
-    """log.csv of a run: appended to, and cut back to the checkpoint's update on resume."""
-
-    def __init__(self, path: Path, scales: tuple[int, ...], update: int) -> None:
-        self._path, self._scales = path, scales
-        header = ["update", "seconds", "loss", "rate", *(f"psnr_x{s}" for s in scales)]
-        old = list(csv.reader(path.open(newline=""))) if update and path.is_file() else [header]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = old[:1] + [row for row in old[1:] if int(row[0]) <= update]
-        with path.open("w", newline="") as file:
-            csv.writer(file).writerows(kept)
-
-    def write(self, status: Status, elapsed: float) -> None:
-        """One row; PSNR columns are the latest validation's."""
-        scores = [f"{status.psnr[s]:.3f}" if s in status.psnr else "" for s in self._scales]
-        with self._path.open("a", newline="") as file:
-            csv.writer(file).writerow(
-                [status.update, f"{elapsed:.1f}", f"{status.loss:.4f}", f"{status.rate:.5f}", *scores]
-            )
 
 
 def _to_device(pixels: Pixels, device: torch.device) -> Tensor:
