@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from srcli import pixels, tiling
 from srcli.backends import table
-from srcli.backends.base import BackendOptions, Batch, Engine
+from srcli.backends.base import BackendOptions, Batch, Engine, EngineInfo
 from srcli.ensemble import run_ensemble
 from srcli.errors import InferenceError
 from srcli.models.catalog import ModelFile
@@ -80,11 +80,14 @@ class TiledNetwork:
         """The tiles of a plane of that size."""
         return tiling.plan(size, tiling.fit(size, self.tile, self.halo), self.halo)
 
-    def run(self, plane: Pixels, out: Pixels, counter: Counter) -> None:
+    def run(self, plane: Pixels, out: Pixels, counter: Counter) -> EngineInfo:
         """Enlarge (H, W) or (H, W, 3) into `out`, which has scale times its size and the same dtype.
 
         A plane is always computed whole in one precision: if a tile overflows, all of them run again in
         f32, so that the result depends on the plane alone and not on what was run before.
+
+        Returns:
+            Where, and in which precision, the plane was computed in the end.
 
         Raises:
             InferenceError: out of memory with the smallest tile, or non-finite output in f32.
@@ -93,7 +96,8 @@ class TiledNetwork:
         while True:
             tiles, before = self.plan(size), counter.done
             try:
-                return self._run_tiles(engine, tiles, plane, out, counter)
+                self._run_tiles(engine, tiles, plane, out, counter)
+                return engine.info
             except MemoryError as error:
                 self._halve(max(tiles[0].window.height, tiles[0].window.width), error)
             except _NonFiniteError as error:

@@ -1,5 +1,6 @@
 """One image in, one larger image out: model, sizes, layouts and alpha. How a network runs: srcli.tiled."""
 
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 from math import floor, prod
 from pathlib import Path
@@ -28,6 +29,21 @@ DEFAULT_TILE = 384
 _ANY_TILE = 2**31
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What one image was made with.
+
+    Attributes:
+        model: name of the network; "bicubic" where none ran.
+        scales: of the networks, in the order they ran; empty where none ran.
+        info: where they ran; a precision such as "bf16, f32" tells of an overflow in part of the image.
+    """
+
+    model: str
+    scales: tuple[int, ...]
+    info: EngineInfo
+
+
 class Upscaler:
     """Enlarges images with one model. Not thread-safe: one call at a time.
 
@@ -49,6 +65,7 @@ class Upscaler:
         spec: the network in use (the first, where two run).
         reason: one line: what runs and why it was chosen.
         notes: what the user should know, each said once: model choice, memory, precision retries.
+        made: what the last call really made its result with; None before the first.
 
     Raises:
         UsageError: an argument is out of range, or names something that does not exist.
@@ -59,6 +76,7 @@ class Upscaler:
     info: EngineInfo
     spec: ModelSpec
     reason: str
+    made: Made | None
 
     def __init__(
         self,
@@ -78,6 +96,7 @@ class Upscaler:
         tiling.check(_ANY_TILE if tile is None else tile, halo or 0)
         self.model, self.scale, self.ensemble = model, scale, ensemble
         self.notes: list[str] = []
+        self.made = None
         self._tile, self._halo = tile, halo
         self._options = BackendOptions(precision, device, threads)
         self._choice = table.choose(bicubic.NAME if str(model) == bicubic.NAME else backend, self._options)
@@ -110,8 +129,8 @@ class Upscaler:
         if alpha is not None:
             planes += self._alpha(alpha, pixels.color_and_alpha(result)[1])
         counter = Counter(progress or _ignore, len(planes) * _tiles_of(networks, source))
-        for plane, out in planes:
-            self._enlarge(plane, out, networks, counter)
+        runs = [info for plane, out in planes for info in self._enlarge(plane, out, networks, counter)]
+        self.made = _made(networks, runs)
         return result
 
     def _introduce(self) -> None:
@@ -120,9 +139,10 @@ class Upscaler:
         if scales:
             network = self._network(scales[0])
             engine, self.spec = network.engine, network.file.spec
-            if prod(scales) != self.scale:
+            if scales != (self.scale,):
                 run = " and ".join(f"x{scale}" for scale in scales)
-                self._note(f"x{self.scale:g}: the network runs at {run}, then bicubic to the size")
+                then = "" if prod(scales) == self.scale else ", then bicubic to the size"
+                self._note(f"x{self.scale:g}: the network runs at {run}{then}")
         else:
             engine, self.spec = bicubic.BicubicEngine(1), bicubic.spec(1)
         self.info, self.reason = engine.info, table.describe(engine, self._choice)
@@ -163,16 +183,20 @@ class Upscaler:
             return []
         return [(alpha, out)]
 
-    def _enlarge(self, plane: Pixels, out: Pixels, networks: list[TiledNetwork], counter: Counter) -> None:
+    def _enlarge(
+        self, plane: Pixels, out: Pixels, networks: list[TiledNetwork], counter: Counter
+    ) -> list[EngineInfo]:
         """Run the networks one after the other; bicubic finishes where they do not meet the size."""
+        runs = []
         for network in networks:
             size = _scaled((plane.shape[0], plane.shape[1]), network.scale)
             larger = out if size == out.shape[:2] else _allocate((*size, *plane.shape[2:]), plane.dtype)
-            network.run(plane, larger, counter)
+            runs.append(network.run(plane, larger, counter))
             plane = larger
         if plane is not out:
             finished = imresize(plane, (out.shape[0], out.shape[1]))
             out[...] = np.clip(finished, 0, 1) if out.dtype.kind == "f" else finished
+        return runs
 
     def _note(self, text: str) -> None:
         if text and text not in self.notes:
@@ -195,6 +219,16 @@ def steps(available: tuple[int, ...], factor: float) -> tuple[int, ...]:
     if enough:
         return min(enough, key=lambda candidate: (prod(candidate), len(candidate)))
     return max(candidates, key=prod)
+
+
+def _made(networks: list[TiledNetwork], runs: list[EngineInfo]) -> Made:
+    """The names and engines behind one result, each told once."""
+    if not networks:
+        return Made(bicubic.NAME, (), bicubic.BicubicEngine(1).info)
+    names = dict.fromkeys(network.file.name for network in networks)
+    precisions = dict.fromkeys(info.precision for info in runs)
+    info = replace(runs[0], precision=", ".join(precisions))
+    return Made(" + ".join(names), tuple(network.scale for network in networks), info)
 
 
 def _scaled(size: Size, scale: float) -> Size:

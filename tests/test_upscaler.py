@@ -18,7 +18,7 @@ from srcli.errors import InferenceError, InputError, MissingExtraError, ModelNot
 from srcli.models import catalog
 from srcli.resize import imresize
 from srcli.spec import ModelSpec
-from srcli.upscaler import Upscaler, steps
+from srcli.upscaler import Made, Upscaler, steps
 
 Image = NDArray[Any]
 
@@ -319,6 +319,8 @@ def test_overflow_in_low_precision_is_computed_again(tiny_catalog: Path, inject:
     up = Upscaler("tiny", 2, precision="bf16")
     assert np.array_equal(up(image), exact)
     assert any("f32" in note for note in up.notes)
+    assert up.made is not None
+    assert (up.info.precision, up.made.info.precision) == ("bf16", "f32")
 
 
 def test_non_finite_in_f32_is_an_error(tiny_catalog: Path, inject: Inject) -> None:
@@ -366,7 +368,20 @@ def test_auto_says_why(tiny_catalog: Path) -> None:
 
 def test_a_scale_without_network_is_said(tiny_catalog: Path) -> None:
     assert Upscaler("tiny", 2.5).notes == ["x2.5: the network runs at x3, then bicubic to the size"]
-    assert Upscaler("tiny", 6).notes == []
+    assert Upscaler("tiny", 6).notes == ["x6: the network runs at x2 and x3"]
+    assert Upscaler("tiny", 4).notes == []
+
+
+def test_what_an_image_was_made_with_is_known(tiny_catalog: Path) -> None:
+    up = Upscaler("tiny", 2, backend="onnxruntime")
+    info = EngineInfo("onnxruntime", "cpu", "f32")
+    assert up.made is None
+    up(picture(6, 6))
+    assert up.made == Made("tiny", (2,), info)
+    up(picture(6, 6), size=(33, 33))
+    assert up.made == Made("tiny", (2, 3), info)
+    up(picture(6, 6), size=(6, 3))
+    assert up.made == Made("bicubic", (), EngineInfo("bicubic", "cpu", "f32"))
 
 
 def test_nothing_installed(tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,8 @@ def train(
         str, typer.Option(help="paper (the paper's numbers) or fast (a few CPU hours).")
     ] = "paper",
     run: Annotated[
-        Path | None, typer.Option(help="Folder for checkpoint and logs. [default: runs/MODEL-xSCALE]")
+        Path | None,
+        typer.Option("-o", "--out", help="Folder for checkpoint and logs. [default: runs/MODEL-xSCALE]"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     init: Annotated[

@@ -26,6 +26,7 @@ from srcli.pipelines.names import Job
 from srcli.pipelines.progress import Progress
 from srcli.pipelines.report import PictureResult, Status
 from srcli.pipelines.sizes import Size, SizeRequest
+from srcli.upscaler import Made
 
 Pixels = NDArray[Any]
 """(H, W) or (H, W, C), uint8 or uint16, as `srcli.media.images` reads them."""
@@ -39,6 +40,10 @@ _LOOK_AT = 16
 
 class Upscale(Protocol):
     """One picture's pixels to larger ones; `srcli.Upscaler` is one."""
+
+    @property
+    def made(self) -> Made | None:
+        """What the last call made its result with."""
 
     def __call__(
         self, image: Pixels, *, size: Size | None, progress: Callable[[int, int], None] | None
@@ -73,6 +78,7 @@ class _Stage:
     picture: Picture
     input_size: Size
     seconds: float
+    made: Made | None = None
 
 
 @dataclass(slots=True)
@@ -172,7 +178,8 @@ class FolderRun:
         size = None if self.options.size.by_factor else self.options.size.output(stage.input_size)
         pixels = self.upscale(stage.picture.pixels, size=size, progress=self._tiles(job))
         picture = replace(stage.picture, pixels=pixels)
-        return replace(stage, picture=picture, seconds=stage.seconds + perf_counter() - start)
+        seconds = stage.seconds + perf_counter() - start
+        return replace(stage, picture=picture, seconds=seconds, made=self.upscale.made)
 
     def _tiles(self, job: Job) -> Callable[[int, int], None]:
         def tile(done: int, total: int) -> None:
@@ -248,6 +255,7 @@ def _encode(job: Job, upscaled: Future[_Stage], quality: int | None) -> PictureR
         (height, width),
         stage.seconds + perf_counter() - start,
         notes=(*stage.picture.notes, *notes),
+        made=stage.made,
     )
 
 

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from srcli import __version__
 from srcli.errors import ExitCode, OutputError
 from srcli.pipelines.sizes import Size
+
+if TYPE_CHECKING:
+    from srcli.upscaler import Made
 
 SCHEMA = "srcli.upscale/1"
 """Name and version of the JSON report; the number grows when a field changes its meaning or goes."""
@@ -31,7 +35,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What ran (or would run): network, backend, device, precision, why that one, and what came up."""
+    """What was loaded: network, backend, device, precision, why that one, and what came up."""
 
     model: str
     backend: str
@@ -55,6 +59,7 @@ class PictureResult:
         error: what went wrong, for failed pictures.
         hint: what to do about it.
         notes: what the output could not keep, and other things worth knowing.
+        made: what a written output was made with.
     """
 
     input: Path
@@ -66,6 +71,7 @@ class PictureResult:
     error: str = ""
     hint: str = ""
     notes: tuple[str, ...] = ()
+    made: "Made | None" = None
 
     @property
     def megapixels(self) -> float:
@@ -101,27 +107,35 @@ class Report:
         head = {
             "schema": SCHEMA,
             "version": __version__,
+            "engine": {
+                "model": self.engine.model,
+                "backend": self.engine.backend,
+                "device": self.engine.device,
+                "precision": self.engine.precision,
+            },
             "reason": self.engine.reason,
             "notes": list(self.engine.notes),
             "seconds": round(self.seconds, 3),
             "interrupted": self.interrupted,
             "counts": {status.value: counts[status.value] for status in Status},
         }
-        pictures = [_picture_json(picture, self.engine) for picture in self.pictures]
+        pictures = [_picture_json(picture) for picture in self.pictures]
         return json.dumps({**head, "pictures": pictures}, indent=2)
 
 
-def _picture_json(picture: PictureResult, engine: Engine) -> dict[str, object]:
+def _picture_json(picture: PictureResult) -> dict[str, object]:
+    made = picture.made
     return {
         "input": str(picture.input),
         "output": None if picture.output is None else str(picture.output),
         "status": picture.status.value,
         "input_size": _size_json(picture.input_size),
         "output_size": _size_json(picture.output_size),
-        "model": engine.model,
-        "backend": engine.backend,
-        "device": engine.device,
-        "precision": engine.precision,
+        "model": made and made.model,
+        "scales": made and list(made.scales),
+        "backend": made and made.info.backend,
+        "device": made and made.info.device,
+        "precision": made and made.info.precision,
         "seconds": round(picture.seconds, 4),
         "error": picture.error or None,
         "hint": picture.hint or None,

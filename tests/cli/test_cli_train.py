@@ -10,7 +10,7 @@ from srcli.cli.app import main
 
 def _train(tmp_path: Path, *more: str) -> int:
     options = ["-s", "2", "--model", "edsr-baseline", "--recipe", "fast", "--batch", "2", "--patch", "8"]
-    places = ["--run", str(tmp_path / "run"), "--cache", str(tmp_path / "cache")]
+    places = ["-o", str(tmp_path / "run"), "--cache", str(tmp_path / "cache")]
     return main(["train", str(tmp_path / "hr"), *options, *places, *more])
 
 

@@ -82,6 +82,16 @@ def test_a_network_runs_for_a_size_in_pixels_and_is_named(srcli: Command, tiny_c
     result = json.loads(run.out)["pictures"][0]
     assert result["output_size"] == {"width": 30, "height": 25}
     assert (result["model"], result["backend"], result["precision"]) == ("tiny", "onnxruntime", "f32")
+    assert result["scales"] == [3]
+
+
+def test_the_report_says_what_made_each_picture(srcli: Command, tiny_catalog: Path) -> None:
+    picture("small.png", 10, 12)
+    picture("wide.png", 10, 60)
+    network = ("--model", "tiny", "--backend", "onnxruntime")
+    run = srcli("upscale", "small.png", "wide.png", *network, "--width", "40", "--json")
+    made = [(p["model"], p["scales"], p["backend"]) for p in json.loads(run.out)["pictures"]]
+    assert made == [("tiny", [4], "onnxruntime"), ("bicubic", [], "bicubic")]
 
 
 def test_exact_halo_and_ensemble_and_tile_reach_the_network(srcli: Command, tiny_catalog: Path) -> None:

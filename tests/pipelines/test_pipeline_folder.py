@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from srcli.backends.base import EngineInfo
 from srcli.errors import InputError, OutputError
 from srcli.media import images
 from srcli.media.images import Header, Picture
@@ -21,17 +22,27 @@ from srcli.pipelines.names import Job
 from srcli.pipelines.progress import NullProgress
 from srcli.pipelines.report import PictureResult, Status
 from srcli.pipelines.sizes import Size, SizeRequest
+from srcli.upscaler import Made
 
 TIMEOUT = 20.0
 TWICE = FolderOptions(SizeRequest(2))
 
 
-def double(image: Pixels, *, size: Size | None, progress: Callable[[int, int], None] | None) -> Pixels:
+class Double:
     """Nearest-neighbour x2, in two tiles."""
-    for done in (1, 2):
-        if progress is not None:
-            progress(done, 2)
-    return np.repeat(np.repeat(image, 2, axis=0), 2, axis=1)
+
+    made = Made("double", (2,), EngineInfo("test", "cpu", "f32"))
+
+    def __call__(
+        self, image: Pixels, *, size: Size | None, progress: Callable[[int, int], None] | None
+    ) -> Pixels:
+        for done in (1, 2):
+            if progress is not None:
+                progress(done, 2)
+        return np.repeat(np.repeat(image, 2, axis=0), 2, axis=1)
+
+
+double = Double()
 
 
 def finish(run: FolderRun) -> FolderRun:
@@ -191,12 +202,15 @@ def test_an_error_in_any_stage_fails_one_picture_and_nothing_hangs(
 
 
 def test_an_error_of_the_engine_fails_that_picture_only(disk: Disk) -> None:
-    def picky(image: Pixels, *, size: Size | None, progress: Callable[[int, int], None] | None) -> Pixels:
-        if image[0, 0, 0] == 2:
-            raise RuntimeError("device lost")
-        return double(image, size=size, progress=progress)
+    class Picky(Double):
+        def __call__(
+            self, image: Pixels, *, size: Size | None, progress: Callable[[int, int], None] | None
+        ) -> Pixels:
+            if image[0, 0, 0] == 2:
+                raise RuntimeError("device lost")
+            return super().__call__(image, size=size, progress=progress)
 
-    run = finish(FolderRun(disk.jobs(*[(4, 4)] * 5), picky, TWICE, Listener()))
+    run = finish(FolderRun(disk.jobs(*[(4, 4)] * 5), Picky(), TWICE, Listener()))
     assert [result.status is Status.FAILED for result in run.results] == [False, False, True, False, False]
     assert "device lost" in run.results[2].error
     assert "bug in srcli" in run.results[2].hint

@@ -5,11 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from srcli.backends.base import EngineInfo
 from srcli.errors import ExitCode, OutputError
 from srcli.pipelines.report import Engine, PictureResult, Report, Status, write_report
+from srcli.upscaler import Made
 
 ENGINE = Engine("mdsr-baseline", "openvino", "cpu", "bf16", "openvino bf16 on cpu", ("a note",))
-WRITTEN = PictureResult(Path("a.png"), Path("out/a.png"), Status.WRITTEN, (10, 20), (40, 80), 0.5)
+MADE = Made("mdsr-baseline", (2, 2), EngineInfo("openvino", "cpu", "f32"))
+WRITTEN = PictureResult(
+    Path("a.png"), Path("out/a.png"), Status.WRITTEN, (10, 20), (40, 80), 0.5, made=MADE
+)
 FAILED = PictureResult(Path("b\n.png"), None, Status.FAILED, error="b: broken.", hint="Mend it.")
 SKIPPED = PictureResult(Path("c.png"), Path("out/c.png"), Status.SKIPPED)
 
@@ -39,14 +44,17 @@ def test_json_says_everything() -> None:
         "input_size": {"width": 20, "height": 10},
         "output_size": {"width": 80, "height": 40},
         "model": "mdsr-baseline",
+        "scales": [2, 2],
         "backend": "openvino",
         "device": "cpu",
-        "precision": "bf16",
+        "precision": "f32",
         "seconds": 0.5,
         "error": None,
         "hint": None,
         "notes": [],
     }
+    assert report["engine"]["precision"] == "bf16"
+    assert report["pictures"][1]["model"] is report["pictures"][2]["precision"] is None
     assert report["pictures"][1]["input"] == "b\n.png"
     assert (report["pictures"][1]["error"], report["pictures"][1]["hint"]) == ("b: broken.", "Mend it.")
 

@@ -124,5 +124,5 @@ def _refuse_overwriting(request: TrainRequest) -> None:
         raise UsageError(f"{request.run} holds no checkpoint to resume.", "Leave out --resume to start anew.")
     if exists and not request.resume:
         raise UsageError(
-            f"{request.run} already holds a run.", "Go on with --resume, or choose another --run folder."
+            f"{request.run} already holds a run.", "Go on with --resume, or choose another folder with -o."
         )

@@ -256,7 +256,7 @@ class Trainer:
         if checkpoint.network != self._job.network or checkpoint.recipe != self._job.recipe:
             raise UsageError(
                 f"{self._job.folder / LAST} was made with another network or recipe.",
-                "Give the same options as before, or another --run folder.",
+                "Give the same options as before, or another folder with -o.",
             )
         self.network.load_state_dict(checkpoint.weights)
         self._optimizer.load_state_dict(checkpoint.optimizer)
