@@ -180,7 +180,7 @@ def _summary(report: "Report", out: Path) -> list[str]:
     if written := report.count(Status.WRITTEN):
         megapixels = sum(picture.megapixels for picture in report.pictures)
         work = f"{megapixels:.3g} MP in {duration(report.seconds)}"
-        parts.append(f"{_are(written)} in {out} ({work}), made by {engine.model}, {engine.reason}")
+        parts.append(f"{_are(written)} in {out} ({work}), made by {_makers(report)}")
     if planned := report.count(Status.PLANNED):
         parts.append(
             f"{count(planned, 'picture')} would go to {out}, made by {engine.model}, {engine.reason}"
@@ -193,6 +193,13 @@ def _summary(report: "Report", out: Path) -> list[str]:
         left = report.count(Status.PENDING)
         parts.append(f"interrupted with {left} left; the same command without --overwrite goes on")
     return [*lines, "; ".join(parts) + "."]
+
+
+def _makers(report: "Report") -> str:
+    """The networks behind the written pictures, and where they ran; bicubic where none had to."""
+    names = list(dict.fromkeys(picture.made.model for picture in report.pictures if picture.made))
+    reason = [report.engine.reason] if report.engine.model in names else []
+    return ", ".join([" and ".join(names), *reason])
 
 
 def _are(number: int) -> str:

@@ -92,6 +92,9 @@ def test_the_report_says_what_made_each_picture(srcli: Command, tiny_catalog: Pa
     run = srcli("upscale", "small.png", "wide.png", *network, "--width", "40", "--json")
     made = [(p["model"], p["scales"], p["backend"]) for p in json.loads(run.out)["pictures"]]
     assert made == [("tiny", [4], "onnxruntime"), ("bicubic", [], "bicubic")]
+    assert "made by tiny and bicubic, onnxruntime f32 on cpu" in run.err
+    run = srcli("upscale", "wide.png", *network, "--width", "40", "--overwrite")
+    assert run.err.endswith("made by bicubic.\n")
 
 
 def test_exact_halo_and_ensemble_and_tile_reach_the_network(srcli: Command, tiny_catalog: Path) -> None:

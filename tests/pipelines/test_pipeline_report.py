@@ -12,9 +12,7 @@ from srcli.upscaler import Made
 
 ENGINE = Engine("mdsr-baseline", "openvino", "cpu", "bf16", "openvino bf16 on cpu", ("a note",))
 MADE = Made("mdsr-baseline", (2, 2), EngineInfo("openvino", "cpu", "f32"))
-WRITTEN = PictureResult(
-    Path("a.png"), Path("out/a.png"), Status.WRITTEN, (10, 20), (40, 80), 0.5, made=MADE
-)
+WRITTEN = PictureResult(Path("a.png"), Path("out/a.png"), Status.WRITTEN, (10, 20), (40, 80), 0.5, made=MADE)
 FAILED = PictureResult(Path("b\n.png"), None, Status.FAILED, error="b: broken.", hint="Mend it.")
 SKIPPED = PictureResult(Path("c.png"), Path("out/c.png"), Status.SKIPPED)
 
