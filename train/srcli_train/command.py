@@ -14,6 +14,7 @@ from srcli_train.data import Pictures, default_cache, load_pictures
 from srcli_train.folders import Source, find_source, read_rgb
 from srcli_train.loop import LAST, Job, Pixels, Trainer, Watcher
 from srcli_train.networks import preset
+from srcli_train.peers import first_process
 from srcli_train.recipes import Recipe
 
 _VALIDATION_IMAGES = 12
@@ -75,7 +76,8 @@ def train(request: TrainRequest, watcher: Watcher) -> Path:
         validate_every=request.validate_every,
         facts=facts,
     )
-    return Trainer(job, pictures, Board(request.run, watcher)).run()
+    board = Board(request.run, watcher) if first_process() else watcher
+    return Trainer(job, pictures, board).run()
 
 
 def machine() -> str:

@@ -12,6 +12,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
+def first_process() -> bool:
+    """Whether this is the process that validates, logs and writes; true without torchrun."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 class Peers:
     """The processes of this run; a single one without torchrun."""
 
@@ -24,7 +29,7 @@ class Peers:
     @property
     def first(self) -> bool:
         """Whether this process validates, logs and writes."""
-        return self.rank == 0
+        return first_process()
 
     def average(
         self, parameters: Iterable[nn.Parameter], loss: Tensor, progress: float
