@@ -1,0 +1,45 @@
+"""Put all results into one page: results/README.md, with the plots that exist.
+
+python benchmarks/report.py
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from common import RESULTS, markdown
+
+_FILES = ("speed", "pipeline", "quality", "training")
+_PLOTS = {"quality-vs-speed.png": "Quality and speed", "training.png": "Validation PSNR while training"}
+_INTRODUCTION = """# Measured results
+
+Written by `python benchmarks/report.py` from the JSON files of this folder. Every table says which command
+made it, when, and on which machine and versions; `load before` is the machine's load average when it began,
+so anything well above 0 means that other work disturbed it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    folder = parser.parse_args(arguments).results
+    parts = [_INTRODUCTION, *_sections(folder), *_plots(folder)]
+    (folder / "README.md").write_text("\n\n".join(parts) + "\n")
+    print(folder / "README.md")
+
+
+def _sections(folder: Path) -> list[str]:
+    """Every section of the known results files, in the order a reader wants them."""
+    files = [folder / f"{name}.json" for name in _FILES if (folder / f"{name}.json").is_file()]
+    return [markdown(entry) for file in files for entry in json.loads(file.read_text()).values()]
+
+
+def _plots(folder: Path) -> list[str]:
+    return [
+        f"## {title}\n\n![{title}]({name})" for name, title in _PLOTS.items() if (folder / name).is_file()
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Clocks around the stages of the pipeline, for one run."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from time import perf_counter, thread_time
+from typing import Any
+from unittest.mock import patch
+
+from srcli import pixels
+from srcli.backends import table
+from srcli.backends.base import Engine
+from srcli.media import images
+
+
+@dataclass(slots=True)
+class Share:
+    """Seconds inside one stage, over all calls: on the wall, and of the calling thread's CPU."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+    calls: int = 0
+
+
+STAGES: dict[str, tuple[Any, str]] = {
+    "decode": (images, "read"),
+    "pixels to network": (pixels, "to_network"),
+    "check finite": (pixels, "is_finite"),
+    "network to pixels": (pixels, "from_network"),
+    "encode and write": (images, "write"),
+}
+"""Everything but the network itself: (module, function) as the pipeline calls them."""
+
+
+@contextmanager
+def clocked() -> Iterator[dict[str, Share]]:
+    """While it lasts, every stage of a folder run is timed; the figures are whole after it."""
+    shares = {"network": Share()} | {name: Share() for name in STAGES}
+    lock = threading.Lock()
+    with ExitStack() as stack:
+        for name, (module, function) in STAGES.items():
+            work = _timed(getattr(module, function), shares[name], lock)
+            stack.enter_context(patch.object(module, function, work))
+        stack.enter_context(patch.object(table, "load", _loading(table.load, shares["network"], lock)))
+        yield shares
+
+
+def _timed(work: Callable[..., Any], share: Share, lock: threading.Lock) -> Callable[..., Any]:
+    def run(*values: Any, **options: Any) -> Any:
+        begin, cpu = perf_counter(), thread_time()
+        try:
+            return work(*values, **options)
+        finally:
+            with lock:
+                share.wall += perf_counter() - begin
+                share.cpu += thread_time() - cpu
+                share.calls += 1
+
+    return run
+
+
+class _Clocked:
+    """An engine whose runs are timed."""
+
+    def __init__(self, engine: Engine, share: Share, lock: threading.Lock) -> None:
+        self.info, self.scale = engine.info, engine.scale
+        self.run = _timed(engine.run, share, lock)
+
+
+def _loading(load: Callable[..., Engine], share: Share, lock: threading.Lock) -> Callable[..., Engine]:
+    return lambda *values: _Clocked(load(*values), share, lock)

@@ -1,0 +1,184 @@
+"""The benchmark scripts still run, on tiny networks, and their figures mean what they say."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "benchmarks"))
+
+import before_after  # noqa: E402
+import common  # noqa: E402
+import eager  # noqa: E402
+import pictures  # noqa: E402
+import pipeline  # noqa: E402
+import plot_speed  # noqa: E402
+import plot_training  # noqa: E402
+import processes  # noqa: E402
+import quality  # noqa: E402
+import report  # noqa: E402
+import speed  # noqa: E402
+import training  # noqa: E402
+from srcli.media import images  # noqa: E402
+from srcli.models.catalog import resolve  # noqa: E402
+from srcli_export.exporter import export_checkpoint  # noqa: E402
+from srcli_train.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
+from srcli_train.networks import NetworkSpec, build  # noqa: E402
+from srcli_train.recipes import find  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny MDSR with random weights, exported for x4 with fp16 weights."""
+    folder = tmp_path_factory.mktemp("network")
+    torch.manual_seed(0)
+    spec = NetworkSpec("tiny", "mdsr", blocks=1, features=8, residual_scale=0.5, scales=(4,))
+    save_checkpoint(folder / "tiny.pt", Checkpoint(spec, find("fast"), build(spec).state_dict()))
+    return export_checkpoint(folder / "tiny.pt", folder)[0].path
+
+
+def _tables(out: Path, section: str) -> list[list[str]]:
+    return [row for table in json.loads(out.read_text())[section]["tables"] for row in table["rows"]]
+
+
+def test_interleaved_runs_alternate_and_leave_the_warm_up_out() -> None:
+    calls: list[str] = []
+
+    def candidate(name: str) -> float:
+        calls.append(name)
+        return float(len(calls))
+
+    seconds = common.interleave({n: (lambda n=n: candidate(n)) for n in "ab"}, repetitions=2)
+    assert "".join(calls) == "abbaab"
+    assert seconds == {"a": [4.0, 5.0], "b": [3.0, 6.0]}
+
+
+def test_ratios_are_taken_within_rounds() -> None:
+    assert common.ratio([2.0, 30.0, 8.0], [1.0, 10.0, 2.0]) == common.Spread(3.0, 2.0, 4.0, 3)
+
+
+def test_commands_keep_no_absolute_path() -> None:
+    assert common.command_line(["/home/someone/Set5", "--scales", "4"]).endswith("py Set5 --scales 4")
+
+
+def test_a_process_is_measured_without_its_parents_memory() -> None:
+    """64 MB are touched; Python itself takes about 10, this test process far more than both."""
+    taken = processes.measure([sys.executable, "-c", "x = b'1' * 64_000_000"])
+    assert 64e6 < taken.peak < 100e6
+    assert taken.seconds > 0
+
+
+def test_a_failing_process_is_not_measured() -> None:
+    with pytest.raises(RuntimeError, match="exit code 3"):
+        processes.measure([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_the_rebuilt_network_is_the_exported_one(network: Path) -> None:
+    """Residual scaling and pixel range are folded in the file; float32 sums differ by 1e-6."""
+    file = resolve(network, 4)
+    assert eager.check_parity(eager.from_onnx(file), file) < 1e-5
+
+
+def test_a_wrong_network_is_refused(network: Path) -> None:
+    file, other = resolve(network, 4), eager.from_onnx(resolve(network, 4))
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.5)
+    with pytest.raises(ValueError, match="differs by"):
+        eager.check_parity(other, file)
+
+
+def test_operations_are_those_of_the_architecture() -> None:
+    """EDSR x2 with one block of 8: head 3->8, 3 times 8->8, upsampler 8->32, tail 8->3 on 4 pixels."""
+    spec = NetworkSpec("tiny", "edsr", blocks=1, features=8, scales=(2,))
+    products = 9 * (3 * 8 + 3 * 8 * 8 + 8 * 32 + 4 * 8 * 3)
+    assert eager.flops_per_pixel(build(spec), 2) == 2 * products
+
+
+def test_photographs_have_the_sizes_asked_for(tmp_path: Path) -> None:
+    paths = pictures.folder(tmp_path, 4, 0.01, 0.04)
+    sizes = [h.height * h.width / 1e6 for h in map(images.probe, paths)]
+    assert sizes == pytest.approx([0.01, 0.02, 0.03, 0.04], rel=0.05)  # whole pixels
+    assert [p.suffix for p in paths] == [".jpg", ".png", ".jpg", ".png"]
+    assert pictures.photograph(1000, 50).std() > 10  # larger than its source: repeated, not black
+
+
+def test_speed_of_engines_and_commands(network: Path, tmp_path: Path) -> None:
+    out = tmp_path / "speed.json"
+    few = ["--repetitions", "1", "--starts", "1", "--sides", "8", "--sizes", "16", "--out", str(out)]
+    speed.main([*few, "--models", str(network), "--only", "throughput"])
+    speed.main([*few, "--models", str(network), "--only", "memory", "--picture", "20", "30"])
+    engines = {row[2]: float(row[4]) for row in _tables(out, "throughput")}
+    assert engines["PyTorch eager f32"] == 1.0
+    assert {"openvino f32", "onnxruntime f32", "torch f32"} <= set(engines)
+    assert _tables(out, "memory")[0][0] == "30×20"
+
+
+def test_the_pipeline_is_compared_with_its_engine(network: Path, tmp_path: Path) -> None:
+    out, sizes = tmp_path / "pipeline.json", ["--smallest", "0.002", "--largest", "0.004"]
+    few = ["--pictures", "2", *sizes, "--repetitions", "1"]
+    pipeline.main([*few, "--model", str(network), "--out", str(out)])
+    measured = json.loads(out.read_text())["pipeline"]["measurements"]
+    assert measured["seconds"]["pipeline"][0] > 0.5 * measured["seconds"]["engine"][0]
+    assert {name: stage["calls"] for name, stage in measured["stages"].items()} == {
+        "network": 2,
+        "decode": 2,
+        "pixels to network": 2,
+        "check finite": 2,
+        "network to pixels": 2,
+        "encode and write": 2,
+    }
+
+
+def test_quality_rows_and_page(network: Path, tmp_path: Path) -> None:
+    hr, out = tmp_path / "Set5", tmp_path / "quality.json"
+    hr.mkdir()
+    pictures.save(pictures.photograph(48, 64), hr / "one.png")
+    quality.main([str(hr), "--models", str(network), "--scales", "4", "--out", str(out)])
+    methods = [row[0] for row in _tables(out, "quality")]
+    assert methods[:2] == ["bicubic", "tiny"]
+    assert "EDSR, published" in methods
+    exact = next(row for row in _tables(out, "quality") if row[1].endswith("f32"))
+    assert exact[-1] == "0.0000"
+    report.main(["--results", str(tmp_path)])
+    assert "Quality on Set5" in (tmp_path / "README.md").read_text()
+
+
+def test_training_rates(tmp_path: Path) -> None:
+    out, few = tmp_path / "training.json", ["--images", "2", "--side", "80", "--block", "1"]
+    training.main([*few, "--repetitions", "1", "--networks", "edsr-baseline", "--out", str(out)])
+    rate = json.loads(out.read_text())["training"]["measurements"]["rates"][0]
+    assert rate["ratio"]["median"] == pytest.approx(rate["real"]["median"] / rate["synthetic"]["median"])
+
+
+def test_a_training_log_is_drawn(tmp_path: Path) -> None:
+    log = tmp_path / "run.csv"
+    log.write_text("update,seconds,loss,rate,psnr_x2\n1,36,9,1,\n2,72,5,1,30.5\n3,108,4,1,30.5\n")
+    assert plot_training.read(log).psnr == {"psnr_x2": [(0.02, 30.5)]}
+    plot_training.main(["--logs", str(tmp_path), "--out", str(tmp_path / "training.png")])
+    assert images.probe(tmp_path / "training.png").width > 400
+
+
+def test_points_join_speed_and_quality(tmp_path: Path) -> None:
+    fast = {"model": "m", "side": 256, "engine": "openvino bf16", "megapixels": 3.0}
+    eager_row = {"model": "m", "side": 256, "engine": "PyTorch eager f32", "megapixels": 1.0}
+    good = {"set": "Set5", "scale": 4, "model": "m", "precision": "openvino f32", "psnr_y": 32.0}
+    less = good | {"precision": "openvino bf16", "psnr_y": 31.9}
+    for name, section, rows in (
+        ("speed", "throughput", [fast, eager_row]),
+        ("quality", "quality", [good, less]),
+    ):
+        (tmp_path / f"{name}.json").write_text(json.dumps({section: {"measurements": {"rows": rows}}}))
+    points = plot_speed.read(tmp_path, "Set5", 4, 256)
+    assert [(p.engine, p.psnr) for p in points] == [("openvino bf16", 31.9), ("PyTorch eager f32", 32.0)]
+    plot_speed.main(["--results", str(tmp_path)])
+
+
+def test_before_and_after_panels(network: Path) -> None:
+    crop = before_after.CROPS[0]
+    picture = before_after.beside(crop, before_after.Upscaler(network, 4))
+    assert picture.shape[1] >= 2 * 256
+    assert picture.dtype == np.uint8
