@@ -49,8 +49,8 @@ def measure(options: argparse.Namespace) -> Section:
     return Section(
         "memory",
         f"Memory for {height * width / 1e6:.0f} megapixels at x{options.scale}",
-        f"`srcli upscale` with its default settings ({Path(options.models[0]).stem}), peak resident set of the process. "
-        f"The finished pixels alone are {output:.2f} GB.",
+        f"`srcli upscale` with its default settings ({Path(options.models[0]).stem}), peak resident "
+        f"set of the process. The finished pixels alone are {output:.2f} GB.",
         (Table(("input", "output", "peak memory", "time", "MP/s"), (row,)),),
         asdict(done),
     )

@@ -28,7 +28,7 @@ from srcli.models.catalog import resolve  # noqa: E402
 from srcli_export.exporter import export_checkpoint  # noqa: E402
 from srcli_train.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
 from srcli_train.networks import NetworkSpec, build  # noqa: E402
-from srcli_train.recipes import find  # noqa: E402
+from srcli_train.recipes import Recipe, find  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,10 @@ def test_quality_rows_and_page(network: Path, tmp_path: Path) -> None:
     assert "Quality on Set5" in (tmp_path / "README.md").read_text()
 
 
-def test_training_rates(tmp_path: Path) -> None:
+def test_training_rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = NetworkSpec("small", "edsr", blocks=1, features=8, scales=(2,))
+    monkeypatch.setattr(training, "preset", lambda name, scale: small)
+    monkeypatch.setattr(training, "find", lambda name: Recipe(batch=2, patch=8))
     out, few = tmp_path / "training.json", ["--images", "2", "--side", "80", "--block", "1"]
     training.main([*few, "--repetitions", "1", "--networks", "edsr-baseline", "--out", str(out)])
     rate = json.loads(out.read_text())["training"]["measurements"]["rates"][0]
