@@ -87,7 +87,8 @@ def test_unknown_errors_are_called_a_bug(  # type: ignore[no-untyped-def]
 
 def test_an_interrupt_anywhere_ends_with_130(srcli: Command, broken) -> None:  # type: ignore[no-untyped-def]
     broken(KeyboardInterrupt())
-    assert srcli("models").code == ExitCode.INTERRUPTED
+    run = srcli("models")
+    assert (run.code, run.err) == (ExitCode.INTERRUPTED, "Interrupted.\n")
 
 
 def test_a_reader_that_leaves_is_no_error(work: Path) -> None:
