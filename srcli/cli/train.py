@@ -38,7 +38,7 @@ def train(
         Path | None, typer.Option(help="Folder of validation images. [default: some are held back]")
     ] = None,
     minutes: Annotated[
-        float, typer.Option(help="Wall-clock budget; the cosine schedule then runs on time. 0: none.")
+        float, typer.Option(min=0, help="Wall-clock budget; the cosine schedule then runs on time. 0: none.")
     ] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     cache: Annotated[
@@ -49,10 +49,13 @@ def train(
     batch: Annotated[int | None, typer.Option(help="Patches a minibatch. [default: the recipe's]")] = None,
     patch: Annotated[int | None, typer.Option(help="Side of an LR patch. [default: the recipe's]")] = None,
     lr: Annotated[float | None, typer.Option(help="Adam's learning rate. [default: the recipe's]")] = None,
+    muon_lr: Annotated[
+        float | None, typer.Option(help="Muon's learning rate. [default: the recipe's]")
+    ] = None,
     loss: Annotated[str | None, typer.Option(help="l1 or l2. [default: the recipe's]")] = None,
     precision: Annotated[str | None, typer.Option(help="bf16 or fp32. [default: the recipe's]")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides start and order of patches. [default: 1]")] = None,
-    validate_every: Annotated[int, typer.Option(help="Updates between validations.")] = 1000,
+    validate_every: Annotated[int, typer.Option(min=1, help="Updates between validations.")] = 1000,
 ) -> None:
     """Train a network on a folder of HR images."""
     try:
@@ -63,7 +66,7 @@ def train(
         raise missing_extra(error, "Training", "train") from error
     from srcli.cli.training import watcher
 
-    chosen = _changed(find(recipe), updates, batch, patch, lr, loss, precision, seed)
+    chosen = _changed(find(recipe), updates, batch, patch, lr, muon_lr, loss, precision, seed)
     home = run or Path("runs") / (f"{model}-x{scale}" if scale else model)
     request = TrainRequest(
         data=folder,
@@ -100,6 +103,7 @@ def _changed(
     batch: int | None,
     patch: int | None,
     lr: float | None,
+    muon_lr: float | None,
     loss: str | None,
     precision: str | None,
     seed: int | None,
@@ -111,6 +115,7 @@ def _changed(
         batch=recipe.batch if batch is None else batch,
         patch=recipe.patch if patch is None else patch,
         lr=recipe.lr if lr is None else lr,
+        muon_lr=recipe.muon_lr if muon_lr is None else muon_lr,
         loss=loss or recipe.loss,
         precision=precision or recipe.precision,
         seed=recipe.seed if seed is None else seed,
