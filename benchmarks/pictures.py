@@ -48,18 +48,21 @@ def save(pixels: Pixels, path: Path, quality: int | None = None) -> None:
     images.write(path, picture, format=None, quality=quality)
 
 
-def folder(into: Path, count: int, smallest: float, largest: float, seed: int = 1) -> list[Path]:
-    """Write `count` photographs of mixed sizes and shapes, half of them JPEG, half PNG.
+def folder(
+    into: Path, count: int, smallest: float, largest: float, suffixes: tuple[str, ...] = (".jpg", ".png")
+) -> list[Path]:
+    """Write `count` photographs of mixed sizes and shapes.
 
     Args:
         into: an empty folder.
         smallest, largest: megapixels; sizes are spread evenly between them.
+        suffixes: formats that take turns.
     """
-    draw, paths = np.random.default_rng(seed), []
+    draw, paths = np.random.default_rng(1), []
     for number, megapixels in enumerate(np.linspace(smallest, largest, count)):
         shape = (1.0, 3 / 2, 2 / 3, 16 / 9)[int(draw.integers(4))]
         height = round((megapixels * 1e6 / shape) ** 0.5)
-        path = into / f"{number:03}.{('jpg', 'png')[number % 2]}"
-        save(photograph(height, round(height * shape), number), path, 92 if number % 2 == 0 else None)
+        path = into / f"{number:03}{suffixes[number % len(suffixes)]}"
+        save(photograph(height, round(height * shape), number), path, 92 if path.suffix == ".jpg" else None)
         paths.append(path)
     return paths

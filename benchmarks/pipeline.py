@@ -7,14 +7,15 @@ freshly loaded each time as the command does, with the inputs ready in memory an
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import perf_counter, process_time
 
 import pictures
 from common import RESULTS, Section, Spread, Table, interleave, machine, publish, ratio, spread
@@ -29,6 +30,7 @@ from srcli.upscaler import Upscaler
 from stages import Share, clocked
 
 AIM = 0.93
+FORMATS = {"mixed": (".jpg", ".png"), "jpeg": (".jpg",), "png": (".png",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,14 @@ class Setup:
         return float(report["seconds"])
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Seconds on the wall and of CPU, of the whole process."""
+
+    seconds: float
+    cpu: float
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and publish."""
     options, given = _parse(arguments)
@@ -67,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with TemporaryDirectory() as scratch:
         place = Path(scratch) / "photographs"
         place.mkdir()
-        made = tuple(pictures.folder(place, options.pictures, options.smallest, options.largest))
+        sizes = options.smallest, options.largest
+        made = tuple(pictures.folder(place, options.pictures, *sizes, FORMATS[options.formats]))
         setup = Setup(made, Path(scratch), options.model, options.scale)
         section = measure(setup, options)
     publish(options.out, section, given, before)
@@ -82,6 +93,7 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Sequenc
     add("--pictures", type=int, default=20)
     add("--smallest", type=float, default=0.05, help="megapixels of the smallest picture")
     add("--largest", type=float, default=0.25, help="megapixels of the largest picture")
+    add("--formats", choices=list(FORMATS), default="mixed", help="mixed: half JPEG, half PNG")
     add("--repetitions", type=int, default=3)
     add("--out", type=Path, default=RESULTS / "pipeline.json")
     return parser.parse_args(given), given
@@ -89,34 +101,62 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Sequenc
 
 def measure(setup: Setup, options: argparse.Namespace) -> Section:
     """Pipeline and engine in turns, one run from the shell, and one with a clock at every stage."""
-    megapixels = _megapixels(setup)
-    runs = {"pipeline": lambda: pipeline(setup), "engine": lambda: engine_alone(setup)}
+    megapixels, cpu = _megapixels(setup), _Cpu()
+    runs = {"pipeline": cpu.of("pipeline", pipeline, setup), "engine": cpu.of("engine", engine_alone, setup)}
     seconds = interleave(runs, options.repetitions, warmup=1)
     share = ratio(seconds["engine"], seconds["pipeline"])
+    bound = cpu.bound(spread(seconds["engine"]).median)
     shell = measure_command(srcli(*setup.command))
     start = shell.seconds - setup.told()
     with clocked() as shares:
-        whole = pipeline(setup)
-    title = f"A folder of photographs at x{setup.scale}"
+        whole = pipeline(setup).seconds
     method = (
-        f"{len(setup.pictures)} photographs of {options.smallest} to {options.largest} MP, half of them "
-        "JPEG, half PNG, written in their own format "
-        f"with {Path(setup.model).stem}: {megapixels:.0f} MP of output. "
+        f"{len(setup.pictures)} photographs of {options.smallest} to {options.largest} MP, {options.formats}, "
+        f"written in their own format with {Path(setup.model).stem}: {megapixels:.0f} MP of output. "
         f"`srcli upscale` and the engine alone on the same tiles, {options.repetitions} times in turns "
         "after a warm-up, in one process; each loads its network anew, and the loading is not counted."
     )
-    tables = _compared(seconds, megapixels, share, start), _shared(shares, whole)
+    tables = _compared(seconds, megapixels, share, (cpu.extra, bound), start), _shared(shares, whole)
     raw = {"seconds": seconds, "ratio": asdict(share), "start": start, "shell": asdict(shell)}
-    return Section(
-        "pipeline", title, method, tables, raw | {"stages": {k: asdict(v) for k, v in shares.items()}}
-    )
+    raw |= {"cpu": cpu.seconds, "stages": {k: asdict(v) for k, v in shares.items()}}
+    title = f"A folder of photographs at x{setup.scale} ({options.formats})"
+    return Section(f"pipeline-{options.formats}", title, method, tables, raw)
 
 
-def _compared(seconds: dict[str, list[float]], megapixels: float, share: Spread, start: float) -> Table:
+class _Cpu:
+    """CPU seconds of the process, beside the seconds on the wall."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {}
+
+    def of(self, name: str, work: Callable[[Setup], Run], setup: Setup) -> Callable[[], float]:
+        """`work` as a candidate for `interleave`, its CPU seconds kept under `name`."""
+
+        def run() -> float:
+            done = work(setup)
+            self.seconds.setdefault(name, []).append(done.cpu)
+            return done.seconds
+
+        return run
+
+    @property
+    def extra(self) -> float:
+        """CPU seconds that the pipeline takes beyond the engine's."""
+        return spread(self.seconds["pipeline"]).median - spread(self.seconds["engine"]).median
+
+    def bound(self, engine: float) -> float:
+        """Engine / pipeline if the extra work spread over all cores without disturbing the engine."""
+        return engine / (engine + self.extra / len(os.sched_getaffinity(0)))
+
+
+def _compared(
+    seconds: dict[str, list[float]], megapixels: float, share: Spread, cpu: tuple[float, float], start: float
+) -> Table:
     rows = [_timed(name, seconds[name], megapixels) for name in ("engine", "pipeline")]
     limits = f"{share.lowest:.3f} – {share.highest:.3f}"
     rows += [
         ("pipeline / engine", f"**{share.median:.3f}**", limits, f"aim: {AIM}"),
+        ("CPU seconds beyond the engine's", f"{cpu[0]:.2f} s", "", f"alone they allow {cpu[1]:.3f}"),
         ("start of the command, once, not counted", f"{start:.2f} s", "", ""),
     ]
     return Table(("", "median", "range", "MP/s"), tuple(rows))
@@ -140,28 +180,30 @@ def _shared(shares: dict[str, Share], whole: float) -> Table:
     return Table(("stage", "seconds", "CPU seconds of its thread", "of the run"), rows, caption)
 
 
-def pipeline(setup: Setup) -> float:
-    """Seconds of one `srcli upscale`, start-up left out.
+def pipeline(setup: Setup) -> Run:
+    """One `srcli upscale`; loading the network is in its CPU seconds only.
 
     Raises:
         RuntimeError: it failed.
     """
+    begin = process_time()
     with redirect_stdout(TextIOWrapper(BytesIO())):
         code = srcli_main(setup.command)
     if code:
         raise RuntimeError(f"srcli ended with exit code {code}")
-    return setup.told()
+    return Run(setup.told(), process_time() - begin)
 
 
-def engine_alone(setup: Setup) -> float:
-    """Seconds of the network on every window of every picture."""
+def engine_alone(setup: Setup) -> Run:
+    """The network on every window of every picture; loading it is in its CPU seconds only."""
+    seconds, cpu = 0.0, -process_time()
     network = fresh_network(setup)
-    seconds = 0.0
+    cpu += process_time()
     for batch in (batch for path in setup.pictures for batch in _windows(network, path)):
-        begin = perf_counter()
+        begin, begin_cpu = perf_counter(), process_time()
         network.engine.run(batch)
-        seconds += perf_counter() - begin
-    return seconds
+        seconds, cpu = seconds + perf_counter() - begin, cpu + process_time() - begin_cpu
+    return Run(seconds, cpu)
 
 
 def fresh_network(setup: Setup) -> TiledNetwork:

@@ -121,7 +121,7 @@ def test_the_pipeline_is_compared_with_its_engine(network: Path, tmp_path: Path)
     out, sizes = tmp_path / "pipeline.json", ["--smallest", "0.002", "--largest", "0.004"]
     few = ["--pictures", "2", *sizes, "--repetitions", "1"]
     pipeline.main([*few, "--model", str(network), "--out", str(out)])
-    measured = json.loads(out.read_text())["pipeline"]["measurements"]
+    measured = json.loads(out.read_text())["pipeline-mixed"]["measurements"]
     assert measured["seconds"]["pipeline"][0] > 0.5 * measured["seconds"]["engine"][0]
     assert {name: stage["calls"] for name, stage in measured["stages"].items()} == {
         "network": 2,
