@@ -89,12 +89,19 @@ def train(
         checkpoint = start(request, shown)
     except KeyboardInterrupt:
         shown.close()
-        talk(f"Stopped. Everything so far is in {home}; go on with the same command and --resume.")
+        talk(_stopped(home))
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     finally:
         shown.close()
     product_path(checkpoint)
     talk(f"Trained. Make it a model with: srcli export {checkpoint}")
+
+
+def _stopped(home: Path) -> str:
+    """How to go on after Ctrl-C."""
+    if any(home.glob("*.pt")):
+        return f"Stopped. The checkpoint is in {home}; go on with the same command and --resume."
+    return "Stopped before there was anything to save; the same command starts anew."
 
 
 def _changed(

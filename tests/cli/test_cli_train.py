@@ -6,6 +6,7 @@ import pytest
 from tiny_training import folder_of_pictures
 
 from srcli.cli.app import main
+from srcli_train import command
 
 
 def _train(tmp_path: Path, *more: str) -> int:
@@ -33,9 +34,30 @@ def test_bad_requests_are_explained(tmp_path: Path, capsys: pytest.CaptureFixtur
         ("--model", "edsr-small"): "No network is called 'edsr-small'",
         ("--resume",): "holds no checkpoint to resume",
         ("--device", "tpu"): "tpu",
+        ("--device", "mps"): "mps",
+        ("--lr", "-1"): "Learning rates",
+        ("--lr", "nan"): "Learning rates",
+        ("--seed", "-1"): "seed",
+        ("--minutes", "-1"): "--minutes",
+        ("--validate-every", "0"): "--validate-every",
     }
     for options, message in cases.items():
         assert _train(tmp_path, "--updates", "1", *options) == 2
         error = capsys.readouterr().err
         assert message in error
         assert "Traceback" not in error
+
+
+def test_ctrl_c_says_how_to_go_on_and_only_what_is_true(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(request: command.TrainRequest, watcher: object) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "train", interrupted)
+    assert _train(tmp_path) == 130
+    assert "the same command starts anew" in capsys.readouterr().err
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.pt").touch()
+    assert _train(tmp_path) == 130
+    assert "with the same command and --resume" in capsys.readouterr().err

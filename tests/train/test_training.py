@@ -130,6 +130,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     assert load_checkpoint(good).update == 5
 
 
+def test_a_checkpoint_is_never_saved_before_the_loss_was_looked_at(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    run._job = replace(run._job, save_minutes=0.0)  # as often as it can be
+    with torch.no_grad():
+        run.network.tail.bias.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="not finite after update 5"):
+        run.run()
+    assert not (tmp_path / "run" / "last.pt").exists()
+
+
 def test_muon_makes_orthogonal_updates(tmp_path: Path) -> None:
     """One step with rate r moves a square-ish matrix by r times something with singular values near 1."""
     run = trainer(tmp_path, recipe=replace(FAST, warmup=0, clip=0.0))

@@ -120,3 +120,18 @@ def test_an_error_while_drawing_reaches_the_loop() -> None:
 
     with pytest.raises(ValueError, match="update 3"):
         next(prefetched(broken, range(3, 5)))
+
+
+def test_a_picture_too_small_to_train_on_is_named_and_the_cache_stays_clean(tmp_path: Path) -> None:
+    folder = folder_of_pictures(tmp_path / "hr")
+    write(folder / "dot.png", Picture(rendered(0, 2)))
+    with pytest.raises(TrainingError, match=r"dot\.png: 2×2 pixels are too few"):
+        _load(folder, tmp_path, 4)
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+
+
+def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    folder_of_pictures(tmp_path / "hr")
+    (tmp_path / "cache").write_text("in the way")
+    with pytest.raises(TrainingError, match=r"cache.*: Not a directory"):
+        _load(tmp_path / "hr", tmp_path)

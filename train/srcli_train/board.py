@@ -24,6 +24,7 @@ class Board:
         scalars |= {f"psnr/x{scale}": value for scale, value in status.psnr.items()}
         for name, value in scalars.items():
             self._events.add_scalar(name, value, status.update)
+        self._events.flush()
         self._watcher.status(status)
 
     def picture(self, update: int, image: Pixels) -> None:

@@ -76,7 +76,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except FileNotFoundError as error:
         raise TrainingError(f"{path}: no such checkpoint.") from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise TrainingError(f"{path}: damaged, or not a checkpoint of srcli.", _first_line(error)) from error
+        hint = "Give a checkpoint that srcli train wrote. Nothing in this file was executed."
+        raise TrainingError(f"{path}: damaged, or not a checkpoint of srcli.", hint) from error
     if not isinstance(raw, dict) or raw.get("format") != _FORMAT:
         raise TrainingError(f"{path}: not a checkpoint that this version of srcli wrote.")
     return _from_raw(path, raw)
@@ -95,8 +96,3 @@ def _from_raw(path: Path, raw: dict[str, Any]) -> Checkpoint:
 
 def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

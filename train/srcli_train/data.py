@@ -7,12 +7,13 @@ on nothing but the recipe's seed and n, so there is no sampler state to save and
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 from threading import Event, Thread
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,14 +71,20 @@ def load_pictures(
         progress: called with (images done, images in all) while decoding.
 
     Raises:
-        TrainingError: LR and HR do not belong together, or an image is too small.
+        TrainingError: LR and HR do not belong together, an image is too small, or the cache cannot be
+            written.
         InputError: a file is not an image.
     """
-    home = cache / _key(source)
-    home.mkdir(parents=True, exist_ok=True)
-    missing = [s for s in (1, *scales) if not (home / f"x{s}.json").is_file()]
-    if missing:
-        _decode(source, missing, home, progress)
+    try:
+        home = cache / _key(source)
+        home.mkdir(parents=True, exist_ok=True)
+        missing = [s for s in (1, *scales) if not (home / f"x{s}.json").is_file()]
+        if missing:
+            _decode(source, missing, home, progress)
+    except OSError as error:
+        where = error.filename or cache
+        hint = "Decoded images need space there; --cache names another folder."
+        raise TrainingError(f"{where}: {error.strerror}.", hint) from error
     maps = {s: _mapped(home, s) for s in (1, *scales)}
     return Pictures(maps[1], {s: maps[s] for s in scales})
 
@@ -92,6 +99,24 @@ def _key(source: Source) -> str:
 def _decode(source: Source, scales: list[int], home: Path, progress: Callable[[int, int], None]) -> None:
     """Write x1 (HR) and LR files for `scales`, each finished by renaming its index into place."""
     outputs = {s: (home / f"x{s}.u8.{os.getpid()}").open("wb") for s in scales}
+    try:
+        shapes = _fill(outputs, source, scales, progress)
+        for scale, file in outputs.items():
+            file.close()
+            Path(file.name).replace(home / f"x{scale}.u8")
+            index = home / f"x{scale}.json.{os.getpid()}"
+            index.write_text(json.dumps(shapes[scale]))
+            index.replace(home / f"x{scale}.json")
+    finally:  # gigabytes that nobody would ever find
+        for file in outputs.values():
+            file.close()
+            Path(file.name).unlink(missing_ok=True)
+
+
+def _fill(
+    outputs: Mapping[int, BinaryIO], source: Source, scales: list[int], progress: Callable[[int, int], None]
+) -> dict[int, list[tuple[int, int]]]:
+    """Append every image to the files of its scales; returns their (height, width)."""
     shapes: dict[int, list[tuple[int, int]]] = {s: [] for s in scales}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(source.hr), _CHUNK):  # so that never more than a chunk is in memory
@@ -103,17 +128,16 @@ def _decode(source: Source, scales: list[int], home: Path, progress: Callable[[i
                     outputs[scale].write(np.ascontiguousarray(image).data)
                     shapes[scale].append((image.shape[0], image.shape[1]))
                 progress(number + 1, len(source.hr))
-    for scale, file in outputs.items():
-        file.close()
-        Path(file.name).replace(home / f"x{scale}.u8")
-        index = home / f"x{scale}.json.{os.getpid()}"
-        index.write_text(json.dumps(shapes[scale]))
-        index.replace(home / f"x{scale}.json")
+    return shapes
 
 
 def _versions(source: Source, number: int, scales: list[int]) -> dict[int, Pixels]:
     """One HR image and its LR images."""
-    hr = read_rgb(source.hr[number])
+    path = source.hr[number]
+    hr = read_rgb(path)
+    if min(hr.shape[:2]) < max(scales):
+        size = f"{hr.shape[1]}×{hr.shape[0]}"
+        raise TrainingError(f"{path}: {size} pixels are too few to train on.", "Remove it from the folder.")
     return {s: hr if s == 1 else _lr_of(source, number, hr, s) for s in scales}
 
 

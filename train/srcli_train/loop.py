@@ -145,10 +145,10 @@ class Trainer:
                 loss = _mean(losses, self.update)
                 if log:
                     self._report(log, loss, speed)
+                if time.monotonic() - saved > self._job.save_minutes * 60:
+                    self._save()  # only here, where the loss is known to be finite
+                    saved = time.monotonic()
                 losses, clock = [], time.monotonic()
-            if time.monotonic() - saved > self._job.save_minutes * 60:
-                self._save()
-                saved = time.monotonic()
             if finished:
                 return
             interrupt.check()
@@ -282,9 +282,12 @@ def _mean(losses: list[Tensor], update: int) -> float:
 
 
 def _device(name: str) -> torch.device:
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError("No CUDA device can be used here.", "Train with --device cpu, or mend the driver.")
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"Device {name!r} is not known.", "Use cpu, cuda or cuda:N.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"Training on {name!r} is not supported.", "Use cpu, cuda or cuda:N.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"There is no device {name!r} here.", "Train with --device cpu, or mend the driver.")
+    return device

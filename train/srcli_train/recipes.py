@@ -66,6 +66,10 @@ class Recipe:
         _one_of("precision", self.precision, ("bf16", "fp32"))
         if min(self.updates, self.batch, self.patch, self.halve_every) < 1:
             raise UsageError("Updates, batch, patch and halve_every start at 1.")
+        if not all(0 < rate < math.inf for rate in (self.lr, self.muon_lr)):
+            raise UsageError("Learning rates are numbers above 0.")
+        if self.seed < 0:
+            raise UsageError("The seed is a whole number, 0 or more.")
 
     def rate(self, update: int, progress: float) -> float:
         """The factor on both learning rates for one update (0-based), at `progress` 0-1 of the run."""
