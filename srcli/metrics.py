@@ -16,7 +16,9 @@ from srcli.errors import UsageError
 Pixels = NDArray[Any]
 _LUMA = np.array([65.481, 128.553, 24.966]) / 255.0
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-_WINDOW, _SIGMA = 11, 1.5
+_SIGMA = 1.5
+WINDOW = 11
+"""Side of SSIM's window in pixels; images may not be smaller."""
 
 
 def to_y(image: Pixels) -> NDArray[np.float64]:
@@ -54,8 +56,8 @@ def ssim(a: Pixels, b: Pixels, *, shave: int = 0) -> float:
         UsageError: shapes differ, or less than one window is left after shaving.
     """
     a, b = _shaved(a, b, shave)
-    if min(a.shape[:2]) < _WINDOW:
-        raise UsageError(f"SSIM needs {_WINDOW} pixels a side, {a.shape[1]}×{a.shape[0]} are left.")
+    if min(a.shape[:2]) < WINDOW:
+        raise UsageError(f"SSIM needs {WINDOW} pixels a side, {a.shape[1]}×{a.shape[0]} are left.")
     mean_a, mean_b = _blur(a), _blur(b)
     var_a, var_b = _blur(a * a) - mean_a**2, _blur(b * b) - mean_b**2
     covariance = _blur(a * b) - mean_a * mean_b
@@ -95,7 +97,7 @@ def _shaved(a: Pixels, b: Pixels, shave: int) -> tuple[NDArray[np.float64], NDAr
 
 def _blur(image: NDArray[np.float64]) -> NDArray[np.float64]:
     """Gaussian window, only where it lies wholly inside."""
-    kernel = cv2.getGaussianKernel(_WINDOW, _SIGMA, cv2.CV_64F)
-    margin = _WINDOW // 2
+    kernel = cv2.getGaussianKernel(WINDOW, _SIGMA, cv2.CV_64F)
+    margin = WINDOW // 2
     full = cv2.sepFilter2D(image, cv2.CV_64F, kernel, kernel)
     return np.asarray(full[margin:-margin, margin:-margin], np.float64)

@@ -145,7 +145,8 @@ def read_metadata(path: Path) -> dict[str, str]:
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror}).") from error
     except (EOFError, UnicodeDecodeError) as error:
-        raise ModelFileError(f"{path}: not an ONNX file, or damaged.") from error
+        hint = "Give the path of an .onnx file, or a shipped model's name."
+        raise ModelFileError(f"{path}: not an ONNX file, or damaged.", hint) from error
     return {entry.get(1, ""): entry.get(2, "") for entry in entries}
 
 

@@ -45,6 +45,7 @@ def evaluate(
     methods = {"bicubic": bicubic(scale)}
     for name in model or ["mdsr"]:
         if name.endswith(".pt"):
+            _only_pytorch(name, backend, precision, device)
             methods |= _checkpoint(name, scale, ensemble)
         else:
             methods |= _model(name, scale, ensemble, backend, precision, device, threads)
@@ -62,12 +63,23 @@ def evaluate(
             product(line)
 
 
+def _only_pytorch(name: str, backend: str, precision: str, device: str) -> None:
+    """Refuse to run a checkpoint otherwise than it can be run."""
+    asked = ((backend, ("auto", "torch")), (precision, ("auto", "f32")), (device, ("auto", "cpu")))
+    for value, possible in asked:
+        if value not in possible:
+            hint = f"For {value}, export it first: srcli export {name}"
+            raise UsageError(f"{name}: a checkpoint runs in PyTorch f32 on the CPU, not in {value}.", hint)
+
+
 def _checkpoint(name: str, scale: int, ensemble: bool) -> "dict[str, Upscale]":
     from srcli.cli.extras import missing_extra
     from srcli_train.evaluate import from_checkpoint
 
     try:
-        return {_plus(name, ensemble): from_checkpoint(Path(name), scale, ensemble=ensemble)}
+        run = from_checkpoint(Path(name), scale, ensemble=ensemble)
+        talk(f"{name} x{scale}: PyTorch f32 on cpu, whole images")
+        return {_plus(name, ensemble): run}
     except ImportError as error:
         raise missing_extra(error, "Evaluating a checkpoint", "train") from error
 
@@ -75,13 +87,16 @@ def _checkpoint(name: str, scale: int, ensemble: bool) -> "dict[str, Upscale]":
 def _model(
     name: str, scale: int, ensemble: bool, backend: str, precision: str, device: str, threads: int
 ) -> "dict[str, Upscale]":
+    from srcli.models.catalog import is_path
     from srcli.upscaler import Upscaler
 
     upscaler = Upscaler(
         name, scale, backend=backend, precision=precision, device=device, ensemble=ensemble, threads=threads
     )
     talk(f"{upscaler.spec.name} x{scale}: {upscaler.reason}")
-    return {_plus(upscaler.spec.name, ensemble): upscaler}
+    for note in upscaler.notes:
+        talk(f"note: {note}")
+    return {_plus(name if is_path(name) else upscaler.spec.name, ensemble): upscaler}
 
 
 def _plus(name: str, ensemble: bool) -> str:
@@ -93,12 +108,13 @@ def _rows(folder: Path, scale: int, scores: "dict[str, list[Score]]", images: bo
     from srcli_train.evaluate import mean
     from srcli_train.published import published
 
-    rows = [[f"{folder.name} x{scale}", *_HEADER[1:]]]
+    test_set = folder.resolve().name
+    rows = [[f"{test_set} x{scale}", *_HEADER[1:]]]
     for name, values in scores.items():
         if images:
             rows += [_row(f"{name} {score.name}", score) for score in values]
         rows.append(_row(name, mean(values)))
-    for row in published(folder.name, scale):
+    for row in published(test_set, scale):
         figures = [f"{row.psnr:.2f}", f"{row.ssim:.4f}" if row.ssim else "–"]
         cells = [*figures, "–", "–"] if row.protocol == "Y" else ["–", "–", *figures]
         rows.append([f"{row.method}, published", *cells])
@@ -125,4 +141,4 @@ def _json(folder: Path, scale: int, scores: "dict[str, list[Score]]") -> str:
         name: {"mean": asdict(mean(values)), "images": [asdict(score) for score in values]}
         for name, values in scores.items()
     }
-    return json.dumps({"set": folder.name, "scale": scale, "methods": methods}, indent=2)
+    return json.dumps({"set": folder.resolve().name, "scale": scale, "methods": methods}, indent=2)

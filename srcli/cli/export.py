@@ -64,7 +64,8 @@ def export(
             f"{file.path}: x{file.spec.scale}, halo {file.spec.halo}, max error {file.max_error:.1e}{scores}"
         )
     talk(
-        f"{count(len(files), 'file')} exported and verified. Try: srcli upscale FILE --model {files[0].path}"
+        f"{count(len(files), 'file')} exported and verified. "
+        f"Try: srcli upscale FILE -s {files[-1].spec.scale} --model {files[-1].path}"
     )
 
 

@@ -31,7 +31,7 @@ class SizeRequest:
             raise UsageError("--long-edge cannot be combined with --width or --height.", "Keep one of them.")
         if not 1 <= self.scale <= MAX_SCALE:
             raise UsageError(
-                f"Scale {self.scale:g} is not between 1 and {MAX_SCALE}.", "Choose -s 2, 3 or 4."
+                f"Scale {self.scale:g} is not between 1 and {MAX_SCALE}.", "Any number between is possible."
             )
 
     @property

@@ -8,7 +8,7 @@ import pytest
 from tiny_training import folder_of_pictures, trainer
 
 from srcli.cli.app import main
-from srcli.errors import TrainingError
+from srcli.errors import InputError, TrainingError
 from srcli_train.evaluate import bicubic, evaluate, from_checkpoint, mean
 from srcli_train.published import published
 
@@ -53,3 +53,32 @@ def test_command_prints_bicubic_model_and_published_rows(
     assert main(["evaluate", str(folder), "-s", "2", "--model", str(path), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert len(report["methods"][str(path)]["images"]) == 2
+
+
+def test_a_checkpoint_is_not_run_otherwise_than_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of_pictures(tmp_path / "Set5", 2)
+    for option in (("--backend", "openvino"), ("--precision", "bf16"), ("--device", "cuda")):
+        assert main(["evaluate", str(folder), "-s", "2", "--model", "a.pt", *option]) == 2
+        assert f"not in {option[1]}" in capsys.readouterr().err
+
+
+def test_two_files_of_one_network_get_a_row_each(
+    tmp_path: Path, tiny_models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder_of_pictures(tmp_path / "Set5", 1))
+    files = [tmp_path / "a.onnx", tmp_path / "b.onnx"]
+    for file in files:
+        file.write_bytes((tiny_models / "tiny-x2.onnx").read_bytes())
+    models = [word for file in files for word in ("--model", str(file))]
+    assert main(["evaluate", ".", "-s", "2", *models, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["set"] == "Set5"
+    assert list(report["methods"]) == ["bicubic", *map(str, files)]
+
+
+def test_an_image_too_small_to_measure_is_named(tmp_path: Path) -> None:
+    folder = folder_of_pictures(tmp_path / "tiny", 1, size=26)
+    with pytest.raises(InputError, match=r"0000\.png: 26×26 pixels are too few"):
+        evaluate(folder, 2, {"bicubic": bicubic(2)}, lambda done, total: None)

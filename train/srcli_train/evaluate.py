@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli import metrics
+from srcli.errors import InputError
 from srcli.resize import downscale, imresize, modcrop
 from srcli_train.folders import find_source, read_rgb
 
@@ -42,11 +43,18 @@ def evaluate(
 
     Returns:
         By method, one score an image, in order of file names.
+
+    Raises:
+        TrainingError: no such folder, or no images in it.
+        InputError: an image cannot be read, or is too small for both protocols.
     """
     files = find_source(folder, "valid").hr
     scores: dict[str, list[Score]] = {name: [] for name in methods}
     for done, file in enumerate(files, 1):
         hr = np.asarray(modcrop(read_rgb(file), scale), np.uint8)
+        if min(hr.shape[:2]) < (least := 2 * (scale + 6) + metrics.WINDOW):
+            hint = f"{least} pixels a side are needed at x{scale}."
+            raise InputError(f"{file}: {hr.shape[1]}×{hr.shape[0]} pixels are too few to measure.", hint)
         lr = np.asarray(downscale(hr, scale), np.uint8)
         for name, upscale in methods.items():
             scores[name].append(score(file.name, upscale(lr), hr, scale))

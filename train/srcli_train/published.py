@@ -61,7 +61,12 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
 }
 """By name of the HR folder, in its usual spelling. EDSR-baseline as later papers report it."""
 
-_OTHER_NAMES = {"BSD100": "B100", "BSDS100": "B100", "DIV2K_valid": "DIV2K_valid_HR"}
+_OTHER_NAMES = {
+    "BSD100": "B100",
+    "BSDS100": "B100",
+    "DIV2K": "DIV2K_valid_HR",
+    "DIV2K_valid": "DIV2K_valid_HR",
+}
 
 
 def published(folder_name: str, scale: int) -> tuple[Published, ...]:
