@@ -42,7 +42,7 @@ class Crop:
 CROPS = (
     Crop("chelsea.jpg", 56, 70),
     Crop("astronaut.png", 52, 112),
-    Crop("coffee.png", 64, 150),
+    Crop("coffee.png", 140, 180),
 )
 
 

@@ -55,11 +55,11 @@ def folder(
 
     Args:
         into: an empty folder.
-        smallest, largest: megapixels; sizes are spread evenly between them.
+        smallest, largest: megapixels; sizes are spread evenly between them, in no order.
         suffixes: formats that take turns.
     """
     draw, paths = np.random.default_rng(1), []
-    for number, megapixels in enumerate(np.linspace(smallest, largest, count)):
+    for number, megapixels in enumerate(draw.permutation(np.linspace(smallest, largest, count))):
         shape = (1.0, 3 / 2, 2 / 3, 16 / 9)[int(draw.integers(4))]
         height = round((megapixels * 1e6 / shape) ** 0.5)
         path = into / f"{number:03}{suffixes[number % len(suffixes)]}"

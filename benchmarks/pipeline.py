@@ -111,8 +111,9 @@ def measure(setup: Setup, options: argparse.Namespace) -> Section:
     with clocked() as shares:
         whole = pipeline(setup).seconds
     method = (
-        f"{len(setup.pictures)} photographs of {options.smallest} to {options.largest} MP, {options.formats}, "
-        f"written in their own format with {Path(setup.model).stem}: {megapixels:.0f} MP of output. "
+        f"{len(setup.pictures)} photographs of {options.smallest} to {options.largest} MP "
+        f"({' and '.join(FORMATS[options.formats])} in turns), written in their own format "
+        f"with {Path(setup.model).stem}: {megapixels:.0f} MP of output. "
         f"`srcli upscale` and the engine alone on the same tiles, {options.repetitions} times in turns "
         "after a warm-up, in one process; each loads its network anew, and the loading is not counted."
     )

@@ -1,6 +1,6 @@
 """Training curves from the logs: validation PSNR and loss over hours.
 
-python benchmarks/plot_training.py            reads results/training-logs/*.csv, writes results/training.png
+python benchmarks/plot_training.py            reads results/training/**/*.csv, writes results/training.png
 """
 
 import argparse
@@ -28,10 +28,10 @@ class Log:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draw all logs into one picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--logs", type=Path, default=RESULTS / "training-logs")
+    parser.add_argument("--logs", type=Path, default=RESULTS / "training")
     parser.add_argument("--out", type=Path, default=RESULTS / "training.png")
     options = parser.parse_args(arguments)
-    logs = [read(path) for path in sorted(options.logs.glob("*.csv"))]
+    logs = [read(path) for path in sorted(options.logs.rglob("*.csv"))]
     if not logs:
         raise SystemExit(
             f"No logs in {options.logs.name}: copy each run's log.csv there under a name of its own."
@@ -47,7 +47,8 @@ def read(path: Path) -> Log:
     hours = [float(row["seconds"]) / 3600 for row in rows]
     columns = [name for name in (rows[0] if rows else {}) if name.startswith("psnr_")]
     psnr = {c: _changes([(h, r[c]) for h, r in zip(hours, rows, strict=True) if r[c]]) for c in columns}
-    return Log(path.stem, hours, [float(row["loss"]) for row in rows], psnr)
+    name = path.parent.name if path.stem == "log" else path.stem
+    return Log(name, hours, [float(row["loss"]) for row in rows], psnr)
 
 
 def _changes(points: list[tuple[float, str]]) -> list[tuple[float, float]]:

@@ -26,6 +26,7 @@ ENGINES = (
 _EAGER = "PyTorch eager f32"
 _PEAKS = {"bf16": "matrix product bf16", "f32": "matrix product f32"}
 _SIDE = 2048  # of the matrix products: 17 GFLOP each
+_WARMED = 256
 
 Run = Callable[[], float]
 
@@ -60,8 +61,8 @@ def measure(options: argparse.Namespace) -> Section:
         "throughput",
         f"Engines at x{options.scale}",
         "One network run on a square input, output pixels counted, no decoding or conversion. All engines of "
-        f"a row group ran in turns ({options.repetitions} rounds after a warm-up); the ratio is the median "
-        "of the ratios within rounds. GFLOP/s count direct convolution (2 a multiply-add), so a "
+        f"a row group ran in turns ({options.repetitions} rounds, up to {_WARMED}² after a warm-up); the "
+        "ratio is the median of the ratios within rounds. GFLOP/s count direct convolution (2 a multiply-add), so a "
         "Winograd kernel may pass 100% of the matrix product.",
         (_table(rows),),
         {"rows": [asdict(row) for row in rows]},
@@ -100,7 +101,8 @@ def _side(
 ) -> list[Row]:
     batch = np.random.default_rng(side).random((1, 3, side, side), dtype=np.float32)
     runs: dict[str, Run] = {name: timed(partial(run, batch)) for name, run in engines.items()}
-    seconds = interleave(runs | _products(), repetitions)
+    warmup = 1 if side <= _WARMED else 0  # a first round of three hardly moves the median
+    seconds = interleave(runs | _products(), repetitions, warmup)
     peaks = {p: 2 * _SIDE**3 / spread(seconds[name]).median for p, name in _PEAKS.items()}
 
     def row(name: str) -> Row:

@@ -100,7 +100,7 @@ def test_operations_are_those_of_the_architecture() -> None:
 
 def test_photographs_have_the_sizes_asked_for(tmp_path: Path) -> None:
     paths = pictures.folder(tmp_path, 4, 0.01, 0.04)
-    sizes = [h.height * h.width / 1e6 for h in map(images.probe, paths)]
+    sizes = sorted(h.height * h.width / 1e6 for h in map(images.probe, paths))
     assert sizes == pytest.approx([0.01, 0.02, 0.03, 0.04], rel=0.05)  # whole pixels
     assert [p.suffix for p in paths] == [".jpg", ".png", ".jpg", ".png"]
     assert pictures.photograph(1000, 50).std() > 10  # larger than its source: repeated, not black
@@ -160,6 +160,7 @@ def test_training_rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_training_log_is_drawn(tmp_path: Path) -> None:
     log = tmp_path / "run.csv"
     log.write_text("update,seconds,loss,rate,psnr_x2\n1,36,9,1,\n2,72,5,1,30.5\n3,108,4,1,30.5\n")
+    assert plot_training.read(log).name == "run"
     assert plot_training.read(log).psnr == {"psnr_x2": [(0.02, 30.5)]}
     plot_training.main(["--logs", str(tmp_path), "--out", str(tmp_path / "training.png")])
     assert images.probe(tmp_path / "training.png").width > 400
