@@ -10,6 +10,7 @@ from srcli.errors import UsageError
 
 _SUPPORT = 4.0  # width of the cubic kernel in source pixels
 _CHUNK = 1 << 17  # output values computed at a time, so that the taps run from cache
+_BAND = 1 << 22  # values of an image in work at a time, so that memory is that of the result alone
 _INTEGERS = (np.uint8, np.uint16)
 
 
@@ -20,9 +21,19 @@ class _Taps:
     weights: NDArray[np.float64]
     indices: NDArray[np.intp]
 
+    def of(self, outputs: slice) -> "tuple[_Taps, slice]":
+        """The taps of some output positions, counted within the source positions they need."""
+        indices = self.indices[outputs]
+        first = int(indices.min())
+        return _Taps(self.weights[outputs], indices - first), slice(first, int(indices.max()) + 1)
+
 
 def imresize(
-    image: NDArray[Any], size: tuple[int, int], *, scale: tuple[float, float] | None = None
+    image: NDArray[Any],
+    size: tuple[int, int],
+    *,
+    scale: tuple[float, float] | None = None,
+    out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
     """Resize with MATLAB's bicubic kernel (a = -0.5), widened by the scale when shrinking.
 
@@ -33,6 +44,7 @@ def imresize(
         image: (H, W) or (H, W, C); uint8, uint16, float32 or float64.
         size: (height, width) of the result.
         scale: (vertical, horizontal) output / input; default: from the sizes.
+        out: filled and returned instead of a new array.
 
     Returns:
         (height, width[, C]) of the same dtype.
@@ -47,11 +59,19 @@ def imresize(
     if min(size) < 1 or min(image.shape[:2]) < 1:
         raise UsageError(f"imresize cannot go from {image.shape[:2]} to {size}: sizes start at 1.")
     vertical, horizontal = scale or (size[0] / image.shape[0], size[1] / image.shape[1])
-    passes = [(vertical, 0), (horizontal, 1)]
-    for factor, axis in sorted(passes):  # MATLAB: the smaller scale first, rows before columns
-        if image.shape[axis] != size[axis] or factor != 1.0:
-            image = _along(image, _taps(image.shape[axis], size[axis], factor), axis)
-    return image
+    rows, columns = (
+        None
+        if image.shape[axis] == size[axis] and factor == 1
+        else _taps(image.shape[axis], size[axis], factor)
+        for axis, factor in enumerate((vertical, horizontal))
+    )
+    result = np.empty((*size, *image.shape[2:]), image.dtype) if out is None else out
+    step = max(1, _BAND // max(image[0].size, result[0].size))
+    for top in range(0, size[0], step):
+        band = slice(top, min(top + step, size[0]))
+        near, source = rows.of(band) if rows else (None, band)
+        result[band] = _passes(image[source], [(vertical, 0, near), (horizontal, 1, columns)])
+    return result
 
 
 def downscale(image: NDArray[Any], scale: int) -> NDArray[Any]:
@@ -99,6 +119,13 @@ def _taps(source: int, target: int, scale: float) -> _Taps:
     used = np.any(weights != 0, axis=0)
     mirror = np.concatenate([np.arange(source), np.arange(source)[::-1]])
     return _Taps(weights[:, used], mirror[(indices[:, used].astype(np.intp) - 1) % len(mirror)])
+
+
+def _passes(image: NDArray[Any], passes: list[tuple[float, int, _Taps | None]]) -> NDArray[Any]:
+    """Resample along (scale, axis, taps); MATLAB takes the smaller scale first, rows before columns."""
+    for _, axis, taps in sorted(passes, key=lambda one: one[:2]):
+        image = _along(image, taps, axis) if taps else image
+    return image
 
 
 def _along(image: NDArray[Any], taps: _Taps, axis: int) -> NDArray[Any]:

@@ -194,8 +194,9 @@ class Upscaler:
             runs.append(network.run(plane, larger, counter))
             plane = larger
         if plane is not out:
-            finished = imresize(plane, (out.shape[0], out.shape[1]))
-            out[...] = np.clip(finished, 0, 1) if out.dtype.kind == "f" else finished
+            imresize(plane, (out.shape[0], out.shape[1]), out=out)
+            if out.dtype.kind == "f":
+                np.clip(out, 0, 1, out=out)
         return runs
 
     def _note(self, text: str) -> None:
