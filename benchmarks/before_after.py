@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pictures import EXAMPLES, save
+from pictures import EXAMPLES
 from srcli.media import images
 from srcli.resize import imresize
 from srcli.upscaler import Upscaler
@@ -35,7 +35,7 @@ class Crop:
     file: str
     y: int
     x: int
-    height: int = 56
+    height: int = 52
     width: int = 64
 
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for crop in CROPS:
         path = options.out / f"{Path(crop.file).stem}-x{options.scale}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        save(beside(crop, upscaler), path)
+        cv2.imwrite(str(path), beside(crop, upscaler)[..., ::-1], (cv2.IMWRITE_PNG_COMPRESSION, 9))
         total += path.stat().st_size
         print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
     if total > LIMIT:

@@ -62,8 +62,8 @@ def measure(options: argparse.Namespace) -> Section:
         f"Engines at x{options.scale}",
         "One network run on a square input, output pixels counted, no decoding or conversion. All engines of "
         f"a row group ran in turns ({options.repetitions} rounds, up to {_WARMED}² after a warm-up); the "
-        "ratio is the median of the ratios within rounds. GFLOP/s count direct convolution (2 a multiply-add), so a "
-        "Winograd kernel may pass 100% of the matrix product.",
+        "ratio is the median of the ratios within rounds. GFLOP/s count direct convolution (2 a "
+        "multiply-add), so a Winograd kernel may pass 100% of the matrix product.",
         (_table(rows),),
         {"rows": [asdict(row) for row in rows]},
     )
