@@ -35,13 +35,13 @@ class Crop:
     file: str
     y: int
     x: int
-    height: int = 52
+    height: int = 50
     width: int = 64
 
 
 CROPS = (
-    Crop("chelsea.jpg", 56, 70),
-    Crop("astronaut.png", 52, 112),
+    Crop("chelsea.jpg", 56, 76),
+    Crop("astronaut.png", 50, 112),
     Crop("coffee.png", 140, 180),
 )
 
