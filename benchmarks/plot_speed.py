@@ -74,12 +74,13 @@ def draw(points: list[Point], name: str, scale: int, out: Path) -> None:
         marker = "osD^v"[models.index(point.model) % 5]
         colour = next((c for prefix, c in _COLOURS.items() if point.engine.startswith(prefix)), "black")
         axes.scatter(point.megapixels, point.psnr, marker=marker, color=colour, s=46)
-        label = f"{point.model}\n{point.engine}"
-        axes.annotate(
-            label, (point.megapixels, point.psnr), (4, 5), textcoords="offset points", fontsize=6, rotation=20
-        )
+        place = point.megapixels, point.psnr
+        axes.annotate(point.engine, place, (3, 6), textcoords="offset points", fontsize=7, rotation=50)
+    for index, model in enumerate(models):
+        axes.scatter([], [], marker="osD^v"[index % 5], color="black", label=model)
+    axes.legend(fontsize=8)
     axes.set(xlabel=f"output megapixels a second at x{scale}", ylabel=f"PSNR (Y) on {name} x{scale}, dB")
-    axes.margins(0.15, 0.35)
+    axes.margins(0.15, 0.6)
     axes.grid(alpha=0.3)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=110)
