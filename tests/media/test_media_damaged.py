@@ -16,6 +16,7 @@ from PIL import Image
 
 from srcli.errors import InputError, SrcliError
 from srcli.media import images
+from srcli.media.containers import png
 from srcli.media.images import Picture
 
 FORMATS = ["png", "jpeg", "webp", "tiff", "avif", "bmp"]
@@ -187,3 +188,10 @@ def test_the_decoders_talk_stays_off_stderr(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", code, str(tmp_path / "a.png"), str(tmp_path / "b.tif")]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+def test_a_profile_that_unpacks_without_end_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(png, "_MAX_METADATA", 1000)
+    assert png._inflated(zlib.compress(bytes(1000))) == bytes(1000)
+    assert png._inflated(zlib.compress(bytes(1001))) is None
+    assert png._inflated(b"no zlib") is None

@@ -106,7 +106,8 @@ def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> bytes:
     full = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
     plain = opencv.encode(".jpg", pixels, parameters + full)
     at = next(end for _, _, end in _segments(plain))  # right after JFIF's APP0
-    return b"".join((plain[:at], *_segments_of(metadata), plain[at:]))
+    view = memoryview(plain)
+    return b"".join((view[:at], *_segments_of(metadata), view[at:]))
 
 
 def _segments_of(metadata: Metadata) -> Iterator[bytes]:

@@ -14,6 +14,7 @@ from srcli.media.metadata import Metadata
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
+_MAX_METADATA = 64 << 20  # a few kilobytes can unpack to gigabytes; no real profile is this large
 _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 
 # Measured on two photographs upscaled to 1 MP, one busy core, ms and MB a megapixel:
@@ -130,10 +131,12 @@ def metadata(data: Data) -> Metadata:
 
 
 def _inflated(packed: bytes) -> bytes | None:
+    unpacker = zlib.decompressobj()
     try:
-        return zlib.decompress(packed) or None
+        data = unpacker.decompress(packed, _MAX_METADATA)
     except zlib.error:
         return None
+    return data if data and unpacker.eof else None
 
 
 def _text(chunk: bytes) -> bytes | None:
@@ -155,7 +158,8 @@ def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> bytes:
     plain = _gray_alpha(pixels) if pixels.ndim == 3 and pixels.shape[2] == 2 else None
     plain = plain or opencv.encode(".png", pixels, _PHOTO)
     at = len(MAGIC) + 25  # right after IHDR
-    return b"".join((plain[:at], *_chunks_of(metadata), plain[at:]))
+    view = memoryview(plain)  # slices of it copy nothing: the file is as large as many pictures
+    return b"".join((view[:at], *_chunks_of(metadata), view[at:]))
 
 
 def _gray_alpha(pixels: Pixels) -> bytes:
