@@ -5,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from tiny_training import folder_of_pictures
 
+from srcli.errors import UsageError
 from srcli_train.checkpoint import load_checkpoint
+from srcli_train.peers import Peers
 
 
 def _train(tmp_path: Path, out: str, launcher: list[str]) -> dict[str, torch.Tensor]:
@@ -33,3 +36,12 @@ def test_two_processes_train_the_same_network_as_one(tmp_path: Path) -> None:
     two = _train(tmp_path, "two", [*torchrun, "--no-python", srcli])
     for name, weight in one.items():
         torch.testing.assert_close(two[name], weight, rtol=0, atol=5e-5, msg=name)
+
+
+def test_shares_are_equal_or_refused() -> None:
+    peers = Peers(torch.device("cpu"))
+    assert range(4)[peers.share(4)] == range(4)
+    peers.rank, peers.size = 1, 2
+    assert list(range(4)[peers.share(4)]) == [1, 3]
+    with pytest.raises(UsageError, match="2 processes cannot share a minibatch of 5"):
+        peers.share(5)

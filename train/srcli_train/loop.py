@@ -155,7 +155,7 @@ class Trainer:
 
     def _step(self, minibatch: Minibatch) -> Tensor:
         """One update: forward in bf16, loss in fp32 on 0-255, backward, average, clip, optimizer."""
-        share = slice(self._peers.rank, None, self._peers.size)
+        share = self._peers.share(len(minibatch.lr))
         lr, hr = _to_device(minibatch.lr[share], self._device), _to_device(minibatch.hr[share], self._device)
         with torch.autocast(self._device.type, _DTYPES[self._job.recipe.precision], self._lowered):
             sr = self.network(lr, minibatch.scale)

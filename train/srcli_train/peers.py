@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from srcli.errors import UsageError
+
 
 def first_process() -> bool:
     """Whether this is the process that validates, logs and writes; true without torchrun."""
@@ -30,6 +32,17 @@ class Peers:
     def first(self) -> bool:
         """Whether this process validates, logs and writes."""
         return first_process()
+
+    def share(self, batch: int) -> slice:
+        """This process's patches of a minibatch.
+
+        Raises:
+            UsageError: the shares would differ, and so weigh differently in the average.
+        """
+        if batch % self.size:
+            hint = f"Choose a --batch that is a multiple of {self.size}."
+            raise UsageError(f"{self.size} processes cannot share a minibatch of {batch} evenly.", hint)
+        return slice(self.rank, None, self.size)
 
     def average(
         self, parameters: Iterable[nn.Parameter], loss: Tensor, progress: float

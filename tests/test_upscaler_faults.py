@@ -1,0 +1,122 @@
+"""Engines that fail on purpose: memory runs out, precision overflows, a spec lies."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_networks
+from upscaler_pictures import ROUNDING, picture, to_8bit
+
+from srcli import tiled, tiling
+from srcli.backends import table
+from srcli.backends.base import BackendOptions, Batch, Engine
+from srcli.errors import InferenceError, UsageError
+from srcli.models import catalog
+from srcli.spec import ModelSpec
+from srcli.upscaler import Upscaler
+
+
+class FaultyEngine:
+    """An engine that spoils the runs for which `fault` says so."""
+
+    def __init__(self, engine: Engine, fault: Callable[[Batch, Engine], Batch]) -> None:
+        self._engine, self._fault = engine, fault
+        self.info, self.scale = engine.info, engine.scale
+
+    def run(self, lr: Batch) -> Batch:
+        return self._fault(lr, self._engine)
+
+
+@pytest.fixture
+def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Batch, Engine], Batch]], None]:
+    real = table.load
+
+    def install(fault: Callable[[Batch, Engine], Batch]) -> None:
+        def load(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> FaultyEngine:
+            return FaultyEngine(real(name, path, spec, options), fault)
+
+        monkeypatch.setattr(table, "load", load)
+
+    return install
+
+
+Inject = Callable[[Callable[[Batch, Engine], Batch]], None]
+
+
+def test_out_of_memory_halves_the_tile(tiny_catalog: Path, inject: Inject) -> None:
+    image = picture(100, 100)
+    whole = Upscaler("tiny", 2, precision="f32")(image)
+    sizes: list[int] = []
+
+    def small_only(lr: Batch, engine: Engine) -> Batch:
+        sizes.append(max(lr.shape[2:]))
+        if sizes[-1] > 60:
+            raise MemoryError("injected")
+        return engine.run(lr)
+
+    inject(small_only)
+    up, calls = Upscaler("tiny", 2, precision="f32"), []
+    result = up(image, progress=lambda done, total: calls.append((done, total)))
+    assert np.abs(result - whole).max() < ROUNDING
+    assert len([note for note in up.notes if "out of memory" in note]) == 1
+    assert sizes[0] == 100
+    assert sizes.count(100) == 1
+    assert calls[-1][0] == calls[-1][1] == len(calls)
+    up(image)
+    assert sizes.count(100) == 1, "the next image starts with the smaller tile"
+
+
+def test_out_of_memory_with_the_smallest_tile(tiny_catalog: Path, inject: Inject) -> None:
+    def never(lr: Batch, engine: Engine) -> Batch:
+        raise MemoryError("injected")
+
+    inject(never)
+    with pytest.raises(InferenceError, match="Out of memory"):
+        Upscaler("tiny", 2)(picture(100, 100))
+
+
+def spoiled(batch: Batch) -> Batch:
+    batch = batch.copy()
+    batch[0, 1, 7, 7] = np.nan
+    return batch
+
+
+def test_overflow_in_low_precision_is_computed_again(tiny_catalog: Path, inject: Inject) -> None:
+    image = to_8bit(picture(30, 30))
+    exact = Upscaler("tiny", 2, precision="f32")(image)
+
+    def low_fails(lr: Batch, engine: Engine) -> Batch:
+        return spoiled(engine.run(lr)) if engine.info.precision != "f32" else engine.run(lr)
+
+    try:
+        low = Upscaler("tiny", 2, precision="bf16")
+    except UsageError:
+        pytest.skip("no bf16 on this CPU")
+    assert low.info.precision == "bf16"
+    inject(low_fails)
+    up = Upscaler("tiny", 2, precision="bf16")
+    assert np.array_equal(up(image), exact)
+    assert any("f32" in note for note in up.notes)
+    assert up.made is not None
+    assert (up.info.precision, up.made.info.precision) == ("bf16", "f32")
+
+
+def test_non_finite_in_f32_is_an_error(tiny_catalog: Path, inject: Inject) -> None:
+    inject(lambda lr, engine: spoiled(engine.run(lr)))
+    with pytest.raises(InferenceError, match="NaN"):
+        Upscaler("tiny", 2, precision="f32")(picture(30, 30))
+
+
+def test_a_lying_spec_is_found_out(tmp_path: Path) -> None:
+    spec = replace(tiny_networks.tiny_spec(2), scale=2)
+    path = tiny_networks.write(tmp_path, spec)
+    liar = catalog.ModelFile(path, replace(spec, scale=3))
+    engine = table.load("onnxruntime", liar.path, liar.spec, BackendOptions())
+    with pytest.raises(InferenceError, match="spec"):
+        tiled.kept(engine.run(np.zeros((1, 3, 8, 8), np.float32)), _whole(8), engine.scale)
+
+
+def _whole(side: int) -> tiling.Tile:
+    return tiling.plan((side, side), side, 0)[0]
