@@ -29,7 +29,7 @@ def export(
     opset: Annotated[int, typer.Option(help=f"ONNX opset; {_OPSET} is the one supported.")] = _OPSET,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="Folder of photographs to measure the halo and fp16's cost on. [default: charts]"),
+        typer.Option(help="Photographs to measure halo and fp16's cost on, besides rendered charts."),
     ] = None,
     measure: Annotated[
         list[Path] | None,
@@ -45,15 +45,16 @@ def export(
     if opset != _OPSET:
         raise UsageError(f"Opset {opset} is not supported.", f"Leave --opset out or set it to {_OPSET}.")
     try:
+        from srcli_export.calibration import charts
         from srcli_export.exporter import export_checkpoint
     except ImportError as error:
         raise missing_extra(error, "Export", "export") from error
-    photographs = None if calibration is None else _photographs(calibration)
+    photographs = [] if calibration is None else _photographs(calibration)
     files = export_checkpoint(
         checkpoint,
         out,
         weights=precision,
-        calibration=photographs,
+        calibration=[*photographs, *charts()],
         license_name=license_name,
         test_sets=measure or (),
     )
