@@ -1,6 +1,7 @@
 """The program around the commands: start-up, errors, pipes, tables and units."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -157,3 +158,17 @@ def test_text_is_made_printable_but_stays_readable() -> None:
 
 def test_tables_align_numbers_to_the_right() -> None:
     assert console.table([["name", "n"], ["a", "1"], ["bcd", "20"]]) == ["name   n", "a      1", "bcd   20"]
+
+
+def test_python_m_srcli_is_the_command() -> None:
+    command = [sys.executable, "-m", "srcli", "--version"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout == f"srcli {package.__version__}\n"
+
+
+def test_ctrl_c_while_python_still_imports_shows_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    command = [sys.executable, "-m", "srcli", "--version"]
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    assert (result.returncode, result.stderr) == (ExitCode.INTERRUPTED, "Interrupted.\n")
