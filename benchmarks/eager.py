@@ -46,11 +46,15 @@ def from_onnx(file: ModelFile) -> nn.Module:
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
-    """Initialisers under the names they have in training; fp16 ones are widened."""
-    tensors = {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
-    del tensors["mean"]
-    names = {name: name.removesuffix("_fp16") for name in tensors}
-    return {names[name]: torch.from_numpy(values.astype(np.float32)) for name, values in tensors.items()}
+    """Initialisers under the names they have in training; fp16 is widened, the mean left out."""
+    tensors = {
+        t.name.removesuffix("_fp16"): torch.from_numpy(numpy_helper.to_array(t).astype(np.float32))
+        for t in onnx.load(path).graph.initializer
+        if "." in t.name
+    }
+    for name in ("tail.weight", "tail.bias"):  # exported as two halves that are added
+        tensors[name] = sum(tensors[name].chunk(2), torch.zeros(()))
+    return tensors
 
 
 def runner(network: nn.Module, scale: int) -> Callable[[Batch], Batch]:

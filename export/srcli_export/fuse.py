@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from srcli_export.layers import Chain, Conv, Layer, Rectifier, Shuffle, Skip
+from srcli_export.layers import Chain, Conv, FineConv, Layer, Rectifier, Shuffle, Skip
 from srcli_train.networks import EDSR, MDSR, NetworkSpec, SRResNet
 from srcli_train.networks.layers import Body, ResBlock
 from srcli_train.networks.srresnet import NormBlock
@@ -36,7 +36,7 @@ def fuse(network: nn.Module, spec: NetworkSpec, scale: int) -> Chain:
 def _edsr(network: nn.Module, scale: int) -> Chain:
     edsr = cast(EDSR, network)
     up = _upsampler("upsampler", edsr.upsampler)
-    return (_conv("head", edsr.head), _body(edsr.body), *up, _conv("tail", edsr.tail))
+    return (_conv("head", edsr.head), _body(edsr.body), *up, _fine("tail", edsr.tail))
 
 
 def _mdsr(network: nn.Module, scale: int) -> Chain:
@@ -44,7 +44,7 @@ def _mdsr(network: nn.Module, scale: int) -> Chain:
     pre_process = cast(nn.Sequential, mdsr.pre_process[str(scale)])
     before = _res_blocks(f"pre_process.{scale}", pre_process)
     up = _upsampler(f"upsampler.{scale}", cast(nn.Sequential, mdsr.upsampler[str(scale)]))
-    return (_conv("head", mdsr.head), *before, _body(mdsr.body), *up, _conv("tail", mdsr.tail))
+    return (_conv("head", mdsr.head), *before, _body(mdsr.body), *up, _fine("tail", mdsr.tail))
 
 
 def _srresnet(network: nn.Module, scale: int) -> Chain:
@@ -55,7 +55,7 @@ def _srresnet(network: nn.Module, scale: int) -> Chain:
     )
     body = Skip("body", (*blocks, _normed("last", *srresnet.last)))
     up = _upsampler("upsampler", srresnet.upsampler)
-    return (_conv("head", head), _rectifier("head", prelu), body, *up, _conv("tail", srresnet.tail))
+    return (_conv("head", head), _rectifier("head", prelu), body, *up, _fine("tail", srresnet.tail))
 
 
 _FAMILIES: dict[str, Callable[[nn.Module, int], Chain]] = {
@@ -94,6 +94,11 @@ def _conv(name: str, module: nn.Module) -> Conv:
     return Conv(name, _numpy(conv.weight), _numpy(conv.bias))
 
 
+def _fine(name: str, module: nn.Module) -> FineConv:
+    conv = _conv(name, module)
+    return FineConv(name, conv.weight, conv.bias)
+
+
 def _rectifier(name: str, module: nn.Module) -> Rectifier:
     return Rectifier(name, _numpy(cast(nn.PReLU, module).weight).reshape(-1, 1, 1))
 
@@ -130,6 +135,8 @@ def _without_range(layer: Layer, pixel_range: float) -> Layer:
     match layer:
         case Conv(name, weight, bias):
             return Conv(name, weight, (bias / pixel_range).astype(np.float32))
+        case FineConv(name, weight, bias):
+            return FineConv(name, weight, (bias / pixel_range).astype(np.float32))
         case Skip(name, layers):
             return Skip(name, tuple(_without_range(inner, pixel_range) for inner in layers))
     return layer

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from srcli.spec import METADATA_KEY, ModelSpec
-from srcli_export.layers import Conv, Layer, Rectifier, Shuffle, Skip, arrays
+from srcli_export.layers import Conv, FineConv, Layer, Rectifier, Shuffle, Skip, arrays
 from srcli_train.networks.layers import MEAN_RGB
 
 OPSET = 20
@@ -65,12 +65,19 @@ def build_model(
     graph.add("Add", [graph.chain("mean_removed", layers), "mean"], "sr")
     mean = numpy_helper.from_array(np.array(MEAN_RGB, np.float32).reshape(1, 3, 1, 1), "mean")
     inputs, outputs = _ports(spec.channels, spec.scale)
-    proto = helper.make_graph(graph.nodes, spec.name, [inputs], [outputs], [mean, *initializers])
+    constants = [mean, *_halves(spec.channels)]
+    proto = helper.make_graph(graph.nodes, spec.name, [inputs], [outputs], [*constants, *initializers])
     model = helper.make_model(
         proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="srcli"
     )
     helper.set_model_props(model, {METADATA_KEY: spec.to_json(), **(metadata or {})})
     return model
+
+
+def _halves(channels: int) -> list[TensorProto]:
+    """Where the two halves of a FineConv begin and end, along the channels."""
+    bounds = {"start": 0, "middle": channels, "end": 2 * channels, "channels": 1}
+    return [numpy_helper.from_array(np.array([value], np.int64), name) for name, value in bounds.items()]
 
 
 def _ports(channels: int, scale: int) -> tuple[onnx.ValueInfoProto, onnx.ValueInfoProto]:
@@ -105,8 +112,12 @@ class _Graph:
     def _layer(self, x: str, layer: Layer) -> str:
         match layer:
             case Conv(name, weight):
-                inputs, kernel = [x, f"{name}.weight", f"{name}.bias"], weight.shape[-1]
-                return self.add("Conv", inputs, name, kernel_shape=[kernel] * 2, pads=[kernel // 2] * 4)
+                return self._conv(x, name, weight.shape[-1])
+            case FineConv(name, weight):
+                both = self._conv(x, name, weight.shape[-1])
+                leading = self.add("Slice", [both, "start", "middle", "channels"], f"{name}.leading")
+                rest = self.add("Slice", [both, "middle", "end", "channels"], f"{name}.rest")
+                return self.add("Add", [leading, rest], f"{name}.sum")
             case Rectifier(name, None):
                 return self.add("Relu", [x], f"{name}.relu")
             case Rectifier(name, _):
@@ -115,3 +126,7 @@ class _Graph:
                 return self.add("DepthToSpace", [x], name, blocksize=factor, mode="CRD")
             case Skip(name, inner):
                 return self.add("Add", [x, self.chain(x, inner)], f"{name}.sum")
+
+    def _conv(self, x: str, name: str, kernel: int) -> str:
+        inputs = [x, f"{name}.weight", f"{name}.bias"]
+        return self.add("Conv", inputs, name, kernel_shape=[kernel] * 2, pads=[kernel // 2] * 4)

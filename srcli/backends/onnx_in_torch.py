@@ -157,6 +157,16 @@ def _prelu(inputs: Sequence[Any], attributes: Attributes) -> Tensor:
     return torch.where(x >= 0, x, x * (slope if isinstance(slope, float) else slope.to(x.dtype)))
 
 
+def _slice(inputs: Sequence[Any], attributes: Attributes) -> Tensor:
+    """Along one axis, in steps of one: single numbers arrive as such."""
+    x, *bounds = inputs
+    if len(bounds) != 3 or not all(isinstance(bound, int) for bound in bounds):
+        raise ModelFileError("The torch backend slices along one axis only.", "Use another --backend.")
+    start, end, axis = bounds
+    result: Tensor = x[(slice(None),) * (axis % x.ndim) + (slice(start, end),)]
+    return result
+
+
 def _constant(inputs: Sequence[Any], attributes: Attributes) -> Tensor:
     if "value" in attributes:
         return torch.from_numpy(numpy_helper.to_array(attributes["value"]).copy())
@@ -178,6 +188,7 @@ OPERATORS: dict[str, Operator] = {
     "Mul": lambda inputs, attributes: inputs[0] * inputs[1],
     "PRelu": _prelu,
     "Relu": lambda inputs, attributes: torch.relu(inputs[0]),
+    "Slice": _slice,
     "Sub": lambda inputs, attributes: inputs[0] - inputs[1],
 }
 """Every operator this backend knows."""

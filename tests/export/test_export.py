@@ -73,7 +73,8 @@ def test_graph_holds_nothing_but_the_deployment_form(
     onnx.checker.check_model(model, full_check=True)
     operators = [node.op_type for node in model.graph.node]
     assert operators.count("DepthToSpace") == shuffles
-    assert set(operators) == {"Sub", "Conv", "Relu", "Add", "DepthToSpace"}  # no Mul: scaling is folded
+    assert set(operators) == {"Sub", "Conv", "Relu", "Add", "Slice", "DepthToSpace"}  # no Mul: folded
+    assert operators.count("Slice") == 2  # the halves of the tail
     assert model.opset_import[0].version == 20
     shape = [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
     assert shape == ["N", 3, "H", "W"]
@@ -167,3 +168,16 @@ def test_quality_on_test_sets_goes_into_the_spec(tmp_path: Path) -> None:
     )  # rounding to 8 bits
     assert read_spec(file.path) == file.spec
     assert file.spec.quality["Set5"] == 37.5
+
+
+def test_the_halves_of_the_tail_are_bf16_values_and_their_remainder() -> None:
+    from srcli_export.layers import FineConv, parameter_count
+
+    random = np.random.default_rng(0)
+    tail = FineConv("tail", random.normal(0, 0.1, (3, 8, 3, 3)).astype(np.float32), np.ones(3, np.float32))
+    (leading, rest), bias = np.split(tail.halves[0], 2), tail.halves[1]
+    np.testing.assert_array_equal(leading + rest, tail.weight)  # exact: the remainder has fewer bits
+    assert (leading.view(np.uint32) & 0xFFFF == 0).all()  # bf16 is the upper half of a float32
+    assert np.abs(rest).max() <= np.abs(tail.weight).max() * 2**-8
+    np.testing.assert_array_equal(bias, [1, 1, 1, 0, 0, 0])
+    assert parameter_count([tail]) == 3 * 8 * 9 + 3

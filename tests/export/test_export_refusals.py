@@ -36,7 +36,7 @@ def test_a_file_tampered_with_is_refused(tmp_path: Path) -> None:
     path, network = checkpoint(tmp_path)
     (one,) = export(path, tmp_path / "out")
     model = onnx.load(one.path)
-    kernel = model.graph.initializer[1]
+    kernel = next(tensor for tensor in model.graph.initializer if tensor.name == "head.weight")
     values = onnx.numpy_helper.to_array(kernel) * np.float32(1.01)
     kernel.CopyFrom(onnx.numpy_helper.from_array(values, kernel.name))
     onnx.save(model, one.path)
