@@ -280,5 +280,7 @@ def test_the_first_network_is_one_that_is_used(disk: Disk) -> None:
 
 
 def test_bytes_of_a_picture_are_its_input_and_three_times_its_output() -> None:
-    assert picture_bytes(Header(10, 20, 3, 8, "png"), SizeRequest(2)) == 3 * (200 + 3 * 800)
-    assert picture_bytes(Header(10, 20, 4, 16, "png"), SizeRequest(width=20)) == 8 * (200 + 3 * 200)
+    assert picture_bytes(Header(10, 20, 3, 8, "png"), SizeRequest(2)) == 3 * (200 + 5 * 800)
+    assert picture_bytes(Header(10, 20, 4, 16, "png"), SizeRequest(width=20)) == 8 * (200 + 5 * 200)
+    between = 4 * 200  # x1.5 runs the network at x2
+    assert picture_bytes(Header(10, 20, 3, 8, "png"), SizeRequest(1.5)) == 3 * (200 + between + 5 * 450)
