@@ -109,16 +109,25 @@ def read_spec(path: Path) -> ModelSpec | None:
     return None if text is None else ModelSpec.from_json(text)
 
 
+def weights_of(path: Path) -> Path | None:
+    """The weights file that lies beside an ONNX file, or None if the network carries its weights.
+
+    Raises:
+        ModelFileError: the file is not an ONNX file.
+    """
+    name = read_metadata(path).get(WEIGHTS_FILE_KEY)
+    return None if name is None else path.parent / name
+
+
 def check_weights(path: Path) -> None:
     """Compare the weights file that lies beside an ONNX file, if it has one, with its checksum.
 
     Raises:
         ModelFileError: it is missing, or not the one the network was exported with.
     """
-    metadata = read_metadata(path)
-    if WEIGHTS_FILE_KEY not in metadata:
+    metadata, weights = read_metadata(path), weights_of(path)
+    if weights is None:
         return
-    weights = path.parent / metadata[WEIGHTS_FILE_KEY]
     try:
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     except OSError as error:

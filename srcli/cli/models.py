@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,9 +34,17 @@ def models(
 def _row(file: "ModelFile") -> list[str]:
     spec = file.spec
     quality = f"{spec.quality['Set5']:.2f}" if "Set5" in spec.quality else "–"
-    size = f"{file.path.stat().st_size / 1e6:.2f}"
+    size = f"{_size(file.path) / 1e6:.2f}"
     return [spec.name, f"x{spec.scale}", f"{spec.parameters:,}", quality, size, spec.license or "–"]
 
 
 def _facts(file: "ModelFile") -> dict[str, object]:
-    return {**asdict(file.spec), "file": str(file.path), "bytes": file.path.stat().st_size}
+    return {**asdict(file.spec), "file": str(file.path), "bytes": _size(file.path)}
+
+
+def _size(path: Path) -> int:
+    """Bytes of a network: its file, and the weights that several may share."""
+    from srcli.spec import weights_of
+
+    weights = weights_of(path)
+    return path.stat().st_size + (weights.stat().st_size if weights else 0)
