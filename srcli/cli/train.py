@@ -1,5 +1,6 @@
 """`srcli train`: a folder of HR images becomes a checkpoint."""
 
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -82,7 +83,7 @@ def train(
         resume=resume,
         validate_every=validate_every,
         data_name=data_name,
-        command=" ".join(["srcli", *sys.argv[1:]]),
+        command=shlex.join(["srcli", *sys.argv[1:]]),
     )
     shown = watcher()
     try:
