@@ -1,6 +1,5 @@
 """Showing a training run: a bar on a terminal, lines elsewhere."""
 
-import os
 from typing import TYPE_CHECKING
 
 from srcli.cli.console import printable
@@ -60,4 +59,6 @@ class SilentWatcher:
 
 def watcher() -> TrainingWatcher | SilentWatcher:
     """The watcher for this process: only the first of several speaks."""
-    return TrainingWatcher(screen(quiet=False)) if os.environ.get("RANK", "0") == "0" else SilentWatcher()
+    from srcli_train.peers import first_process
+
+    return TrainingWatcher(screen(quiet=False)) if first_process() else SilentWatcher()
