@@ -136,7 +136,7 @@ class Upscaler:
 
     def _introduce(self) -> None:
         """Load the network of `scale` now, so that problems show before any image is read."""
-        scales = self._steps(self.scale)
+        scales, choice = self._steps(self.scale), self._choice
         if scales:
             network = self._network(scales[0])
             engine, self.spec = network.engine, network.file.spec
@@ -146,7 +146,9 @@ class Upscaler:
                 self._note(f"x{self.scale:g}: the network runs at {run}{then}")
         else:
             engine, self.spec = bicubic.BicubicEngine(1), bicubic.spec(1)
-        self.info, self.reason = engine.info, table.describe(engine, self._choice)
+            if self._choice.name != bicubic.NAME:
+                choice = table.Choice(bicubic.NAME, "nothing to enlarge")
+        self.info, self.reason = engine.info, table.describe(engine, choice)
 
     def _steps(self, factor: float) -> tuple[int, ...]:
         """Scales of the networks to run one after the other; none where bicubic does it alone."""

@@ -234,6 +234,14 @@ def test_the_reason_names_what_runs(tiny_catalog: Path) -> None:
     assert up.reason == "onnxruntime f32 on cpu (as asked for)"
 
 
+def test_x1_says_that_nothing_is_enlarged_and_keeps_the_network_for_sizes(tiny_catalog: Path) -> None:
+    up = Upscaler("tiny", 1)
+    assert up.reason == "bicubic f32 on cpu (nothing to enlarge)"
+    up(np.zeros((8, 8, 3), np.uint8), size=(16, 16))
+    assert up.made is not None
+    assert up.made.scales == (2,)
+
+
 def test_auto_says_why(tiny_catalog: Path) -> None:
     up = Upscaler("edsr", 2)
     assert up.info.backend == "openvino"

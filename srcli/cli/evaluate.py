@@ -134,11 +134,16 @@ def _row(name: str, score: "Score") -> list[str]:
 def _json(folder: Path, scale: int, scores: "dict[str, list[Score]]") -> str:
     import json
     from dataclasses import asdict
+    from math import inf
 
     from srcli_train.evaluate import mean
 
+    def plain(score: "Score") -> dict[str, str | float | None]:
+        """Infinite PSNR, of identical images, is null: JSON has no infinity."""
+        return {k: None if v in (inf, -inf) else v for k, v in asdict(score).items()}
+
     methods = {
-        name: {"mean": asdict(mean(values)), "images": [asdict(score) for score in values]}
+        name: {"mean": plain(mean(values)), "images": [plain(score) for score in values]}
         for name, values in scores.items()
     }
     return json.dumps({"set": folder.resolve().name, "scale": scale, "methods": methods}, indent=2)

@@ -7,12 +7,13 @@ anywhere in it arrives at the commit.
 """
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from math import prod
+from functools import partial
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -21,21 +22,20 @@ from numpy.typing import NDArray
 
 from srcli.errors import InputError, OutputError, SrcliError
 from srcli.media import images
-from srcli.media.images import Header, Picture
+from srcli.media.images import Picture
 from srcli.pipelines.inputs import is_folder
+from srcli.pipelines.memory import picture_bytes
 from srcli.pipelines.names import Job
 from srcli.pipelines.progress import Progress
 from srcli.pipelines.report import PictureResult, Status
 from srcli.pipelines.sizes import Size, SizeRequest
-from srcli.upscaler import Made, steps
+from srcli.upscaler import Made
 
 Pixels = NDArray[Any]
 """(H, W) or (H, W, C), uint8 or uint16, as `srcli.media.images` reads them."""
 
-_COPIES = 5
-"""Of the output while it is encoded; measured, pixels included: PNG 3.5, JPEG 2.6, BMP 4.1, WebP 4.9."""
-
-_NETWORKS = (2, 3, 4)  # scales a model usually has
+_NICE = 10
+"""Priority of decoding and encoding beside the network: about a tenth of its share of a core."""
 
 _LOOK_AT = 16
 """Pictures whose headers may be read to choose the network that is loaded first."""
@@ -112,8 +112,8 @@ class FolderRun:
         Failed pictures become results, they raise nothing.
         """
         self.progress.start(len(self.jobs))
-        workers = self.options.workers
-        pools = ThreadPoolExecutor(workers), ThreadPoolExecutor(1), ThreadPoolExecutor(workers)
+        beside = partial(ThreadPoolExecutor, self.options.workers, initializer=_yield)
+        pools = beside(), ThreadPoolExecutor(1), beside()
         try:
             for job in self.jobs:
                 self._admit(job, *pools)
@@ -193,20 +193,6 @@ class FolderRun:
         return tile
 
 
-def picture_bytes(header: Header, size: SizeRequest) -> int:
-    """Bytes a picture in flight may take at its worst, from the header alone.
-
-    That is the decoded input, what the network makes of it where bicubic finishes, and the output as
-    pixels, in the encoder's channel order and encoded.
-    """
-    depth = header.channels * (2 if header.bit_depth > 8 else 1)
-    source = (header.height, header.width)
-    output, factor = size.output(source), size.factor(source)
-    made = prod(steps(_NETWORKS, factor)) if factor > 1 else 1
-    between = 0 if made == factor else made * made
-    return depth * (prod(source) * (1 + between) + _COPIES * prod(output))
-
-
 def first_factor(jobs: Sequence[Job], size: SizeRequest) -> float:
     """How much the first picture grows, so that the network loaded first is one that is used."""
     for job in () if size.by_factor else jobs[:_LOOK_AT]:
@@ -236,6 +222,12 @@ def foresee(job: Job, options: FolderOptions) -> PictureResult:
     except Exception as error:
         return failure(job, error)
     return PictureResult(job.source, job.target, Status.PLANNED, size, options.size.output(size))
+
+
+def _yield() -> None:
+    """Let this thread work only in gaps of the network's, which all wait for the slowest among them."""
+    if sys.platform == "linux":  # elsewhere, priorities belong to processes
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def _decode(job: Job) -> _Stage:

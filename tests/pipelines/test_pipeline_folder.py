@@ -17,7 +17,8 @@ from srcli.backends.base import EngineInfo
 from srcli.errors import InputError, OutputError
 from srcli.media import images
 from srcli.media.images import Header, Picture
-from srcli.pipelines.folder import FolderOptions, FolderRun, Pixels, first_factor, foresee, picture_bytes
+from srcli.pipelines.folder import FolderOptions, FolderRun, Pixels, first_factor, foresee
+from srcli.pipelines.memory import picture_bytes
 from srcli.pipelines.names import Job
 from srcli.pipelines.progress import NullProgress
 from srcli.pipelines.report import PictureResult, Status

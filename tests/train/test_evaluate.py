@@ -9,6 +9,7 @@ from tiny_training import folder_of_pictures, trainer
 
 from srcli.cli.app import main
 from srcli.errors import InputError, TrainingError
+from srcli.media.images import Picture, write
 from srcli_train.evaluate import bicubic, evaluate, from_checkpoint, mean
 from srcli_train.published import published
 
@@ -53,6 +54,15 @@ def test_command_prints_bicubic_model_and_published_rows(
     assert main(["evaluate", str(folder), "-s", "2", "--model", str(path), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert len(report["methods"][str(path)]["images"]) == 2
+
+
+def test_identical_pictures_are_null_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "flat").mkdir()
+    write(tmp_path / "flat" / "gray.png", Picture(np.full((64, 64, 3), 128, np.uint8)))
+    assert main(["evaluate", str(tmp_path / "flat"), "-s", "2", "--model", "bicubic", "--json"]) == 0
+    report = capsys.readouterr().out
+    assert "Infinity" not in report
+    assert json.loads(report)["methods"]["bicubic"]["mean"]["psnr_y"] is None
 
 
 def test_a_checkpoint_is_not_run_otherwise_than_asked(

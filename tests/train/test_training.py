@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import FAST, TINY, TINY_MDSR, Quiet, trainer
+from tiny_training import FAST, TINY, TINY_MDSR, Quiet, tiny_pictures, trainer
 
 from srcli.errors import TrainingError, UsageError
 from srcli_train.checkpoint import load_checkpoint
-from srcli_train.loop import Status
+from srcli_train.data import Pictures
+from srcli_train.loop import Status, Trainer
 from srcli_train.recipes import RECIPES
 
 PAPER = replace(RECIPES["paper"], updates=20, batch=4, patch=8, lr=1e-3)
@@ -117,6 +118,18 @@ def test_resume_with_another_recipe_is_refused(tmp_path: Path) -> None:
     trainer(tmp_path).run(stop_at=1)
     with pytest.raises(UsageError, match="another network or recipe"):
         trainer(tmp_path, recipe=replace(FAST, lr=1.0), resume=True)
+
+
+def test_resume_with_other_pictures_is_said(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    run.run(stop_at=1)
+    pictures, job = tiny_pictures(tmp_path), replace(run._job, resume=True)
+    turned = Pictures(pictures.hr[::-1], {2: pictures.lr[2][::-1]})
+    same, other = Quiet(), Quiet()
+    Trainer(job, pictures, same)
+    Trainer(job, turned, other)
+    assert same.notes == []
+    assert other.notes == ["These are not the training pictures that the run began with."]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:

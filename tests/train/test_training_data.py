@@ -10,7 +10,7 @@ from tiny_training import FAST, folder_of_pictures, rendered, tiny_pictures
 from srcli.errors import TrainingError
 from srcli.media.images import Picture, write
 from srcli.resize import downscale
-from srcli_train.data import PatchSampler, load_pictures, prefetched
+from srcli_train.data import PatchSampler, Pictures, load_pictures, prefetched
 from srcli_train.folders import check_pair, find_source, read_rgb
 
 
@@ -106,6 +106,19 @@ def test_every_hr_patch_belongs_to_its_lr_patch(tmp_path: Path) -> None:
         for lr, hr in zip(batch.lr, batch.hr, strict=True):
             again = np.asarray(downscale(hr, batch.scale)).astype(int)
             assert np.abs(again - lr)[4:-4, 4:-4].max() <= 1
+
+
+def test_the_most_detailed_candidate_is_taken(tmp_path: Path) -> None:
+    half = np.full((96, 96, 3), 128, np.uint8)
+    half[:, 48:] = np.random.default_rng(0).integers(0, 256, (96, 48, 3))
+    pictures = Pictures([half], {2: [np.asarray(downscale(half, 2), np.uint8)]})
+
+    def flat(candidates: int) -> int:
+        sampler = PatchSampler(pictures, replace(FAST, batch=200, candidates=candidates))
+        return int((np.ptp(sampler(0).lr.reshape(200, -1), axis=1) == 0).sum())
+
+    assert flat(1) > 70  # places 0 to 15 of 41 lie in the flat half, before the ringing of the edge
+    assert flat(4) < 15  # of four, all would have to
 
 
 def test_every_scale_is_drawn_about_equally_often(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import pickle
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Checkpoint:
         optimizer: state of all optimizers; empty in a checkpoint that only holds weights.
         rng: PyTorch's CPU generator state.
         facts: data, recipe, machine and time, for the model card.
+        pictures: fingerprint of the training pictures; empty if not known.
         quality: PSNR in dB by scale ("2") and test set.
     """
 
@@ -41,6 +42,7 @@ class Checkpoint:
     optimizer: dict[str, Any] = field(default_factory=dict)
     rng: Tensor | None = None
     facts: TrainingFacts = field(default_factory=TrainingFacts)
+    pictures: str = ""
     quality: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
@@ -50,7 +52,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         OutputError: the file cannot be written; an earlier checkpoint of that name is untouched.
     """
-    raw = {f: getattr(checkpoint, f) for f in ("weights", "update", "seconds", "optimizer", "rng", "quality")}
+    raw = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}
     raw |= {f: asdict(getattr(checkpoint, f)) for f in ("network", "recipe", "facts")}
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -36,6 +36,13 @@ class Pictures:
     hr: list[Pixels]
     lr: dict[int, list[Pixels]]
 
+    def fingerprint(self) -> str:
+        """Tells other pictures, or another order, from these; the same wherever the files lie."""
+        digest = hashlib.sha256()
+        for image in self.hr:
+            digest.update(repr(image.shape).encode() + image[image.shape[0] // 2].tobytes())
+        return digest.hexdigest()[:16]
+
 
 @dataclass(frozen=True, slots=True)
 class Minibatch:
@@ -182,16 +189,28 @@ class PatchSampler:
         return Minibatch(scale, np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs]))
 
     def _pair(self, scale: int, draw: np.random.Generator) -> tuple[Pixels, Pixels]:
+        """The most detailed of the recipe's candidates, flipped and turned at random."""
         side = self._recipe.patch
-        number = int(draw.integers(len(self._pictures.hr)))
-        lr, hr = self._pictures.lr[scale][number], self._pictures.hr[number]
-        y = int(draw.integers(lr.shape[0] - side + 1))
-        x = int(draw.integers(lr.shape[1] - side + 1))
+        places = [self._place(scale, draw) for _ in range(self._recipe.candidates)]
+        lows = [self._pictures.lr[scale][n][y : y + side, x : x + side] for n, y, x in places]
+        best = int(np.argmax([_detail(low) for low in lows])) if len(lows) > 1 else 0
+        number, y, x = places[best]
+        high = self._pictures.hr[number][y * scale : (y + side) * scale, x * scale : (x + side) * scale]
         flip = self._recipe.flip and bool(draw.integers(2))
         turns = int(draw.integers(4)) if self._recipe.rotate else 0
-        low = lr[y : y + side, x : x + side]
-        high = hr[y * scale : (y + side) * scale, x * scale : (x + side) * scale]
-        return _augmented(low, flip, turns), _augmented(high, flip, turns)
+        return _augmented(lows[best], flip, turns), _augmented(high, flip, turns)
+
+    def _place(self, scale: int, draw: np.random.Generator) -> tuple[int, int, int]:
+        """A picture's number, and where in its LR image a patch begins: row, column."""
+        side, number = self._recipe.patch, int(draw.integers(len(self._pictures.hr)))
+        height, width = self._pictures.lr[scale][number].shape[:2]
+        return number, int(draw.integers(height - side + 1)), int(draw.integers(width - side + 1))
+
+
+def _detail(patch: Pixels) -> float:
+    """Mean step between neighbours of the green channel, in levels."""
+    green = patch[..., 1].astype(np.int16)
+    return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
 
 
 def _augmented(patch: Pixels, flip: bool, turns: int) -> Pixels:

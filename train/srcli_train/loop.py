@@ -93,7 +93,7 @@ class Trainer:
         self._job, self._watcher = job, watcher
         self._device = _device(job.device)
         self._peers = Peers(self._device)
-        self._sampler = PatchSampler(pictures, job.recipe)
+        self._sampler, self._pictures = PatchSampler(pictures, job.recipe), pictures.fingerprint()
         self.update, self._seconds, self._started = 0, 0.0, time.monotonic()
         self._psnr: dict[int, float] = {}
         self._done = 0.0
@@ -246,6 +246,7 @@ class Trainer:
             optimizer=self._optimizer.state_dict(),
             rng=torch.get_rng_state(),
             facts=facts,
+            pictures=self._pictures,
             quality={str(s): {"validation": round(v, 3)} for s, v in self._psnr.items()},
         )
         save_checkpoint(self._job.folder / LAST, checkpoint)
@@ -258,6 +259,8 @@ class Trainer:
                 f"{self._job.folder / LAST} was made with another network or recipe.",
                 "Give the same options as before, or another folder with -o.",
             )
+        if checkpoint.pictures not in ("", self._pictures):
+            self._watcher.note("These are not the training pictures that the run began with.")
         self.network.load_state_dict(checkpoint.weights)
         self._optimizer.load_state_dict(checkpoint.optimizer)
         if checkpoint.rng is not None:

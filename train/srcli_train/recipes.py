@@ -19,6 +19,7 @@ class Recipe:
         updates: minibatches in all.
         batch: patches a minibatch.
         patch: side of an LR patch in pixels.
+        candidates: places drawn for each patch, of which the most detailed is taken; 1: no choice.
         loss: "l1" or "l2", on 0..255 pixel values.
         optimizer: "adam" for every parameter, or "muon" for the convolution weights of the modules
             in `muon_modules` and Adam for the rest.
@@ -41,6 +42,7 @@ class Recipe:
     updates: int = 300_000
     batch: int = 16
     patch: int = 48
+    candidates: int = 1
     loss: str = "l1"
     optimizer: str = "adam"
     lr: float = 1e-4
@@ -64,8 +66,8 @@ class Recipe:
         _one_of("optimizer", self.optimizer, ("adam", "muon"))
         _one_of("schedule", self.schedule, ("step", "cosine"))
         _one_of("precision", self.precision, ("bf16", "fp32"))
-        if min(self.updates, self.batch, self.patch, self.halve_every) < 1:
-            raise UsageError("Updates, batch, patch and halve_every start at 1.")
+        if min(self.updates, self.batch, self.patch, self.candidates, self.halve_every) < 1:
+            raise UsageError("Updates, batch, patch, candidates and halve_every start at 1.")
         if not all(0 < rate < math.inf for rate in (self.lr, self.muon_lr)):
             raise UsageError("Learning rates are numbers above 0.")
         if self.seed < 0:
