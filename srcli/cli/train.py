@@ -4,16 +4,13 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from srcli.cli.console import product_path, talk
 from srcli.cli.extras import missing_extra
 from srcli.errors import ExitCode
-
-if TYPE_CHECKING:
-    from srcli_train.recipes import Recipe
 
 
 def train(
@@ -56,18 +53,25 @@ def train(
     loss: Annotated[str | None, typer.Option(help="l1 or l2. [default: the recipe's]")] = None,
     precision: Annotated[str | None, typer.Option(help="bf16 or fp32. [default: the recipe's]")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides start and order of patches. [default: 1]")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Any other number of the recipe; may be repeated."),
+    ] = None,
     validate_every: Annotated[int, typer.Option(min=1, help="Updates between validations.")] = 1000,
 ) -> None:
     """Train a network on a folder of HR images."""
     try:
         from srcli_train.command import TrainRequest
         from srcli_train.command import train as start
-        from srcli_train.recipes import find
+        from srcli_train.recipes import changed, find
     except ImportError as error:
         raise missing_extra(error, "Training", "train") from error
     from srcli.cli.training import watcher
 
-    chosen = _changed(find(recipe), updates, batch, patch, lr, muon_lr, loss, precision, seed)
+    numbers = {"updates": updates, "batch": batch, "patch": patch, "lr": lr, "muon_lr": muon_lr}
+    named = {**numbers, "loss": loss, "precision": precision, "seed": seed}
+    given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    chosen = replace(changed(find(recipe), settings or ()), **given)
     home = run or Path("runs") / (f"{model}-x{scale}" if scale else model)
     request = TrainRequest(
         data=folder,
@@ -103,28 +107,3 @@ def _stopped(home: Path) -> str:
     if any(home.glob("*.pt")):
         return f"Stopped. The checkpoint is in {home}; go on with the same command and --resume."
     return "Stopped before there was anything to save; the same command starts anew."
-
-
-def _changed(
-    recipe: "Recipe",
-    updates: int | None,
-    batch: int | None,
-    patch: int | None,
-    lr: float | None,
-    muon_lr: float | None,
-    loss: str | None,
-    precision: str | None,
-    seed: int | None,
-) -> "Recipe":
-    """The recipe with the numbers that were given."""
-    return replace(
-        recipe,
-        updates=recipe.updates if updates is None else updates,
-        batch=recipe.batch if batch is None else batch,
-        patch=recipe.patch if patch is None else patch,
-        lr=recipe.lr if lr is None else lr,
-        muon_lr=recipe.muon_lr if muon_lr is None else muon_lr,
-        loss=loss or recipe.loss,
-        precision=precision or recipe.precision,
-        seed=recipe.seed if seed is None else seed,
-    )
