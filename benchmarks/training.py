@@ -16,10 +16,10 @@ import numpy as np
 
 import pictures
 from common import RESULTS, Section, Spread, Table, interleave, machine, publish, ratio, spread, timed
-from srcli_train import loop
 from srcli_train.data import Minibatch, PatchSampler, Pictures, load_pictures
 from srcli_train.folders import find_source
-from srcli_train.loop import Job, Trainer
+from srcli_train.job import Job
+from srcli_train.loop import Trainer
 from srcli_train.networks import NetworkSpec, preset
 from srcli_train.recipes import Recipe, find
 
@@ -100,7 +100,7 @@ class _Blocks:
     def real(self) -> float:
         """The training loop itself, but for the checkpoint at its end, which comes once in minutes."""
         self._trainer.update = 0  # all blocks draw the same patches
-        with patch.object(loop, "save_checkpoint"):
+        with patch.object(self._trainer, "_save"):
             return timed(lambda: self._trainer.run(stop_at=self._size))()
 
     def synthetic(self) -> float:

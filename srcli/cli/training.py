@@ -7,7 +7,7 @@ from srcli.cli.live import Screen, screen
 from srcli.cli.units import duration
 
 if TYPE_CHECKING:
-    from srcli_train.loop import Pixels, Status
+    from srcli_train.job import Pixels, Status
 
 
 class TrainingWatcher:

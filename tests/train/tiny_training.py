@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from srcli.media.images import Picture, write
 from srcli_train.data import Pictures, load_pictures
 from srcli_train.folders import find_source
-from srcli_train.loop import Job, Status, Trainer
+from srcli_train.job import Job, Status
+from srcli_train.loop import Trainer
 from srcli_train.networks import NetworkSpec
 from srcli_train.recipes import RECIPES, Recipe
 

@@ -12,10 +12,12 @@ from srcli.spec import TrainingFacts
 from srcli_train.board import Board
 from srcli_train.data import Pictures, default_cache, load_pictures
 from srcli_train.folders import Source, find_source, read_rgb
-from srcli_train.loop import LAST, Job, Pixels, Trainer, Watcher
+from srcli_train.job import Job, Pixels, Watcher
+from srcli_train.loop import Trainer
 from srcli_train.networks import preset
 from srcli_train.peers import first_process
 from srcli_train.recipes import Recipe
+from srcli_train.runfolder import holds_run
 
 _VALIDATION_IMAGES = 12
 _VALIDATION_SIDE = 384  # pixels of HR, from the middle
@@ -121,7 +123,7 @@ def _middle(image: Pixels) -> Pixels:
 
 
 def _refuse_overwriting(request: TrainRequest) -> None:
-    exists = (request.run / LAST).is_file()
+    exists = holds_run(request.run)
     if request.resume and not exists:
         raise UsageError(f"{request.run} holds no checkpoint to resume.", "Leave out --resume to start anew.")
     if exists and not request.resume:

@@ -1,29 +1,40 @@
 """The log of a run as CSV, for plots and for the record."""
 
 import csv
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from srcli_train.loop import Status
+from srcli_train.job import Status
 
 
 class CsvLog:
-    """log.csv of a run: appended to, and cut back to the checkpoint's update on resume."""
+    """log.csv of a run: appended to, and cut back to the checkpoint's update on resume.
 
-    def __init__(self, path: Path, scales: tuple[int, ...], update: int) -> None:
-        self._path, self._scales = path, scales
-        header = ["update", "seconds", "loss", "rate", *(f"psnr_x{s}" for s in scales)]
-        old = list(csv.reader(path.open(newline=""))) if update and path.is_file() else [header]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = old[:1] + [row for row in old[1:] if int(row[0]) <= update]
-        with path.open("w", newline="") as file:
-            csv.writer(file).writerows(kept)
+    A log that cannot be written must not cost a run: `note` is told, once, and training goes on.
+    """
 
-    def write(self, status: "Status", elapsed: float) -> None:
+    def __init__(self, path: Path, scales: tuple[int, ...], note: Callable[[str], None]) -> None:
+        self._path, self._scales, self._note = path, scales, note
+        self._told = False
+
+    def begin(self, update: int) -> None:
+        """Drop the rows after `update`; a run that starts at 0 starts a new file."""
+        header = ["update", "seconds", "loss", "rate", *(f"psnr_x{s}" for s in self._scales)]
+        old = list(csv.reader(self._path.open(newline=""))) if update and self._path.is_file() else [header]
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._add("w", old[:1] + [row for row in old[1:] if int(row[0]) <= update])
+
+    def write(self, status: Status, elapsed: float) -> None:
         """One row; PSNR columns are the latest validation's."""
         scores = [f"{status.psnr[s]:.3f}" if s in status.psnr else "" for s in self._scales]
-        with self._path.open("a", newline="") as file:
-            csv.writer(file).writerow(
-                [status.update, f"{elapsed:.1f}", f"{status.loss:.4f}", f"{status.rate:.5f}", *scores]
-            )
+        numbers = [str(status.update), f"{elapsed:.1f}", f"{status.loss:.4f}", f"{status.rate:.5f}"]
+        self._add("a", [numbers + scores])
+
+    def _add(self, mode: str, rows: Iterable[list[str]]) -> None:
+        try:
+            with self._path.open(mode, newline="") as file:
+                csv.writer(file).writerows(rows)
+        except OSError as error:
+            if not self._told:
+                self._note(f"{self._path}: the log cannot be written ({error.strerror}); training goes on.")
+            self._told = True

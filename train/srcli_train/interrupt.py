@@ -1,41 +1,44 @@
-"""Ctrl-C between two updates, never within one."""
+"""Ctrl-C, or a request to terminate, between two updates and never within one."""
 
 import signal
+from time import monotonic
 from types import FrameType, TracebackType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SAME = 3.0
+"""Seconds in which signals count as one: a launcher passes on what the terminal has sent already."""
 
 
 class Interrupt:
-    """While entered, the first Ctrl-C is only remembered; a second one interrupts at once.
+    """While entered, the first signal is only remembered; another, seconds later, interrupts at once.
 
     Only the main thread may receive signals; elsewhere nothing changes.
+
+    Attributes:
+        wanted: whether there was one since entering.
     """
 
     def __init__(self) -> None:
         self.wanted = False
+        self._first = 0.0
+        self._before: dict[signal.Signals, signal._HANDLER] = {}
 
     def __enter__(self) -> "Interrupt":
+        self.wanted = False
         try:
-            self._before = signal.signal(signal.SIGINT, self._remember)
+            self._before = {number: signal.signal(number, self._remember) for number in _SIGNALS}
         except ValueError:  # not the main thread
-            self._before = None
+            self._before = {}
         return self
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.wanted:
+        if not self.wanted:
+            self.wanted, self._first = True, monotonic()
+        elif monotonic() - self._first > _SAME:
             raise KeyboardInterrupt
-        self.wanted = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-
-    def check(self) -> None:
-        """To be called where stopping is safe.
-
-        Raises:
-            KeyboardInterrupt: Ctrl-C was pressed since entering.
-        """
-        if self.wanted:
-            raise KeyboardInterrupt
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -1,22 +1,45 @@
 """Data parallelism: processes that share each minibatch and average their gradients.
 
-Start them with torchrun. Every process draws the same minibatch and takes its share; after the
-averaging all hold the same gradients, so all make the same update.
+torchrun starts them. Every process draws the same minibatch and takes its share; after the averaging
+all hold the same gradients, so all make the same update. What else they must agree on, the place in
+the schedule and whether to stop, travels with the gradients in the same message.
 """
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from srcli.errors import UsageError
+from srcli.errors import TrainingError, UsageError
 
 
 def first_process() -> bool:
     """Whether this is the process that validates, logs and writes; true without torchrun."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def local_rank() -> int | None:
+    """This process's number on its machine; None without torchrun."""
+    number = os.environ.get("LOCAL_RANK")
+    return None if number is None else int(number)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """What all processes hold after an update's averaging.
+
+    Attributes:
+        loss: mean over the minibatch.
+        progress: the first process's share of the run done, 0-1.
+        stop: whether any process was asked to stop.
+    """
+
+    loss: Tensor
+    progress: float
+    stop: bool
 
 
 class Peers:
@@ -45,21 +68,36 @@ class Peers:
         return slice(self.rank, None, self.size)
 
     def average(
-        self, parameters: Iterable[nn.Parameter], loss: Tensor, progress: float
-    ) -> tuple[Tensor, float]:
-        """Average the gradients that exist, and the loss; everybody takes the first process's progress.
+        self, parameters: Iterable[nn.Parameter], loss: Tensor, progress: float, stop: bool
+    ) -> Agreed:
+        """Average the gradients that exist, and agree on the rest.
 
-        Returns:
-            (mean loss, progress of the first process).
+        Args:
+            parameters: those of the network; the same ones have gradients in every process.
+            loss: of this process's share, a scalar.
+            progress: of the run; the first process's counts.
+            stop: whether this process was asked to stop after this update.
+
+        Raises:
+            TrainingError: another process has gone.
         """
         if self.size == 1:
-            return loss, progress
+            return Agreed(loss, progress, stop)
         grads = [p.grad for p in parameters if p.grad is not None]
-        own = loss.new_tensor([progress * self.size if self.first else 0.0])
-        flat = torch.cat([*(g.flatten() for g in grads), loss.view(1), own])
-        dist.all_reduce(flat)
+        said = loss.new_tensor([progress if self.first else 0.0, float(stop)]) * self.size
+        flat = torch.cat([*(g.flatten() for g in grads), loss.view(1), said])
+        self._sum(flat)
         flat /= self.size
-        parts = torch.split(flat, [*(g.numel() for g in grads), 1, 1])
+        parts = torch.split(flat, [*(g.numel() for g in grads), 1, 2])
         for grad, mean in zip(grads, parts, strict=False):
             grad.copy_(mean.view(grad.shape))
-        return parts[-2][0], float(parts[-1])
+        return Agreed(parts[-2][0], float(parts[-1][0]), float(parts[-1][1]) > 0)
+
+    def _sum(self, flat: Tensor) -> None:
+        try:
+            dist.all_reduce(flat)
+        except RuntimeError as error:
+            raise TrainingError(
+                f"Process {self.rank} of {self.size} lost another one, and cannot go on alone.",
+                "What stopped it is said above or on its machine; --resume goes on from the last checkpoint.",
+            ) from error

@@ -1,0 +1,126 @@
+"""What a run does when the disk, a checkpoint or the numbers fail: made to happen, not imagined."""
+
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import FAST, Quiet, trainer
+
+from srcli.errors import OutputError, TrainingError
+from srcli.media.images import read
+from srcli_train.checkpoint import load_checkpoint
+from srcli_train.interrupt import Interrupt
+from srcli_train.runfolder import LAST, holds_run
+
+PREVIOUS = "previous.pt"
+
+
+@contextmanager
+def full_disk(bytes_left: int) -> Iterator[None]:
+    """No file may grow beyond so many bytes, as on a disk that has no more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
+    trainer(tmp_path).run(stop_at=5)
+    trainer(tmp_path, resume=True).run(stop_at=10)
+    last, watcher = tmp_path / "run" / LAST, Quiet()
+    last.write_bytes(last.read_bytes()[:2000])
+    run = trainer(tmp_path, resume=True, watcher=watcher)
+    assert run.update == 5
+    assert "last.pt: damaged" in watcher.notes[0]
+    assert load_checkpoint(run.run(stop_at=6)).update == 6
+
+
+def test_a_save_cut_off_between_its_renames_loses_nothing(tmp_path: Path) -> None:
+    trainer(tmp_path).run(stop_at=5)
+    last = tmp_path / "run" / LAST
+    last.replace(last.with_name("new.pt"))
+    assert holds_run(tmp_path / "run")
+    assert trainer(tmp_path, resume=True).update == 5
+
+
+def test_without_a_readable_checkpoint_resuming_is_refused(tmp_path: Path) -> None:
+    trainer(tmp_path).run(stop_at=1)
+    trainer(tmp_path, resume=True).run(stop_at=2)
+    for name in (LAST, PREVIOUS):
+        (tmp_path / "run" / name).write_bytes(b"")
+    with pytest.raises(TrainingError, match="no checkpoint that can be read"):
+        trainer(tmp_path, resume=True)
+
+
+def test_a_full_disk_costs_no_training(tmp_path: Path) -> None:
+    """Saves in the middle are tried again; that at the end fails with its reason, and old files stay."""
+    trainer(tmp_path).run(stop_at=5)
+    watcher = Quiet()
+    run = trainer(tmp_path, resume=True, watcher=watcher)
+    run._job = replace(run._job, save_minutes=0.0)
+    with full_disk(20_000), pytest.raises(OutputError, match="cannot be written"):
+        run.run()
+    assert run.update == FAST.updates
+    assert sum("Training goes on" in note for note in watcher.notes) == 3  # updates 10, 15 and 20
+    assert load_checkpoint(tmp_path / "run" / LAST).update == 5
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_a_log_that_cannot_be_written_costs_no_training(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.csv").symlink_to("/dev/full")
+    watcher = Quiet()
+    assert load_checkpoint(trainer(tmp_path, watcher=watcher).run()).update == FAST.updates
+    assert len(watcher.notes) == 1
+    assert "No space left on device" in watcher.notes[0]
+
+
+def test_a_loss_that_is_not_finite_names_its_update_and_shows_its_patches(tmp_path: Path) -> None:
+    good = trainer(tmp_path).run(stop_at=5)
+    run = trainer(tmp_path, resume=True)
+    run.run(stop_at=7)
+    with torch.no_grad():
+        run.network.tail.bias.fill_(float("nan"))
+    with pytest.raises(TrainingError, match=r"loss is not finite at update 8 \(x2\)"):
+        run.run()
+    assert load_checkpoint(good).update == 7
+    patches = read(tmp_path / "run" / "update-8.png").pixels
+    assert patches.shape == (FAST.patch, FAST.batch * FAST.patch, 3)
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    """The loss of an update is that of the weights before it: the last one can break them unseen."""
+    run = trainer(tmp_path)
+    run.run(stop_at=5)
+    step = run._optimizer.step
+
+    def break_weights(rate: float) -> None:
+        step(rate)
+        with torch.no_grad():
+            run.network.tail.bias.fill_(float("inf"))
+
+    run._optimizer.step = break_weights
+    with pytest.raises(TrainingError, match="network is not finite at update 6"):
+        run.run(stop_at=6)
+    assert load_checkpoint(tmp_path / "run" / LAST).update == 5
+
+
+def test_one_press_is_one_even_if_it_arrives_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal and a launcher both tell a process; only a later press means: at once."""
+    clock = iter([100.0, 101.0, 104.0])
+    monkeypatch.setattr("srcli_train.interrupt.monotonic", lambda: next(clock))
+    with Interrupt() as interrupt:
+        tell = signal.getsignal(signal.SIGTERM)
+        tell(signal.SIGTERM, None)
+        tell(signal.SIGINT, None)
+        assert interrupt.wanted
+        with pytest.raises(KeyboardInterrupt):
+            tell(signal.SIGINT, None)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

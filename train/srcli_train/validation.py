@@ -1,0 +1,88 @@
+"""How good a network in training is, on pictures it never trains on."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from srcli.metrics import psnr_y
+from srcli.resize import downscale, modcrop
+from srcli_train.job import Pixels
+
+Degrade = Callable[[Pixels, int], Pixels]
+"""((H, W, 3) uint8 HR with sides divisible by the scale, scale) -> its LR image."""
+
+_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def bicubic(hr: Pixels, scale: int) -> Pixels:
+    """LR as the paper has it."""
+    return np.asarray(downscale(hr, scale), np.uint8)
+
+
+def lowered(device: torch.device, precision: str) -> torch.autocast:
+    """Autocast for a recipe's precision, "bf16" or "fp32"."""
+    return torch.autocast(device.type, _DTYPES[precision], enabled=precision != "fp32")
+
+
+def batch_of(pixels: Pixels, device: torch.device) -> torch.Tensor:
+    """(N, H, W, 3) uint8 -> (N, 3, H, W) float32 0-1, channels_last, without a copy in between."""
+    batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(device, non_blocking=True)
+    return batch.permute(0, 3, 1, 2).float().div_(255)
+
+
+class Validation:
+    """Validation images for one run.
+
+    Args:
+        images: HR, (H, W, 3) uint8.
+        scales: those that the network has.
+        device, precision: of the run.
+        degrade: makes the LR images.
+    """
+
+    def __init__(
+        self,
+        images: tuple[Pixels, ...],
+        scales: tuple[int, ...],
+        device: torch.device,
+        precision: str,
+        degrade: Degrade = bicubic,
+    ) -> None:
+        self._images, self._scales = images, scales
+        self._device, self._precision, self._degrade = device, precision, degrade
+
+    def scores(self, network: nn.Module) -> dict[int, float]:
+        """Mean PSNR in dB (Y, shave = scale) over the images, by scale; empty without images."""
+        if not self._images:
+            return {}
+        network.eval()
+        scores = {s: [self._score(network, hr, s) for hr in self._images] for s in self._scales}
+        network.train()
+        return {s: float(np.mean(values)) for s, values in scores.items()}
+
+    def picture(self, network: nn.Module) -> Pixels | None:
+        """LR with large pixels, SR and HR of the first image side by side, at the largest scale."""
+        if not self._images:
+            return None
+        network.eval()
+        scale = self._scales[-1]
+        lr, hr = self._pair(self._images[0], scale)
+        sr = self.upscale(network, lr, scale)
+        network.train()
+        return np.asarray(np.concatenate([lr.repeat(scale, 0).repeat(scale, 1), sr, hr], 1), np.uint8)
+
+    def _score(self, network: nn.Module, hr: Pixels, scale: int) -> float:
+        lr, hr = self._pair(hr, scale)
+        return float(psnr_y(self.upscale(network, lr, scale), hr, scale))
+
+    def _pair(self, hr: Pixels, scale: int) -> tuple[Pixels, Pixels]:
+        hr = np.asarray(modcrop(hr, scale), np.uint8)
+        return self._degrade(hr, scale), hr
+
+    def upscale(self, network: nn.Module, lr: Pixels, scale: int) -> Pixels:
+        """(H, W, 3) uint8 -> (scale*H, scale*W, 3) uint8, whole image, in the run's precision."""
+        with torch.no_grad(), lowered(self._device, self._precision):
+            sr = network(batch_of(lr[None], self._device), scale)[0]
+        return np.asarray((sr.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy(), np.uint8)
