@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from srcli.errors import TrainingError
 from srcli.resize import downscale, modcrop
+from srcli_train.degradations import DEGRADATIONS, degraded_patch, of_image, of_patch
 from srcli_train.folders import Source, check_pair, read_rgb
 from srcli_train.recipes import Recipe
 
@@ -185,10 +186,10 @@ class PatchSampler:
         """The minibatch of one update; MDSR's scale is drawn here (paper, section 4.2)."""
         draw = np.random.default_rng((self._recipe.seed, update))
         scale = self._scales[draw.integers(len(self._scales))]
-        pairs = [self._pair(scale, draw) for _ in range(self._recipe.batch)]
+        pairs = [self._pair(scale, draw, (update, patch)) for patch in range(self._recipe.batch)]
         return Minibatch(scale, np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs]))
 
-    def _pair(self, scale: int, draw: np.random.Generator) -> tuple[Pixels, Pixels]:
+    def _pair(self, scale: int, draw: np.random.Generator, key: tuple[int, int]) -> tuple[Pixels, Pixels]:
         """The most detailed of the recipe's candidates, flipped and turned at random."""
         side = self._recipe.patch
         places = [self._place(scale, draw) for _ in range(self._recipe.candidates)]
@@ -198,7 +199,16 @@ class PatchSampler:
         high = self._pictures.hr[number][y * scale : (y + side) * scale, x * scale : (x + side) * scale]
         flip = self._recipe.flip and bool(draw.integers(2))
         turns = int(draw.integers(4)) if self._recipe.rotate else 0
-        return _augmented(lows[best], flip, turns), _augmented(high, flip, turns)
+        bicubic = self._recipe.degradation == "bicubic"  # the cache has that
+        low = lows[best] if bicubic else self._degraded(scale, places[best], key)
+        return _augmented(low, flip, turns), _augmented(high, flip, turns)
+
+    def _degraded(self, scale: int, place: tuple[int, int, int], key: tuple[int, int]) -> Pixels:
+        """LR made anew from HR, by a generator of its own: the places do not depend on the degradation."""
+        (number, *corner), seed = place, self._recipe.seed
+        degradation, hr = DEGRADATIONS[self._recipe.degradation], self._pictures.hr[number]
+        draw, own = of_patch(seed, *key), of_image(seed, number)
+        return degraded_patch(degradation, hr, scale, (corner[0], corner[1]), self._recipe.patch, draw, own)
 
     def _place(self, scale: int, draw: np.random.Generator) -> tuple[int, int, int]:
         """A picture's number, and where in its LR image a patch begins: row, column."""

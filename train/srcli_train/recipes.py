@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from srcli.errors import UsageError
+from srcli_train.degradations import DEGRADATIONS
 
 
 def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -23,6 +24,8 @@ class Recipe:
         batch: patches a minibatch.
         patch: side of an LR patch in pixels.
         candidates: places drawn for each patch, of which the most detailed is taken; 1: no choice.
+        degradation: how LR is made from HR: "bicubic", "unknown" (a blur kernel an image, decimation)
+            or "photo" (blur, resampling, noise and JPEG, drawn anew for every patch).
         loss: "l1" or "l2", on 0..255 pixel values.
         optimizer: "adam" for every parameter, or "muon" for the convolution weights of the modules
             in `muon_modules` and Adam for the rest.
@@ -46,6 +49,7 @@ class Recipe:
     batch: int = 16
     patch: int = 48
     candidates: int = 1
+    degradation: str = "bicubic"
     loss: str = "l1"
     optimizer: str = "adam"
     lr: float = 1e-4
@@ -65,6 +69,7 @@ class Recipe:
     seed: int = 1
 
     def __post_init__(self) -> None:
+        _one_of("degradation", self.degradation, tuple(DEGRADATIONS))
         _one_of("loss", self.loss, ("l1", "l2"))
         _one_of("optimizer", self.optimizer, ("adam", "muon"))
         _one_of("schedule", self.schedule, ("step", "cosine"))
@@ -84,19 +89,21 @@ class Recipe:
         return warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
+_FAST = Recipe(
+    name="fast",
+    updates=12_000,
+    patch=32,
+    optimizer="muon",
+    lr=1e-3,
+    schedule="cosine",
+    warmup=50,
+    clip=1.0,
+    icnr=True,
+)
 RECIPES = {
     "paper": Recipe(),
-    "fast": Recipe(
-        name="fast",
-        updates=12_000,
-        patch=32,
-        optimizer="muon",
-        lr=1e-3,
-        schedule="cosine",
-        warmup=50,
-        clip=1.0,
-        icnr=True,
-    ),
+    "fast": _FAST,
+    "photo": replace(_FAST, name="photo", degradation="photo"),  # for --init with a bicubic network
 }
 
 
