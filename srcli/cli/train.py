@@ -4,13 +4,16 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from srcli.cli.console import product_path, talk
 from srcli.cli.extras import missing_extra
 from srcli.errors import ExitCode
+
+if TYPE_CHECKING:
+    from srcli_train.command import TrainRequest
 
 
 def train(
@@ -39,6 +42,10 @@ def train(
         float, typer.Option(min=0, help="Wall-clock budget; the cosine schedule then runs on time. 0: none.")
     ] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    gpus: Annotated[
+        int,
+        typer.Option(min=1, help="Processes that share each minibatch, one a GPU."),
+    ] = 1,
     cache: Annotated[
         Path | None, typer.Option(help="Folder for decoded images. [default: user's cache]")
     ] = None,
@@ -62,12 +69,13 @@ def train(
     """Train a network on a folder of HR images."""
     try:
         from srcli_train.command import TrainRequest
-        from srcli_train.command import train as start
+        from srcli_train.launch import launched
         from srcli_train.recipes import changed, find
     except ImportError as error:
         raise missing_extra(error, "Training", "train") from error
-    from srcli.cli.training import watcher
 
+    if gpus > 1 and not launched():
+        _share_out(gpus)
     numbers = {"updates": updates, "batch": batch, "patch": patch, "lr": lr, "muon_lr": muon_lr}
     named = {**numbers, "loss": loss, "precision": precision, "seed": seed}
     given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
@@ -89,17 +97,42 @@ def train(
         data_name=data_name,
         command=shlex.join(["srcli", *sys.argv[1:]]),
     )
-    shown = watcher()
+    _run(request)
+
+
+def _run(request: "TrainRequest") -> None:
+    """Train, show it, and say where the result is; of several processes only the first one speaks."""
+    from srcli.cli.training import watcher
+    from srcli_train.command import train as start
+    from srcli_train.peers import first_process
+
+    shown, speaks = watcher(), first_process()
     try:
         checkpoint = start(request, shown)
     except KeyboardInterrupt:
         shown.close()
-        talk(_stopped(home))
+        if speaks:
+            talk(_stopped(request.run))
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     finally:
         shown.close()
-    product_path(checkpoint)
-    talk(f"Trained. Make it a model with: srcli export {checkpoint}")
+    if speaks:
+        product_path(checkpoint)
+        talk(f"Trained. Make it a model with: srcli export {checkpoint}")
+
+
+def _share_out(processes: int) -> None:
+    """Start the processes of one run, which do the rest.
+
+    Raises:
+        typer.Exit: always, with their exit code; what there is to say they have said.
+    """
+    from srcli_train.launch import launch
+
+    try:
+        raise typer.Exit(launch(processes, sys.argv[1:]))
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 def _stopped(home: Path) -> str:
