@@ -30,6 +30,11 @@ def evaluate(
     precision: Annotated[str, typer.Option(help="auto, f32, bf16 or f16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: all.")] = 0,
+    degradation: Annotated[
+        str,
+        typer.Option(help="How LR is made: bicubic, unknown (blur kernels) or photo (noise, JPEG, blur)."),
+    ] = "bicubic",
+    seed: Annotated[int, typer.Option(min=0, help="Of the degradation: same seed, same LR.")] = 0,
     images: Annotated[bool, typer.Option("--images", help="Also show each image.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
@@ -52,15 +57,23 @@ def evaluate(
     shown = screen(quiet=False)
     try:
         scores = measure(
-            folder, scale, methods, lambda done, total: shown.update(done, total, f"{done}/{total} images")
+            folder,
+            scale,
+            methods,
+            lambda done, total: shown.update(done, total, f"{done}/{total} images"),
+            degradation=degradation,
+            seed=seed,
         )
     finally:
         shown.close()
     if as_json:
-        product(_json(folder, scale, scores))
-    else:
-        for line in table(_rows(folder, scale, scores, images)):
-            product(line)
+        product(_json(folder, scale, degradation, seed, scores))
+        return
+    rows = _rows(f"{folder.resolve().name} x{scale}{_how(degradation, seed)}", scores, images)
+    if degradation == "bicubic":  # what papers report
+        rows += _published_rows(folder, scale)
+    for line in table(rows):
+        product(line)
 
 
 def _only_pytorch(name: str, backend: str, precision: str, device: str) -> None:
@@ -104,17 +117,26 @@ def _plus(name: str, ensemble: bool) -> str:
     return f"{name}+" if ensemble else name
 
 
-def _rows(folder: Path, scale: int, scores: "dict[str, list[Score]]", images: bool) -> list[list[str]]:
-    from srcli_train.evaluate import mean
-    from srcli_train.published import published
+def _how(degradation: str, seed: int) -> str:
+    return "" if degradation == "bicubic" else f", {degradation} {seed}"
 
-    test_set = folder.resolve().name
-    rows = [[f"{test_set} x{scale}", *_HEADER[1:]]]
+
+def _rows(title: str, scores: "dict[str, list[Score]]", images: bool) -> list[list[str]]:
+    from srcli_train.evaluate import mean
+
+    rows = [[title, *_HEADER[1:]]]
     for name, values in scores.items():
         if images:
             rows += [_row(f"{name} {score.name}", score) for score in values]
         rows.append(_row(name, mean(values)))
-    for row in published(test_set, scale):
+    return rows
+
+
+def _published_rows(folder: Path, scale: int) -> list[list[str]]:
+    from srcli_train.published import published
+
+    rows = []
+    for row in published(folder.resolve().name, scale):
         figures = [f"{row.psnr:.2f}", f"{row.ssim:.4f}" if row.ssim else "–"]
         cells = [*figures, "–", "–"] if row.protocol == "Y" else ["–", "–", *figures]
         rows.append([f"{row.method}, published", *cells])
@@ -131,7 +153,7 @@ def _row(name: str, score: "Score") -> list[str]:
     ]
 
 
-def _json(folder: Path, scale: int, scores: "dict[str, list[Score]]") -> str:
+def _json(folder: Path, scale: int, degradation: str, seed: int, scores: "dict[str, list[Score]]") -> str:
     import json
     from dataclasses import asdict
     from math import inf
@@ -146,4 +168,5 @@ def _json(folder: Path, scale: int, scores: "dict[str, list[Score]]") -> str:
         name: {"mean": plain(mean(values)), "images": [plain(score) for score in values]}
         for name, values in scores.items()
     }
-    return json.dumps({"set": folder.resolve().name, "scale": scale, "methods": methods}, indent=2)
+    lr = {"degradation": degradation} | ({} if degradation == "bicubic" else {"seed": seed})
+    return json.dumps({"set": folder.resolve().name, "scale": scale, **lr, "methods": methods}, indent=2)

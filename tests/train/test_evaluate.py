@@ -92,3 +92,25 @@ def test_an_image_too_small_to_measure_is_named(tmp_path: Path) -> None:
     folder = folder_of_pictures(tmp_path / "tiny", 1, size=26)
     with pytest.raises(InputError, match=r"0000\.png: 26×26 pixels are too few"):
         evaluate(folder, 2, {"bicubic": bicubic(2)}, lambda done, total: None)
+
+
+def test_a_degradation_is_measured_against_hr_and_not_beside_published_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of_pictures(tmp_path / "Set5", 2)
+
+    def out(*options: str) -> str:
+        assert main(["evaluate", str(folder), "-s", "2", "--model", "bicubic", *options]) == 0
+        return capsys.readouterr().out
+
+    photo = out("--degradation", "photo", "--seed", "3")
+    assert photo.splitlines()[0].startswith("Set5 x2, photo 3")
+    assert "published" not in photo
+    assert out("--degradation", "photo", "--seed", "3") == photo
+    assert out("--degradation", "photo", "--seed", "4") != photo
+    report = json.loads(out("--degradation", "unknown", "--seed", "1", "--json"))
+    assert (report["degradation"], report["seed"]) == ("unknown", 1)
+    clean = json.loads(out("--json"))["methods"]["bicubic"]["mean"]
+    assert report["methods"]["bicubic"]["mean"]["psnr_y"] != clean["psnr_y"]
+    assert main(["evaluate", str(folder), "-s", "2", "--model", "bicubic", "--degradation", "fog"]) == 2
+    assert "bicubic, unknown, photo" in capsys.readouterr().err

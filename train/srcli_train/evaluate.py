@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli import metrics
-from srcli.errors import InputError
-from srcli.resize import downscale, imresize, modcrop
+from srcli.errors import InputError, UsageError
+from srcli.resize import imresize, modcrop
+from srcli_train.degradations import DEGRADATIONS, degrade
 from srcli_train.folders import find_source, read_rgb
 
 Pixels = NDArray[np.uint8]
@@ -31,15 +32,23 @@ class Score:
 
 
 def evaluate(
-    folder: Path, scale: int, methods: dict[str, Upscale], progress: Callable[[int, int], None]
+    folder: Path,
+    scale: int,
+    methods: dict[str, Upscale],
+    progress: Callable[[int, int], None],
+    *,
+    degradation: str = "bicubic",
+    seed: int = 0,
 ) -> dict[str, list[Score]]:
-    """Score every method on every image of `folder`; LR is made with MATLAB's bicubic.
+    """Score every method on every image of `folder`.
 
     Args:
         folder: HR images, or a folder in DIV2K's layout (its validation set).
         scale: 2, 3 or 4.
         methods: by name.
         progress: called with (images done, images in all).
+        degradation: how LR is made: MATLAB's bicubic, as everybody measures, "unknown" or "photo".
+        seed: of the degradation, 0 or more.
 
     Returns:
         By method, one score an image, in order of file names.
@@ -47,7 +56,11 @@ def evaluate(
     Raises:
         TrainingError: no such folder, or no images in it.
         InputError: an image cannot be read, or is too small for both protocols.
+        UsageError: no such degradation, or a seed below 0.
     """
+    if degradation not in DEGRADATIONS or seed < 0:
+        hint = f"Choose one of: {', '.join(DEGRADATIONS)}; seeds start at 0."
+        raise UsageError(f"There is no degradation {degradation!r} with the seed {seed}.", hint)
     files = find_source(folder, "valid").hr
     scores: dict[str, list[Score]] = {name: [] for name in methods}
     for done, file in enumerate(files, 1):
@@ -55,7 +68,7 @@ def evaluate(
         if min(hr.shape[:2]) < (least := 2 * (scale + 6) + metrics.WINDOW):
             hint = f"{least} pixels a side are needed at x{scale}."
             raise InputError(f"{file}: {hr.shape[1]}×{hr.shape[0]} pixels are too few to measure.", hint)
-        lr = np.asarray(downscale(hr, scale), np.uint8)
+        lr = degrade(degradation, hr, scale, seed)
         for name, upscale in methods.items():
             scores[name].append(score(file.name, upscale(lr), hr, scale))
         progress(done, len(files))
