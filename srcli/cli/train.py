@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,9 @@ from srcli.errors import ExitCode
 
 if TYPE_CHECKING:
     from srcli_train.command import TrainRequest
+    from srcli_train.networks import NetworkSpec
+
+_NETWORK = "network."
 
 
 def train(
@@ -62,7 +66,11 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Decides start and order of patches. [default: 1]")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Any other number of the recipe; may be repeated."),
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Any other number of the recipe, or network.FIELD=VALUE; may be repeated.",
+        ),
     ] = None,
     validate_every: Annotated[int, typer.Option(min=1, help="Updates between validations.")] = 1000,
 ) -> None:
@@ -70,7 +78,8 @@ def train(
     try:
         from srcli_train.command import TrainRequest
         from srcli_train.launch import launched
-        from srcli_train.recipes import changed, find
+        from srcli_train.recipes import find
+        from srcli_train.settings import changed
     except ImportError as error:
         raise missing_extra(error, "Training", "train") from error
 
@@ -79,12 +88,12 @@ def train(
     numbers = {"updates": updates, "batch": batch, "patch": patch, "lr": lr, "muon_lr": muon_lr}
     named = {**numbers, "loss": loss, "precision": precision, "seed": seed}
     given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
-    chosen = replace(changed(find(recipe), settings or ()), **given)
+    about_recipe = [setting for setting in settings or () if not setting.startswith(_NETWORK)]
+    chosen = replace(changed(find(recipe), about_recipe), **given)
     home = run or Path("runs") / (f"{model}-x{scale}" if scale else model)
     request = TrainRequest(
         data=folder,
-        model=model,
-        scale=scale,
+        network=_network(model, scale, settings or ()),
         recipe=chosen,
         run=home,
         valid=valid,
@@ -98,6 +107,16 @@ def train(
         command=shlex.join(["srcli", *sys.argv[1:]]),
     )
     _run(request)
+
+
+def _network(model: str, scale: int | None, settings: Sequence[str]) -> "NetworkSpec":
+    """The preset, with what was set; a changed one is no longer called by the preset's name."""
+    from srcli_train.networks import preset
+    from srcli_train.settings import changed
+
+    about_network = [s.removeprefix(_NETWORK) for s in settings if s.startswith(_NETWORK)]
+    named = [f"name={model}-custom", *about_network] if about_network else []
+    return changed(preset(model, scale), named)
 
 
 def _run(request: "TrainRequest") -> None:

@@ -7,6 +7,7 @@ from tiny_training import folder_of_pictures
 
 from srcli.cli.app import main
 from srcli_train import command
+from srcli_train.checkpoint import load_checkpoint
 
 
 def _train(tmp_path: Path, *more: str) -> int:
@@ -27,6 +28,16 @@ def test_train_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "--resume" in capsys.readouterr().err
 
 
+def test_a_changed_network_is_trained_under_a_name_of_its_own(tmp_path: Path) -> None:
+    folder_of_pictures(tmp_path / "hr", 4)
+    settings = ("--set", "network.blocks=2", "--set", "network.features=8", "--set", "flip=false")
+    assert _train(tmp_path, "--updates", "1", *settings) == 0
+    checkpoint = load_checkpoint(tmp_path / "run" / "last.pt")
+    assert checkpoint.network.name == "edsr-baseline-custom"
+    assert (checkpoint.network.blocks, checkpoint.network.features) == (2, 8)
+    assert not checkpoint.recipe.flip
+
+
 def test_bad_requests_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder_of_pictures(tmp_path / "hr", 4)
     cases = {
@@ -37,6 +48,8 @@ def test_bad_requests_are_explained(tmp_path: Path, capsys: pytest.CaptureFixtur
         ("--device", "mps"): "mps",
         ("--lr", "-1"): "Learning rates",
         ("--lr", "nan"): "Learning rates",
+        ("--set", "depth=3"): "no 'depth' to set",
+        ("--set", "network.blocks=many"): "'blocks=many' does not fit",
         ("--seed", "-1"): "seed",
         ("--minutes", "-1"): "--minutes",
         ("--validate-every", "0"): "--validate-every",

@@ -14,7 +14,7 @@ from srcli_train.data import Pictures, default_cache, load_pictures
 from srcli_train.folders import Source, find_source, read_rgb
 from srcli_train.job import Job, Pixels, Watcher
 from srcli_train.loop import Trainer
-from srcli_train.networks import preset
+from srcli_train.networks import NetworkSpec
 from srcli_train.peers import first_process
 from srcli_train.recipes import Recipe
 from srcli_train.runfolder import holds_run
@@ -29,7 +29,7 @@ class TrainRequest:
 
     Attributes:
         data: folder of HR images, or of DIV2K.
-        model: preset name; scale: for single-scale networks.
+        network: what is trained.
         recipe: with the user's changes already made.
         run: folder of checkpoint and logs.
         valid: folder of validation images; None: DIV2K's, or a few held back from `data`.
@@ -37,8 +37,7 @@ class TrainRequest:
     """
 
     data: Path
-    model: str
-    scale: int | None
+    network: NetworkSpec
     recipe: Recipe
     run: Path
     valid: Path | None = None
@@ -59,15 +58,14 @@ def train(request: TrainRequest, watcher: Watcher) -> Path:
         TrainingError, InputError, UsageError: said in full by each.
     """
     _refuse_overwriting(request)
-    network = preset(request.model, request.scale)
     source, validation = _split(request)
     watcher.note(f"{len(source.hr)} training images, {len(validation)} for validation.")
-    pictures = _pictures(source, network.scales, request, watcher)
+    pictures = _pictures(source, request.network.scales, request, watcher)
     facts = TrainingFacts(
         data=request.data_name or request.data.name, machine=machine(), command=request.command
     )
     job = Job(
-        network=network,
+        network=request.network,
         recipe=request.recipe,
         folder=request.run,
         validation=tuple(_middle(read_rgb(p)) for p in validation),

@@ -1,10 +1,7 @@
 """Training recipes: every number of a run is one field here."""
 
-import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from srcli.errors import UsageError
 from srcli_train.degradations import DEGRADATIONS
@@ -116,38 +113,3 @@ def find(name: str) -> Recipe:
     if name not in RECIPES:
         raise UsageError(f"No recipe is called {name!r}.", f"Choose one of: {', '.join(RECIPES)}.")
     return RECIPES[name]
-
-
-def changed(recipe: Recipe, settings: Iterable[str]) -> Recipe:
-    """The recipe with some fields replaced.
-
-    Args:
-        recipe: what is changed.
-        settings: "field=value" each, values as in JSON: `patch=32`, `flip=false`, `betas=[0.9,0.99]`;
-            quotes around a word may be left out.
-
-    Raises:
-        UsageError: no such field, or a value of another kind.
-    """
-    values = {}
-    for setting in settings:
-        name, _, text = setting.partition("=")
-        default = getattr(recipe, name, None) if name in Recipe.__slots__ else None
-        if default is None:
-            raise UsageError(f"A recipe has no {name!r}.", f"It has: {', '.join(Recipe.__slots__)}.")
-        values[name] = _value(setting, text, default)
-    return replace(recipe, **values)
-
-
-def _value(setting: str, text: str, default: object) -> Any:
-    """The value, of the type that the field has."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = text
-    value = tuple(value) if isinstance(value, list) else value
-    value = float(value) if isinstance(default, float) and type(value) is int else value
-    if type(value) is not type(default):
-        kind = type(default).__name__
-        raise UsageError(f"{setting!r} does not fit the recipe.", f"It is {kind}, like {default!r}.")
-    return value

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, replace
 
-from srcli.errors import ModelNotFoundError
+from srcli.errors import ModelNotFoundError, UsageError
 
 SCALES = (2, 3, 4)
+FAMILIES = ("edsr", "mdsr", "srresnet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,14 @@ class NetworkSpec:
     residual_scale: float = 1.0
     scales: tuple[int, ...] = ()
     pixel_range: float = 255.0
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise UsageError(
+                f"Family {self.family!r} is not known.", f"Choose one of: {', '.join(FAMILIES)}."
+            )
+        if min(self.blocks, self.features) < 1 or not set(self.scales) <= set(SCALES):
+            raise UsageError("A network has at least one block and one feature, and scales of 2, 3 or 4.")
 
 
 PRESETS = {

@@ -1,9 +1,11 @@
-"""Recipes: what can be changed from outside, and what is refused."""
+"""Settings: what can be changed from outside, and what is refused."""
 
 import pytest
 
 from srcli.errors import UsageError
-from srcli_train.recipes import Recipe, changed
+from srcli_train.networks import preset
+from srcli_train.recipes import Recipe
+from srcli_train.settings import changed
 
 
 def test_fields_take_values_of_their_own_kind() -> None:
@@ -21,3 +23,13 @@ def test_fields_take_values_of_their_own_kind() -> None:
 def test_other_settings_are_refused(setting: str) -> None:
     with pytest.raises(UsageError):
         changed(Recipe(), [setting])
+
+
+def test_networks_can_be_changed_too() -> None:
+    assert changed(preset("edsr", 2), ["residual_scale=1"]).residual_scale == 1.0
+
+
+@pytest.mark.parametrize("setting", ["family=resnet", "blocks=0", "scales=[5]"])
+def test_networks_that_cannot_be_built_are_refused(setting: str) -> None:
+    with pytest.raises(UsageError):
+        changed(preset("edsr", 2), [setting])
