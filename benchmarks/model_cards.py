@@ -28,7 +28,7 @@ QUALITY_HEADER = "| set | scale | precision | PSNR Y, dB | SSIM Y | PSNR RGB, dB
 def main() -> None:
     """One card a name."""
     rows = list(csv.DictReader((RESULTS / "quality.csv").open(newline="")))
-    specs = list_models()
+    specs = list_models(MODELS_FOLDER)
     for name in dict.fromkeys(spec.name for spec in specs):
         own = [spec for spec in specs if spec.name == name]
         path = MODELS_FOLDER / f"{name}.md"

@@ -14,6 +14,14 @@ settings.register_profile(
 settings.load_profile("srcli")
 
 
+@pytest.fixture(autouse=True)
+def user_models(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of the user's own models, so that what lies in the real one changes no test."""
+    folder = tmp_path_factory.mktemp("user") / "models"
+    monkeypatch.setenv(catalog.USER_FOLDER_VARIABLE, str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the networks tiny-x2, tiny-x3, tiny-x4: two blocks, eight features, random weights."""

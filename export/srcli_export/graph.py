@@ -50,6 +50,7 @@ def build_model(
     initializers: Sequence[TensorProto],
     spec: ModelSpec,
     metadata: Mapping[str, str] | None = None,
+    mean: Sequence[float] = MEAN_RGB,
 ) -> onnx.ModelProto:
     """The ONNX model of one scale.
 
@@ -58,14 +59,15 @@ def build_model(
         initializers: its weights by the names of `stored_weights`, embedded or external.
         spec: stored as JSON in the metadata.
         metadata: further entries of the metadata.
+        mean: the colour that the mean shift subtracts and adds, on 0-1.
     """
     graph = _Graph()
     graph.widen(initializers)
     graph.add("Sub", ["lr", "mean"], "mean_removed")
     graph.add("Add", [graph.chain("mean_removed", layers), "mean"], "sr")
-    mean = numpy_helper.from_array(np.array(MEAN_RGB, np.float32).reshape(1, 3, 1, 1), "mean")
+    shift = numpy_helper.from_array(np.array(mean, np.float32).reshape(1, 3, 1, 1), "mean")
     inputs, outputs = _ports(spec.channels, spec.scale)
-    constants = [mean, *_halves(spec.channels)]
+    constants = [shift, *_halves(spec.channels)]
     proto = helper.make_graph(graph.nodes, spec.name, [inputs], [outputs], [*constants, *initializers])
     model = helper.make_model(
         proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="srcli"

@@ -12,7 +12,7 @@ from srcli import __version__
 from srcli.cli.console import show_error, talk
 from srcli.cli.evaluate import evaluate
 from srcli.cli.export import export
-from srcli.cli.models import models
+from srcli.cli.models import models_app
 from srcli.cli.train import train
 from srcli.cli.upscale import upscale
 from srcli.errors import ExitCode, SrcliError
@@ -20,6 +20,9 @@ from srcli.errors import ExitCode, SrcliError
 
 class _Commands(TyperGroup):
     """All sub-commands; the interrupts they do not handle are said here, as typer ends without a word."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return ["upscale", "models", "train", "evaluate", "export"]
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -41,8 +44,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in (upscale, models, train, evaluate, export):
+for _command in (upscale, train, evaluate, export):
     app.command()(_command)
+app.add_typer(models_app, name="models")
 
 
 def _print_version(wanted: bool) -> None:

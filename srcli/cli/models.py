@@ -1,4 +1,4 @@
-"""`srcli models`: what ships with srcli."""
+"""`srcli models`: the shipped networks and the user's own, and `srcli models import`."""
 
 import json
 from dataclasses import asdict
@@ -8,20 +8,33 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from srcli.cli.console import product, table, talk
+from srcli.cli.importing import import_file
 
 if TYPE_CHECKING:
     from srcli.models.catalog import ModelFile
 
-_HEADER = ["name", "scale", "parameters", "Set5 PSNR (dB)", "size (MB)", "licence"]
+_HEADER = ["name", "scale", "parameters", "Set5 PSNR (dB)", "size (MB)", "licence", "from"]
+
+models_app = typer.Typer(rich_markup_mode=None, help="List the models, or import weights from elsewhere.")
+models_app.command("import")(import_file)
 
 
+@models_app.callback(invoke_without_command=True)
 def models(
+    context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything known as JSON.")] = False,
 ) -> None:
-    """List the shipped models: scale, parameters, quality, size, licence."""
-    from srcli.models.catalog import list_models, resolve
+    """List the models (scale, parameters, quality, size, licence), or import weights from elsewhere."""
+    if context.invoked_subcommand is None:
+        _list(as_json)
 
-    files = [resolve(spec.name, spec.scale) for spec in list_models()]
+
+def _list(as_json: bool) -> None:
+    from srcli.models.catalog import list_files, problems
+
+    files = [file for file in list_files() if _is_whole(file)]
+    for problem in problems():
+        talk(f"note: {problem}")
     if as_json:
         product(json.dumps([_facts(file) for file in files], indent=2))
     elif files:
@@ -31,15 +44,37 @@ def models(
         talk("No models are shipped with this copy; --model also takes the path of an .onnx file.")
 
 
+def _is_whole(file: "ModelFile") -> bool:
+    """Whether its shared weights are there; a shipped file without them is an error."""
+    from srcli.errors import ModelFileError
+    from srcli.spec import check_weights
+
+    try:
+        check_weights(file.path)
+    except ModelFileError as error:
+        if not file.yours:
+            raise
+        talk(f"note: {error}")
+        return False
+    return True
+
+
 def _row(file: "ModelFile") -> list[str]:
     spec = file.spec
     quality = f"{spec.quality['Set5']:.2f}" if "Set5" in spec.quality else "–"
     size = f"{_size(file.path) / 1e6:.2f}"
-    return [spec.name, f"x{spec.scale}", f"{spec.parameters:,}", quality, size, spec.license or "–"]
+    origin = "yours" if file.yours else "srcli"
+    parameters = f"{spec.parameters:,}" if spec.parameters else "–"
+    return [spec.name, f"x{spec.scale}", parameters, quality, size, spec.license or "–", origin]
 
 
 def _facts(file: "ModelFile") -> dict[str, object]:
-    return {**asdict(file.spec), "file": str(file.path), "bytes": _size(file.path)}
+    return {
+        **asdict(file.spec),
+        "file": str(file.path),
+        "bytes": _size(file.path),
+        "yours": file.yours,
+    }
 
 
 def _size(path: Path) -> int:

@@ -1,5 +1,11 @@
-"""From a model's name or path, and a scale, to a file and its spec."""
+"""From a model's name or path, and a scale, to a file and its spec.
 
+Named models are the shipped ones and the user's: .onnx files in `user_folder()`, put there by
+`srcli models import` or by hand. A shipped name cannot be taken by a user's file.
+"""
+
+import hashlib
+import os
 import re
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -22,6 +28,9 @@ FAMILIES = ("mdsr", "edsr")
 UNKNOWN_HALO = 32
 """LR pixels of halo for a network that does not say how far it sees; more than trained ones use."""
 
+USER_FOLDER_VARIABLE = "SRCLI_MODELS"
+"""Environment variable that names the folder of the user's own models."""
+
 _PROBE = 16
 _FILE_NAME = re.compile(r"(?P<name>.+)-x(?P<scale>\d+)")
 
@@ -34,11 +43,13 @@ class ModelFile:
         path: the ONNX file.
         spec: what is in it.
         note: what the user should know about how it was chosen; empty if it is just what they named.
+        yours: whether it lies in the user's folder rather than among the shipped ones.
     """
 
     path: Path
     spec: ModelSpec
     note: str = ""
+    yours: bool = False
 
     @property
     def name(self) -> str:
@@ -46,13 +57,40 @@ class ModelFile:
         return self.spec.name
 
 
+def user_folder() -> Path:
+    """Where the user's models lie: $SRCLI_MODELS, or srcli/models in $XDG_DATA_HOME or ~/.local/share."""
+    if own := os.environ.get(USER_FOLDER_VARIABLE):
+        return Path(own)
+    if data := os.environ.get("XDG_DATA_HOME"):
+        return Path(data) / "srcli" / "models"
+    return Path(os.path.expanduser("~")) / ".local/share/srcli/models"  # noqa: PTH111 - never raises
+
+
 def list_models(folder: Path | None = None) -> list[ModelSpec]:
-    """Specs of all shipped networks, by name and scale.
+    """Specs of all named networks, by name and scale: those of a folder, or the shipped and the user's.
 
     Raises:
-        ModelFileError: a file in the folder is damaged.
+        ModelFileError: a shipped file is damaged; damaged files of the user are left out.
     """
-    return [file.spec for file in _files(folder)]
+    return [file.spec for file in list_files(folder)]
+
+
+def list_files(folder: Path | None = None) -> list[ModelFile]:
+    """As `list_models`, with where each network lies and whether it is the user's."""
+    files = _shipped(folder)
+    if folder is None:
+        files += _yours(files)[0]
+    return sorted(files, key=lambda file: (file.name, file.spec.scale))
+
+
+def problems() -> list[ModelFileError]:
+    """What keeps files of the user's folder from being used."""
+    return _yours(_shipped(None))[1]
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a user's model cannot have this name: it is a shipped one's, or stands for something else."""
+    return name in (*FAMILIES, "auto", "bicubic") or any(file.name == name for file in _shipped(None))
 
 
 def scales(model: str | Path, folder: Path | None = None) -> tuple[int, ...]:
@@ -69,21 +107,23 @@ def resolve(model: str | Path, scale: int, folder: Path | None = None) -> ModelF
     """The network of a model at a scale.
 
     Args:
-        model: a shipped name, a family ("mdsr", "edsr": its best network at that scale by PSNR on Set5),
-            or the path of an ONNX file.
+        model: the name of a shipped model or one of the user's, a family ("mdsr", "edsr": its best shipped
+            network at that scale by PSNR on Set5), or the path of an ONNX file.
         scale: output / input.
-        folder: where named models lie; default: the shipped ones.
+        folder: where named models lie; default: the shipped ones and the user's.
 
     Raises:
         ModelNotFoundError: no such model, or it has no network at that scale.
-        ModelFileError: the file is damaged or not a super-resolution network.
+        ModelFileError: the file is damaged, not what its .sha256 says, or not a super-resolution network.
     """
     files = [file for file in _candidates(model, folder) if file.spec.scale == scale]
     if not files:
         has = ", ".join(f"x{s}" for s in scales(model, folder))
         raise ModelNotFoundError(f"Model {str(model)!r} has no network for x{scale}.", f"It has {has}.")
-    best = max(files, key=lambda file: (_quality(file.spec), file.spec.parameters, file.name))
+    best = max(files, key=lambda file: (file.yours, _quality(file.spec), file.spec.parameters))
     check_weights(best.path)
+    if best.path.with_name(f"{best.path.name}.sha256").exists():
+        _check_sum(best.path, best.path.stat().st_mtime_ns)
     if str(model) in FAMILIES and best.name != str(model):
         return replace(
             best, note=f"{model}: {best.name} is the best shipped network of the family at x{scale}"
@@ -92,7 +132,7 @@ def resolve(model: str | Path, scale: int, folder: Path | None = None) -> ModelF
 
 
 def is_path(model: str | Path) -> bool:
-    """Whether this names a file rather than a shipped model."""
+    """Whether this names a file rather than a model."""
     return isinstance(model, Path) or str(model).endswith(".onnx") or Path(model).name != str(model)
 
 
@@ -100,17 +140,23 @@ def _candidates(model: str | Path, folder: Path | None) -> list[ModelFile]:
     """Every file the name or path may mean, of any scale; at least one."""
     if is_path(model):
         return [_from_path(Path(model))]
-    files = _files(folder)
-    found = [file for file in files if model in ((file.spec.family,) if model in FAMILIES else (file.name,))]
+    files = list_files(folder)
+    found = [file for file in files if file.name == model or (model in _families(file))]
     if not found:
+        for path in _paths_of_user(str(model)) if folder is None else []:
+            _of_user(path, set())  # says what is wrong with it
         raise _not_found(str(model), [file.name for file in files])
-    return found
+    return [_checked_scale(file) for file in found]
 
 
-def _files(folder: Path | None) -> list[ModelFile]:
-    paths = sorted((folder or MODELS_FOLDER).glob("*.onnx"))
-    files = [ModelFile(path, _spec_of(path)) for path in paths if _FILE_NAME.fullmatch(path.stem)]
-    return sorted(files, key=lambda file: (file.name, file.spec.scale))
+def _families(file: ModelFile) -> tuple[str, ...]:
+    """The family names that may mean this file: the user's files are chosen by their own names only."""
+    return (file.spec.family,) if file.spec.family in FAMILIES and not file.yours else ()
+
+
+def _shipped(folder: Path | None) -> list[ModelFile]:
+    paths = (folder or MODELS_FOLDER).glob("*.onnx")
+    return [ModelFile(path, _spec_of(path)) for path in sorted(paths) if _FILE_NAME.fullmatch(path.stem)]
 
 
 def _spec_of(path: Path) -> ModelSpec:
@@ -120,6 +166,49 @@ def _spec_of(path: Path) -> ModelSpec:
     return spec
 
 
+def _yours(shipped: list[ModelFile]) -> tuple[list[ModelFile], list[ModelFileError]]:
+    """The user's files, and what is wrong with those that cannot be used: one bad file stops no other."""
+    taken, files, bad = {file.name for file in shipped}, [], []
+    for path in sorted(user_folder().glob("*.onnx")):
+        try:
+            files.append(_of_user(path, taken))
+        except ModelFileError as error:
+            bad.append(error)
+    return files, bad
+
+
+def _paths_of_user(name: str) -> list[Path]:
+    paths = user_folder().glob("*.onnx")
+    return [path for path in sorted(paths) if name in (path.stem, _name_of(path))]
+
+
+def _of_user(path: Path, taken: set[str]) -> ModelFile:
+    """A file of the user's folder under the name its file has.
+
+    Raises:
+        ModelFileError: it is damaged, has neither a description nor a scale in its name, or a name that
+            is taken.
+    """
+    spec, named = read_spec(path), _FILE_NAME.fullmatch(path.stem)
+    if _name_of(path) in taken:
+        raise ModelFileError(f"{path}: has the name of a shipped model, which is used.", "Rename it.")
+    if spec is not None:
+        return ModelFile(path, replace(spec, name=_name_of(path)), yours=True)
+    if named is None:
+        hint = f"Call it {path.stem}-xN.onnx, where N is its scale, or give its path."
+        raise ModelFileError(f"{path}: carries no description.", hint)
+    return ModelFile(path, _unknown(named["name"], int(named["scale"])), yours=True)
+
+
+def _name_of(path: Path) -> str:
+    named = _FILE_NAME.fullmatch(path.stem)
+    return named["name"] if named else path.stem
+
+
+def _unknown(name: str, scale: int) -> ModelSpec:
+    return ModelSpec(name=name, family="other", scale=scale, exact_halo=UNKNOWN_HALO, halo=UNKNOWN_HALO)
+
+
 def _from_path(path: Path) -> ModelFile:
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "does not exist"
@@ -127,6 +216,31 @@ def _from_path(path: Path) -> ModelFile:
             f"{path}: {kind}.", "Give the path of an .onnx file, or a shipped model's name."
         )
     return _described(path, path.stat().st_mtime_ns)
+
+
+def _checked_scale(file: ModelFile) -> ModelFile:
+    """The file; one of the user's without a description is run once to see what it really does."""
+    if not file.yours or read_spec(file.path) is not None:
+        return file
+    found = _described(file.path, file.path.stat().st_mtime_ns)
+    return replace(found, spec=replace(found.spec, name=file.name), yours=True)
+
+
+@lru_cache(maxsize=16)
+def _check_sum(path: Path, modified: int) -> None:
+    """Compare a file with the SHA-256 in the .sha256 file beside it (hex, as `sha256sum` writes it).
+
+    Raises:
+        ModelFileError: they differ, or one of them cannot be read.
+    """
+    try:
+        wanted = path.with_name(f"{path.name}.sha256").read_text("ascii").split()
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelFileError(f"{path}: its checksum cannot be read ({error}).") from error
+    if [word.lower() for word in wanted[:1]] != [found]:
+        raise ModelFileError(f"{path}: is not what {path.name}.sha256 says.", "Copy or download it again.")
 
 
 @lru_cache(maxsize=16)
@@ -144,7 +258,7 @@ def probe(path: Path) -> ModelFile:
         MissingExtraError: no backend is installed.
     """
     options = BackendOptions(precision="f32")
-    spec = ModelSpec(name=path.stem, family="other", scale=1, exact_halo=UNKNOWN_HALO, halo=UNKNOWN_HALO)
+    spec = _unknown(path.stem, 1)
     hint = "srcli runs networks that turn (N, 3, H, W) RGB 0-1 of any size into (N, 3, sH, sW)."
     engine = table.load(table.choose("auto", options).name, path, spec, options)
     try:

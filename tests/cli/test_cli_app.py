@@ -61,7 +61,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> object:
     """Replace what `srcli models` does by raising an error."""
 
     def install(error: BaseException) -> None:
-        monkeypatch.setattr("srcli.models.catalog.list_models", failing(error))
+        monkeypatch.setattr("srcli.models.catalog.list_files", failing(error))
 
     return install
 
