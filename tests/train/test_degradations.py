@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from tiny_training import FAST, tiny_pictures
 
+from srcli.artifacts import BLOCKS, measure
 from srcli.errors import UsageError
 from srcli.metrics import to_y
 from srcli.resize import downscale, imresize
@@ -101,6 +102,16 @@ def test_photo_covers_a_wide_range_of_damage() -> None:
     assert scores[0] < 27
     assert scores[-1] > 36
     assert all(abs(float(low.mean()) - clean.mean()) < 2 for low in lows)  # brightness stays
+
+
+@pytest.mark.parametrize("share", [0, 1])
+def test_jpeg_comes_last_and_as_often_as_asked(share: int) -> None:
+    """The 8×8 grid is seen in every picture or in none."""
+    noise = np.random.default_rng(0).normal(128, 40, (288, 288, 3))
+    hr = np.asarray(cv2.GaussianBlur(noise, (0, 0), 1.2).clip(0, 255), np.uint8)
+    photo = Photo(clean_share=0, noise_share=0, jpeg_share=share, quality=(30, 85), sigma=(0.1, 0.4))
+    found = [measure(photo(hr, 2, *_draws(seed))).blocks > BLOCKS for seed in range(12)]
+    assert sum(found) == share * len(found)
 
 
 def test_an_image_has_one_kernel_and_another_image_another() -> None:

@@ -68,5 +68,5 @@ def jpeg(image: Pixels, quality: int, subsampling: str, phase: tuple[int, int] =
     options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _SUBSAMPLING[subsampling]]
     done, file = cv2.imencode(".jpg", framed[..., ::-1], options)
     assert done, "OpenCV was built without JPEG"
-    decoded = cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1]
-    return np.ascontiguousarray(decoded[top:, left:], np.uint8)
+    decoded = np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR), np.uint8)
+    return np.ascontiguousarray(decoded[top:, left:, ::-1])

@@ -145,7 +145,7 @@ FILTERS: dict[str, tuple[Shape, float]] = {
 
 
 def _positions(side: int) -> tuple[Doubles, Doubles]:
-    line = np.arange(side) - (side - 1) / 2
+    line = np.arange(side, dtype=np.float64) - (side - 1) / 2
     return line[:, None], line[None, :]
 
 
