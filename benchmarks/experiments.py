@@ -1,0 +1,298 @@
+"""The experiments behind the recipes: the same short training with one thing changed.
+
+    python benchmarks/experiments.py detail data/train --valid data/valid
+    python benchmarks/experiments.py --list
+
+Every arm is one `srcli train` of its own, whose command is printed; `--jobs 2` runs two of them at a time
+with one thread each. Arms that have ended are not run again, so an experiment can be interrupted; and at
+full length (`--updates 300000 --device cuda`) it is the same command. Writes the curves of all arms as
+results/experiments/NAME.csv and .png and puts a table into results/experiments.json.
+"""
+
+import argparse
+import csv
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS, Section, Table, machine, publish
+from srcli_train.networks import SCALES
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One training of an experiment.
+
+    Attributes:
+        label: what is different about it.
+        settings: "field=value" for `srcli train --set`.
+        model, scale, recipe: of `srcli train`.
+        init: label of the arm whose checkpoint it starts from.
+        share: of the experiment's updates.
+    """
+
+    label: str
+    settings: tuple[str, ...] = ()
+    model: str = "edsr-baseline"
+    scale: int = 2
+    recipe: str = "fast"
+    init: str = ""
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """A question, the arms that answer it, their updates on a CPU, and what was found there."""
+
+    question: str
+    arms: tuple[Arm, ...]
+    updates: int
+    finding: str = ""
+
+
+_ADAM = ("optimizer=adam", "lr=4e-4", "icnr=false")
+_PAPER = ("batch=8",)
+_WIDE = ("network.blocks=8", "batch=4", "patch=24")
+
+EXPERIMENTS = {
+    "optimizer": Experiment(
+        "What is left of Muon's head start after more updates?",
+        (
+            Arm("the paper's Adam", ("batch=16", "patch=32"), recipe="paper"),
+            Arm("Adam, 4e-4, warm-up, cosine", _ADAM),
+            Arm("Muon on the body", ('muon_modules=["body"]',)),
+            Arm("Muon on body and upsampler"),
+        ),
+        2000,
+    ),
+    "detail": Experiment(
+        "Does it help to train on the more detailed of several patches?",
+        (Arm("any patch"), Arm("best of 2", ("candidates=2",)), Arm("best of 4", ("candidates=4",))),
+        1200,
+    ),
+    "patch": Experiment(
+        "Many small patches or fewer large ones, at equal pixels an update?",
+        (
+            Arm("28 of 24×24", ("batch=28", "patch=24")),
+            Arm("16 of 32×32"),
+            Arm("7 of 48×48", ("batch=7", "patch=48")),
+            Arm("4 of 64×64", ("batch=4", "patch=64")),
+        ),
+        1200,
+    ),
+    "finish": Experiment(
+        "What are the last updates best spent on?",
+        (
+            Arm("the run before", share=0.75),
+            Arm("the same again", init="the run before", share=0.25),
+            Arm("larger patches", ("batch=4", "patch=64"), init="the run before", share=0.25),
+            Arm("L2", ("loss=l2", "clip=30"), init="the run before", share=0.25),
+            Arm("lower rates", ("lr=3e-4", "muon_lr=0.002"), init="the run before", share=0.25),
+        ),
+        2000,
+    ),
+    "pretraining": Experiment(
+        "Does x4 gain from starting at the trained x2 (the paper's figure 4)?",
+        (
+            Arm("x2", recipe="paper", settings=_PAPER),
+            Arm("x4 from scratch", recipe="paper", settings=_PAPER, scale=4),
+            Arm("x4 from x2", recipe="paper", settings=_PAPER, scale=4, init="x2"),
+        ),
+        3000,
+    ),
+    "ablation": Experiment(
+        "The paper's steps from SRResNet to EDSR and MDSR, at equal updates",
+        (
+            Arm("SRResNet, L2", (*_PAPER, "loss=l2"), model="srresnet", recipe="paper"),
+            Arm("SRResNet, L1", _PAPER, model="srresnet", recipe="paper"),
+            Arm("EDSR-baseline, L1", _PAPER, recipe="paper"),
+            Arm("MDSR-baseline, L1", _PAPER, model="mdsr-baseline", recipe="paper"),
+        ),
+        3000,
+    ),
+    "residual-scaling": Experiment(
+        "What does residual scaling do at 256 features?",
+        (
+            Arm("scaled by 0.1", _WIDE, model="edsr", recipe="paper"),
+            Arm("not scaled", (*_WIDE, "network.residual_scale=1"), model="edsr", recipe="paper"),
+            Arm("scaled, higher rate", (*_WIDE, "lr=1e-3"), model="edsr", recipe="paper"),
+            Arm(
+                "not scaled, higher rate",
+                (*_WIDE, "network.residual_scale=1", "lr=1e-3"),
+                model="edsr",
+                recipe="paper",
+            ),
+        ),
+        1000,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What an arm's log says: rows as the training loop writes them."""
+
+    arm: Arm
+    rows: list[dict[str, str]]
+
+    def psnr(self, scale: int) -> list[tuple[int, float]]:
+        """(update, dB) of every validation."""
+        points = [(int(r["update"]), r[f"psnr_x{scale}"]) for r in self.rows if r.get(f"psnr_x{scale}")]
+        return [(u, float(v)) for i, (u, v) in enumerate(points) if i == 0 or v != points[i - 1][1]]
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Those that were trained."""
+        return tuple(scale for scale in SCALES if self.psnr(scale))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run an experiment and publish what came out."""
+    given = sys.argv[1:] if arguments is None else arguments
+    options, before = _parse(given), machine()
+    if options.list:
+        for name, experiment in EXPERIMENTS.items():
+            print(f"{name}: {experiment.question} ({', '.join(arm.label for arm in experiment.arms)})")
+        return
+    experiment = EXPERIMENTS[options.name]
+    updates = options.updates or experiment.updates
+    _run_all(experiment.arms, updates, options)
+    curves = [Curve(arm, _rows(_folder(options, arm) / "log.csv")) for arm in experiment.arms]
+    place = options.out.with_suffix("")
+    _write_csv(curves, place / f"{options.name}.csv")
+    _draw(curves, experiment.question, place / f"{options.name}.png")
+    publish(options.out, _section(options.name, experiment, curves, updates), given, before)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add("name", nargs="?", choices=list(EXPERIMENTS))
+    add("data", nargs="?", type=Path, help="folder of HR images")
+    add("--valid", type=Path, help="folder of validation images")
+    add("--list", action="store_true", help="say what there is")
+    add("--updates", type=int, help="of the longest arm")
+    add("--jobs", type=int, default=1, help="arms at a time; the cores are shared out among them")
+    add("--device", default="cpu")
+    add("--runs", type=Path, default=Path("runs/experiments"), help="checkpoints and logs of the arms")
+    add("--out", type=Path, default=RESULTS / "experiments.json")
+    options = parser.parse_args(arguments)
+    if not options.list and not (options.name and options.data):
+        parser.error("give a name and a folder of HR images, or --list")
+    return options
+
+
+def _run_all(arms: Sequence[Arm], updates: int, options: argparse.Namespace) -> None:
+    """First the arms that start from scratch, then those that start from one of them."""
+    for wave in ([a for a in arms if not a.init], [a for a in arms if a.init]):
+        with ThreadPoolExecutor(options.jobs) as pool:
+            list(pool.map(lambda arm: _run(arm, arms, updates, options), wave))
+
+
+def _run(arm: Arm, arms: Sequence[Arm], updates: int, options: argparse.Namespace) -> None:
+    folder, end = _folder(options, arm), round(arm.share * updates)
+    rows = _rows(folder / "log.csv")
+    if rows and int(rows[-1]["update"]) >= end:
+        return
+    command = _command(arm, options, end)
+    if arm.init:
+        start = next(a for a in arms if a.label == arm.init)
+        command += ["--init", str(_folder(options, start) / "last.pt")]
+    command += ["--resume"] if (folder / "last.pt").is_file() else []
+    print(shlex.join(command), flush=True)
+    threads = max(1, (os.cpu_count() or 1) // options.jobs)
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    with folder.with_suffix(".out").open("a") as talk:
+        done = subprocess.run(command, check=False, env=environment, stdout=talk, stderr=talk)
+    if done.returncode:
+        raise SystemExit(f"The arm {arm.label!r} failed; {talk.name} says why.")
+
+
+def _command(arm: Arm, options: argparse.Namespace, updates: int) -> list[str]:
+    scale = [] if arm.model.startswith("mdsr") else ["-s", str(arm.scale)]
+    settings = [part for setting in arm.settings for part in ("--set", setting)]
+    valid = ["--valid", str(options.valid)] if options.valid else []
+    numbers = ["--updates", str(updates), "--validate-every", str(max(1, updates // 10))]
+    what = ["--model", arm.model, *scale, "--recipe", arm.recipe, *settings, *numbers]
+    options.runs.mkdir(parents=True, exist_ok=True)
+    places = ["-o", str(_folder(options, arm)), "--device", options.device]
+    return ["srcli", "train", str(options.data), *valid, *what, *places]
+
+
+def _folder(options: argparse.Namespace, arm: Arm) -> Path:
+    plain = "".join(c if c.isalnum() else "-" for c in f"{options.name}-{arm.label}")
+    return Path(options.runs) / plain
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _write_csv(curves: Sequence[Curve], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = ["update", "seconds", "loss", "rate", *(f"psnr_x{scale}" for scale in SCALES)]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["arm", *names])
+        for curve in curves:
+            writer.writerows([curve.arm.label, *(row.get(n, "") for n in names)] for row in curve.rows)
+
+
+def _draw(curves: Sequence[Curve], title: str, path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    scales = sorted({scale for curve in curves for scale in curve.scales})
+    figure, panels = plt.subplots(
+        1, len(scales), figsize=(6 * len(scales), 4), squeeze=False, layout="constrained"
+    )
+    for panel, scale in zip(panels[0], scales, strict=True):
+        for curve in curves:
+            if points := curve.psnr(scale):
+                panel.plot(*zip(*points, strict=True), label=curve.arm.label, marker=".", linewidth=1.2)
+        _label(panel, scale)
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _label(panel: Any, scale: int) -> None:
+    panel.set_xlabel("updates")
+    panel.set_ylabel(f"validation PSNR at x{scale} (Y), dB")
+    panel.grid(alpha=0.3)
+    panel.legend(fontsize=8)
+
+
+def _section(name: str, experiment: Experiment, curves: Sequence[Curve], updates: int) -> Section:
+    scales = sorted({scale for curve in curves for scale in curve.scales})
+    header = ("arm", "updates", "minutes", "loss", *(f"x{scale} (dB)" for scale in scales))
+    rows = tuple(_row(curve, scales) for curve in curves)
+    method = (
+        f"Validation PSNR (Y, shave = scale) after {updates} updates of the longest; "
+        f"everything else is the arm's recipe. {experiment.finding}"
+    )
+    values = {curve.arm.label: {str(s): curve.psnr(s) for s in curve.scales} for curve in curves}
+    return Section(name, experiment.question, method.strip(), (Table(header, rows),), {"psnr": values})
+
+
+def _row(curve: Curve, scales: Sequence[int]) -> tuple[str, ...]:
+    last = curve.rows[-1]
+    recent = [float(row["loss"]) for row in curve.rows[-max(1, len(curve.rows) // 10) :]]
+    reached = [f"{curve.psnr(s)[-1][1]:.2f}" if curve.psnr(s) else "–" for s in scales]
+    minutes = f"{float(last['seconds']) / 60:.1f}"
+    return (curve.arm.label, last["update"], minutes, f"{sum(recent) / len(recent):.2f}", *reached)
+
+
+if __name__ == "__main__":
+    main()
