@@ -7,12 +7,13 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiny_training import FAST, tiny_pictures
+from tiny_training import FAST, tiny_pictures, trainer
 
 from srcli.artifacts import BLOCKS, measure
 from srcli.errors import UsageError
 from srcli.metrics import to_y
 from srcli.resize import downscale, imresize
+from srcli_train.checkpoint import load_checkpoint
 from srcli_train.data import PatchSampler
 from srcli_train.degradations import (
     DEGRADATIONS,
@@ -21,11 +22,13 @@ from srcli_train.degradations import (
     Unknown,
     degrade,
     degraded_patch,
+    fixed,
     of_image,
     of_patch,
 )
 from srcli_train.degradations.camera import Noise, add_noise, jpeg
 from srcli_train.degradations.kernels import FILTERS, disc, gaussian, resample
+from srcli_train.recipes import RECIPES
 
 MILD = Photo(
     clean_share=0, sigma=(0.1, 0.5), radius=(0.1, 0.4), noise=(0.5, 1.5), quality=(80, 98), aliased_share=0
@@ -50,6 +53,7 @@ def test_the_same_arguments_give_the_same_pixels(name: str, scale: int) -> None:
     lr = degrade(name, hr, scale, 7)
     assert (lr.shape, lr.dtype) == ((143 // scale, 142 // scale, 3), np.uint8)
     np.testing.assert_array_equal(lr, degrade(name, hr, scale, 7))
+    np.testing.assert_array_equal(lr, fixed(name, 7)(hr, scale))
     others = [degrade(name, hr, scale, seed) for seed in range(4)]
     assert all((lr != other).any() for other in others) == (name != "bicubic")
 
@@ -91,6 +95,12 @@ def test_as_many_pictures_stay_clean_as_asked() -> None:
     clean = downscale(hr, 2)
     count = sum(np.array_equal(Photo(clean_share=0.3)(hr, 2, *_draws(seed)), clean) for seed in range(300))
     assert 60 < count < 120  # 90 ± 3.8 standard deviations
+
+
+def test_measuring_leaves_no_picture_clean() -> None:
+    hr = busy(side=48)
+    clean = downscale(hr, 2)
+    assert all((degrade("photo", hr, 2, seed) != clean).any() for seed in range(60))
 
 
 def test_photo_covers_a_wide_range_of_damage() -> None:
@@ -209,3 +219,12 @@ def test_the_sampler_degrades_the_same_places_and_depends_on_the_update_alone(
 def test_a_degradation_nobody_knows_is_refused() -> None:
     with pytest.raises(UsageError, match="'blurry' is not known"):
         replace(FAST, degradation="blurry")
+
+
+def test_a_run_on_degraded_patches_resumes_and_old_checkpoints_count_as_bicubic(tmp_path: Path) -> None:
+    photo = replace(FAST, degradation="photo", updates=4)
+    trainer(tmp_path, recipe=photo).run(stop_at=2)
+    again = load_checkpoint(trainer(tmp_path, recipe=photo, resume=True).run())
+    assert (again.recipe.degradation, again.update) == ("photo", 4)
+    assert RECIPES["photo"].degradation == "photo"
+    assert RECIPES["fast"].degradation == "bicubic"  # as in every checkpoint that does not say

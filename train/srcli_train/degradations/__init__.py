@@ -5,6 +5,7 @@ same pixels. NumPy and OpenCV only.
 """
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +25,7 @@ __all__ = [
     "Unknown",
     "degrade",
     "degraded_patch",
+    "fixed",
     "of_image",
     "of_patch",
 ]
@@ -83,6 +85,7 @@ class Unknown:
 
 
 DEGRADATIONS: dict[str, Degradation] = {"bicubic": Bicubic(), "unknown": Unknown(), "photo": Photo()}
+_MEASURED = DEGRADATIONS | {"photo": Photo(clean_share=0)}  # clean pictures are measured on their own
 
 
 def of_image(seed: int, number: int) -> np.random.Generator:
@@ -96,10 +99,10 @@ def of_patch(seed: int, update: int, patch: int) -> np.random.Generator:
 
 
 def degrade(name: str, image: Pixels, scale: int, seed: int) -> Pixels:
-    """LR of a whole picture, the same for the same arguments; every picture draws its own.
+    """LR of a whole picture, to measure with: the same for the same arguments; every picture draws its own.
 
     Args:
-        name: one of `DEGRADATIONS`.
+        name: one of `DEGRADATIONS`; "photo" leaves no picture clean here.
         image: (H, W, 3) uint8 RGB HR of any size.
         scale: 2, 3 or 4.
         seed: 0 or more.
@@ -109,7 +112,12 @@ def degrade(name: str, image: Pixels, scale: int, seed: int) -> Pixels:
     """
     hr = np.ascontiguousarray(modcrop(image, scale), np.uint8)
     number = zlib.crc32(hr.data)  # tells pictures apart wherever they lie in their set
-    return DEGRADATIONS[name](hr, scale, np.random.default_rng((seed, number)), of_image(seed, number))
+    return _MEASURED[name](hr, scale, np.random.default_rng((seed, number)), of_image(seed, number))
+
+
+def fixed(name: str, seed: int = 0) -> Callable[[Pixels, int], Pixels]:
+    """`degrade` as a function of (HR picture, scale), for validation."""
+    return lambda hr, scale: degrade(name, hr, scale, seed)
 
 
 def degraded_patch(
