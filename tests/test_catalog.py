@@ -1,3 +1,4 @@
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -127,3 +128,85 @@ def test_a_foreign_network_of_another_kind(tmp_path: Path, nodes: list[onnx.Node
 def test_a_foreign_network_of_other_channels(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"y\.onnx"):
         catalog.resolve(foreign(tmp_path / "y.onnx", [RESIZE], channels=1), 2)
+
+
+def yours(folder: Path, name: str = "mine", scale: int = 2) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return tiny_networks.write(folder, tiny_networks.tiny_spec(scale, name))
+
+
+def test_the_users_models_are_listed_and_found(tiny_catalog: Path, user_models: Path) -> None:
+    path = yours(user_models)
+    assert [file.name for file in catalog.list_files()] == ["mine", "tiny", "tiny", "tiny"]
+    assert [file.yours for file in catalog.list_files()] == [True, False, False, False]
+    file = catalog.resolve("mine", 2)
+    assert (file.path, file.yours, file.note) == (path, True, "")
+    assert catalog.scales("mine") == (2,)
+    assert catalog.list_models(tiny_catalog) == [tiny_networks.tiny_spec(s) for s in (2, 3, 4)]
+
+
+def test_a_file_of_the_users_is_called_as_it_is_named(tiny_catalog: Path, user_models: Path) -> None:
+    yours(user_models, "mine").rename(user_models / "renamed-x2.onnx")
+    yours(user_models, "other").rename(user_models / "plain.onnx")
+    assert catalog.resolve("renamed", 2).name == "renamed"
+    assert catalog.resolve("plain", 2).name == "plain"
+
+
+def test_a_shipped_name_wins(tiny_catalog: Path, user_models: Path) -> None:
+    yours(user_models, "tiny")
+    yours(user_models, "tiny", 4)
+    assert catalog.resolve("tiny", 2).path.parent == tiny_catalog
+    assert catalog.scales("tiny") == (2, 3, 4)
+    assert ["shipped" in str(problem) for problem in catalog.problems()] == [True, True]
+    assert catalog.is_reserved("tiny")
+    assert not catalog.is_reserved("mine")
+
+
+def test_a_family_is_the_best_shipped_network_unless_yours_has_its_name(
+    tiny_catalog: Path, user_models: Path
+) -> None:
+    """Networks of the user never stand for a family, but a larger one named `edsr` does at its scale."""
+    yours(user_models, "mine")
+    assert catalog.resolve("edsr", 2).name == "tiny"
+    path = yours(user_models, "edsr")
+    assert catalog.resolve("edsr", 2).path == path
+    assert catalog.resolve("edsr", 4).name == "tiny"
+    assert catalog.scales("edsr") == (2, 3, 4)
+
+
+def test_one_damaged_file_of_the_users_stops_nothing_else(tiny_catalog: Path, user_models: Path) -> None:
+    yours(user_models)
+    (user_models / "broken-x2.onnx").write_bytes(b"no network")
+    assert catalog.resolve("mine", 2).name == "mine"
+    assert catalog.resolve("tiny", 2).name == "tiny"
+    assert ["broken" in str(problem) for problem in catalog.problems()] == [True]
+    with pytest.raises(ModelFileError, match="broken"):
+        catalog.resolve("broken", 2)
+
+
+def test_a_file_without_description_in_the_users_folder(tiny_catalog: Path, user_models: Path) -> None:
+    user_models.mkdir()
+    foreign(user_models / "theirs-x2.onnx", [RESIZE])
+    foreign(user_models / "nameless.onnx", [RESIZE])
+    file = catalog.resolve("theirs", 2)
+    assert (file.name, file.spec.scale, file.yours) == ("theirs", 2, True)
+    assert "carries no description" in file.note
+    with pytest.raises(ModelFileError, match=r"nameless-xN\.onnx"):
+        catalog.resolve("nameless", 2)
+
+
+@pytest.mark.parametrize("text", ["{}", "{}  big-x2.onnx\n"])
+def test_a_checksum_beside_a_file_is_verified(text: str, tiny_catalog: Path, user_models: Path) -> None:
+    path = yours(user_models, "big")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    checksum = user_models / "big-x2.onnx.sha256"
+    checksum.write_text(text.format(digest.upper()))
+    assert catalog.resolve("big", 2).path == path
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 1  # a weight
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"is not what big-x2\.onnx\.sha256 says"):
+        catalog.resolve("big", 2)
+    checksum.write_text("")
+    with pytest.raises(ModelFileError, match="sha256"):
+        catalog.resolve("big", 2)

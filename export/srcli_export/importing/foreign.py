@@ -38,11 +38,13 @@ class _Foreign(nn.Module):
     def forward(self, lr: Tensor, scale: int) -> Tensor:
         """(N, 3, H, W) float32 0-1 -> (N, 3, scale * H, scale * W)."""
         assert scale == self.factor, f"made for x{self.factor}, called for x{scale}"
+        lr = lr.clone()  # some networks work in place on what they are given
         if self.smallest <= 1:
             result: Tensor = self.model(lr)
             return result
         height, width = lr.shape[2], lr.shape[3]
-        right, below = torch.sym_max(0, self.smallest - width), torch.sym_max(0, self.smallest - height)
+        right = torch.sym_max(0, self.smallest - width)  # type: ignore[no-untyped-call]
+        below = torch.sym_max(0, self.smallest - height)  # type: ignore[no-untyped-call]
         padded = F.pad(lr, (0, right, 0, below), "replicate")
         result = self.model(padded)
         return result[:, :, : height * self.factor, : width * self.factor]

@@ -17,7 +17,7 @@ from srcli_export.importing.own import from_checkpoint, is_own
 from srcli_export.importing.paper import from_state
 from srcli_export.importing.reading import read_weights, tensors
 from srcli_export.importing.request import Request, Source
-from srcli_export.runtime import Runner
+from srcli_export.runtime import Batch, Runner
 from srcli_export.storage import publish, save, staging
 from srcli_export.verify import check_parity, probes
 
@@ -131,7 +131,7 @@ def _measured(spec: ModelSpec, path: Path) -> ModelSpec:
     return spec
 
 
-def _probes() -> list[images.Pixels]:
+def _probes() -> list[Batch]:
     return probes(images.charts())
 
 

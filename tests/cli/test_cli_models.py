@@ -1,0 +1,97 @@
+"""`srcli models` with models of the user's, and `srcli models import`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_networks
+import torch
+from cli_runs import Command, picture
+from test_cli_app import HEAVY, PROGRAM
+
+from srcli.media import images
+from srcli_export.calibration import charts
+
+
+@pytest.fixture
+def weights(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state dict of a tiny EDSR as EDSR-PyTorch saves it, to be measured on a picture that is quick."""
+    monkeypatch.setattr("srcli_export.calibration.charts", lambda: [charts(96)[0]])
+    torch.manual_seed(0)
+    shapes = {"head.0": (6, 3), "body.0.body.0": (6, 6), "body.0.body.2": (6, 6), "body.1": (6, 6)}
+    state = {}
+    for key, (outputs, inputs) in (shapes | {"tail.0.0": (24, 6), "tail.1": (3, 6)}).items():
+        state |= {
+            f"{key}.weight": torch.randn(outputs, inputs, 3, 3) * 0.1,
+            f"{key}.bias": torch.zeros(outputs),
+        }
+    torch.save(state, work / "theirs_x2.pt")
+    return work / "theirs_x2.pt"
+
+
+def test_import_list_and_use(srcli: Command, weights: Path, tiny_catalog: Path, user_models: Path) -> None:
+    run = srcli("models", "import", str(weights), "--license", "MIT")
+    path = user_models / "theirs-x2.onnx"
+    assert (run.code, run.out) == (0, f"{path}\n")
+    assert "residual scaling 1 is assumed" in run.err
+    assert "--model theirs" in run.err
+    lines = [line.split() for line in srcli("models").out.splitlines()]
+    assert [(line[0], line[-1]) for line in lines[1:]] == [("theirs", "yours"), *[("tiny", "srcli")] * 3]
+    facts = json.loads(srcli("models", "--json").out)
+    assert (facts[0]["name"], facts[0]["yours"], facts[0]["license"]) == ("theirs", True, "MIT")
+    picture("a.png")
+    assert srcli("upscale", "a.png", "-s", "2", "--model", "theirs", "--quiet").code == 0
+    assert images.read(Path("upscaled/a.png")).pixels.shape == (12, 18, 3)
+
+
+def test_import_elsewhere(srcli: Command, weights: Path, user_models: Path) -> None:
+    run = srcli("models", "import", str(weights), "--name", "net", "-o", "out", "--residual-scale", "0.1")
+    assert (run.code, run.out) == (0, "out/net-x2.onnx\n")
+    assert "--model out/net-x2.onnx" in run.err
+    assert not user_models.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["missing.pt"], 2, "does not exist"),
+        (["bad.pt", "--name", "a"], 1, "bad.pt: damaged"),
+        (["theirs_x2.pt", "--name", "tiny"], 2, "itself has a model 'tiny'"),
+        (["theirs_x2.pt", "--convention", "caffe"], 2, "edsr-pytorch"),
+        (["theirs_x2.pt", "--residual-scale", "7"], 2, "residual scale"),
+        ([], 2, "Missing argument"),
+    ],
+)
+def test_what_cannot_be_imported_is_said(
+    srcli: Command, weights: Path, tiny_catalog: Path, arguments: list[str], code: int, said: str
+) -> None:
+    Path("bad.pt").write_bytes(b"nothing")
+    run = srcli("models", "import", *arguments)
+    assert (run.code, run.out) == (code, "")
+    assert said in run.err
+
+
+def test_a_damaged_file_of_the_users_is_a_note(srcli: Command, tiny_catalog: Path, user_models: Path) -> None:
+    user_models.mkdir()
+    (user_models / "broken-x2.onnx").write_bytes(b"nothing")
+    tiny_networks.write(user_models, tiny_networks.tiny_spec(2, "mine"))
+    run = srcli("models")
+    assert (run.code, len(run.out.splitlines())) == (0, 5)
+    assert run.err.startswith("note: ")
+    assert "broken-x2.onnx" in run.err
+
+
+def test_an_unknown_sub_command_is_wrong_usage(srcli: Command) -> None:
+    run = srcli("models", "improt")
+    assert run.code == 2
+    assert "improt" in run.err
+
+
+@pytest.mark.parametrize("arguments", [["models", "--help"], ["models", "import", "--help"]])
+def test_help_imports_nothing_heavy_for_models(arguments: list[str]) -> None:
+    report = f"print([m for m in sys.modules if m.partition('.')[0] in {HEAVY}])"
+    command = [sys.executable, "-c", PROGRAM + report, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
