@@ -29,7 +29,8 @@ def train(
         int | None, typer.Option("-s", "--scale", help="2, 3 or 4; MDSR learns all three.")
     ] = None,
     recipe: Annotated[
-        str, typer.Option(help="paper (the paper's numbers) or fast (a few CPU hours).")
+        str,
+        typer.Option(help="paper (the paper's numbers), fast (for CPUs) or photo (fast, on degraded LR)."),
     ] = "paper",
     run: Annotated[
         Path | None,

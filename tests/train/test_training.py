@@ -160,3 +160,13 @@ def test_ctrl_c_ends_after_the_update_and_resuming_is_exact(tmp_path: Path) -> N
     resumed = load_checkpoint(trainer(tmp_path, run="stopped", resume=True).run())
     assert all(torch.equal(resumed.weights[name], weight) for name, weight in straight.weights.items())
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_degraded_training_is_validated_on_both_kinds_of_lr(tmp_path: Path) -> None:
+    """The psnr columns stay those of clean bicubic, so that all runs can be compared."""
+    watcher = Quiet()
+    run = trainer(tmp_path, recipe=replace(FAST, degradation="unknown", patch=16), watcher=watcher)
+    run.run(stop_at=10)
+    told = [note for note in watcher.notes if "unknown validation x2" in note]
+    assert len(told) == 1
+    assert f"{watcher.statuses[-1].psnr[2]:.2f} dB" not in told[0]

@@ -14,6 +14,7 @@ from srcli_train import runfolder
 from srcli_train.checkpoint import Checkpoint, load_checkpoint
 from srcli_train.csvlog import CsvLog
 from srcli_train.data import Minibatch, PatchSampler, Pictures, prefetched
+from srcli_train.degradations import fixed
 from srcli_train.init import icnr, start_from
 from srcli_train.interrupt import Interrupt
 from srcli_train.job import Job, Status, Watcher
@@ -31,7 +32,9 @@ class Trainer:
         self._device = _device(job.device)
         self._peers, self._interrupt = Peers(self._device), Interrupt()
         self._sampler, self._pictures = PatchSampler(pictures, job.recipe), pictures.fingerprint()
-        self._validation = Validation(job.validation, job.network.scales, self._device, job.recipe.precision)
+        about = job.validation, job.network.scales, self._device, job.recipe.precision
+        self._validation = Validation(*about)
+        self._as_trained = Validation(*about, fixed(job.recipe.degradation))
         self.update, self._seconds, self._started = 0, 0.0, time.monotonic()
         self._psnr: dict[int, float] = {}
         self._done, self._stop = 0.0, False
@@ -106,8 +109,13 @@ class Trainer:
         return agreed.loss
 
     def _validate(self) -> None:
+        """On bicubic LR, which all runs share; and on LR as it is trained on, where that is another."""
         self._psnr = self._validation.scores(self.network)
-        picture = self._validation.picture(self.network)
+        if self._job.recipe.degradation != "bicubic":
+            scores = self._as_trained.scores(self.network)
+            told = ", ".join(f"x{scale} {value:.2f} dB" for scale, value in scores.items())
+            self._watcher.note(f"update {self.update}: {self._job.recipe.degradation} validation {told}")
+        picture = self._as_trained.picture(self.network)
         if picture is not None:
             self._watcher.picture(self.update, picture)
 
