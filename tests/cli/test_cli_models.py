@@ -18,7 +18,7 @@ from srcli_export.calibration import charts
 @pytest.fixture
 def weights(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A state dict of a tiny EDSR as EDSR-PyTorch saves it, to be measured on a picture that is quick."""
-    monkeypatch.setattr("srcli_export.calibration.charts", lambda: [charts(96)[0]])
+    monkeypatch.setattr("srcli_export.calibration.charts", lambda side=96: [charts(side)[0]])
     torch.manual_seed(0)
     shapes = {"head.0": (6, 3), "body.0.body.0": (6, 6), "body.0.body.2": (6, 6), "body.1": (6, 6)}
     state = {}

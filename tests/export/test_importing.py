@@ -26,7 +26,7 @@ FLOAT32 = 1e-5
 @pytest.fixture(autouse=True)
 def small_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure the halo on a picture of one tile, which is quick and proves nothing: the exact one results."""
-    monkeypatch.setattr(importer.images, "charts", lambda: [charts(96)[0]])
+    monkeypatch.setattr(importer.images, "charts", lambda side=96: [charts(side)[0]])
 
 
 def saved(path: Path, state: Mapping[str, object]) -> Path:
@@ -124,6 +124,34 @@ def test_super_image_edsr(scaling: float | None, tmp_path: Path) -> None:
     (other,) = imported(Request(path, "official", residual_scale=1, convention="edsr-pytorch"), (3,)).files
     want = foreign_weights.run_edsr(state, tensor(batch), 3, limit=255, shift=True, scaling=1)
     assert_equal(other.path, batch, want)
+
+
+def _copying_edsr() -> dict[str, torch.Tensor]:
+    """Repeats pixels when they run from 0 to 1; its ReLUs cut off what a mean shift makes negative."""
+    state = {key: value * ("mean" in key) for key, value in foreign_weights.edsr(2).items()}
+    for channel in range(3):
+        for key in ("head.0", *(f"body.{i}.body.{j}" for i in (0, 1) for j in (0, 2)), "body.2"):
+            state[f"{key}.weight"][channel, channel, 1, 1] = 1
+        state["tail.0.0.weight"][4 * channel : 4 * channel + 4, channel, 1, 1] = 1
+        state["tail.1.weight"][channel, channel, 1, 1] = 1 / 5  # head, and four times that from the body
+    state["head.0.bias"] += 10
+    state["tail.1.bias"] -= 10
+    return state
+
+
+def test_weights_that_suit_the_other_convention_are_told_apart(tmp_path: Path) -> None:
+    path = saved(tmp_path / "renamed.pt", _copying_edsr())
+    notes = import_weights(Request(path)).notes
+    assert any("better picture when read with --convention super-image" in note for note in notes)
+    (file,), notes = (
+        (made := import_weights(Request(path, "right", convention="super-image"))).files,
+        made.notes,
+    )
+    assert not any("better picture" in note for note in notes)
+    batch = photo_batch()
+    np.testing.assert_allclose(
+        Runner(file.path)(batch), batch.repeat(2, axis=2).repeat(2, axis=3), atol=FLOAT32, rtol=0
+    )
 
 
 @pytest.mark.parametrize("scale", [2, 4])

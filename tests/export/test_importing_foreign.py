@@ -99,7 +99,7 @@ def install(monkeypatch: pytest.MonkeyPatch, result: Descriptor | Exception) -> 
     module = ModuleType("spandrel")
     module.__dict__.update(ModelLoader=Loader, UnsupportedModelError=KeyError)
     monkeypatch.setitem(sys.modules, "spandrel", module)
-    monkeypatch.setattr(importer.images, "charts", lambda: [charts(96)[0]])
+    monkeypatch.setattr(importer.images, "charts", lambda side=96: [charts(side)[0]])
 
 
 def state(folder: Path) -> Path:
