@@ -76,6 +76,15 @@ EXPERIMENTS = {
         (Arm("any patch"), Arm("best of 2", ("candidates=2",)), Arm("best of 4", ("candidates=4",))),
         1200,
     ),
+    "rendered": Experiment(
+        "Does a share of rendered lines, facades and lettering help?",
+        (
+            Arm("photographs alone"),
+            Arm("5% rendered", ("rendered=0.05",)),
+            Arm("15% rendered", ("rendered=0.15",)),
+        ),
+        1200,
+    ),
     "patch": Experiment(
         "Many small patches or fewer large ones, at equal pixels an update?",
         (

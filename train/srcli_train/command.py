@@ -10,7 +10,7 @@ import numpy as np
 from srcli.errors import TrainingError, UsageError
 from srcli.spec import TrainingFacts
 from srcli_train.board import Board
-from srcli_train.data import Pictures, default_cache, load_pictures
+from srcli_train.data import Pictures, default_cache, load_pictures, with_rendered
 from srcli_train.folders import Source, find_source, read_rgb
 from srcli_train.job import Job, Pixels, Watcher
 from srcli_train.loop import Trainer
@@ -19,6 +19,7 @@ from srcli_train.peers import first_process
 from srcli_train.recipes import Recipe
 from srcli_train.runfolder import holds_run
 
+_RENDERED = 64
 _VALIDATION_IMAGES = 12
 _VALIDATION_SIDE = 384  # pixels of HR, from the middle
 
@@ -97,7 +98,11 @@ def _pictures(source: Source, scales: tuple[int, ...], request: TrainRequest, wa
         if done == total or done % 100 == 0:
             watcher.note(f"Decoded {done} of {total} images into the cache.")
 
-    return load_pictures(source, scales, request.cache or default_cache() / "train", progress)
+    pictures = load_pictures(source, scales, request.cache or default_cache() / "train", progress)
+    if not request.recipe.rendered:
+        return pictures
+    watcher.note(f"Rendering {_RENDERED} pictures of lines, facades and lettering.")
+    return with_rendered(pictures, _RENDERED, request.recipe.seed)
 
 
 def _split(request: TrainRequest) -> tuple[Source, tuple[Path, ...]]:

@@ -23,6 +23,7 @@ from srcli.resize import downscale, modcrop
 from srcli_train.degradations import DEGRADATIONS, degraded_patch, of_image, of_patch
 from srcli_train.folders import Source, check_pair, read_rgb
 from srcli_train.recipes import Recipe
+from srcli_train.rendered import render
 
 Pixels = NDArray[np.uint8]
 _AHEAD = 4  # minibatches kept ready
@@ -32,10 +33,16 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """HR images and their LR images at each scale; (H, W, 3) uint8 views into mapped files."""
+    """HR images and their LR images at each scale; (H, W, 3) uint8 views into mapped files.
+
+    Attributes:
+        hr, lr: in the same order.
+        rendered: how many of them, at the end, are no photographs.
+    """
 
     hr: list[Pixels]
     lr: dict[int, list[Pixels]]
+    rendered: int = 0
 
     def fingerprint(self) -> str:
         """Tells other pictures, or another order, from these; the same wherever the files lie."""
@@ -95,6 +102,13 @@ def load_pictures(
         raise TrainingError(f"{where}: {error.strerror}.", hint) from error
     maps = {s: _mapped(home, s) for s in (1, *scales)}
     return Pictures(maps[1], {s: maps[s] for s in scales})
+
+
+def with_rendered(pictures: Pictures, count: int, seed: int) -> Pictures:
+    """The pictures, and `count` rendered ones with their bicubic LR after them."""
+    hr = [render(number, seed) for number in range(count)]
+    lr = {s: [np.asarray(downscale(modcrop(i, s), s), np.uint8) for i in hr] for s in pictures.lr}
+    return Pictures(pictures.hr + hr, {s: pictures.lr[s] + images for s, images in lr.items()}, count)
 
 
 def _key(source: Source) -> str:
@@ -212,9 +226,17 @@ class PatchSampler:
 
     def _place(self, scale: int, draw: np.random.Generator) -> tuple[int, int, int]:
         """A picture's number, and where in its LR image a patch begins: row, column."""
-        side, number = self._recipe.patch, int(draw.integers(len(self._pictures.hr)))
+        side, number = self._recipe.patch, self._number(draw)
         height, width = self._pictures.lr[scale][number].shape[:2]
         return number, int(draw.integers(height - side + 1)), int(draw.integers(width - side + 1))
+
+    def _number(self, draw: np.random.Generator) -> int:
+        """A photograph, or in the recipe's share of cases a rendered picture."""
+        rendered = self._pictures.rendered
+        photographs = len(self._pictures.hr) - rendered
+        if rendered and draw.random() < self._recipe.rendered:
+            return photographs + int(draw.integers(rendered))
+        return int(draw.integers(photographs))
 
 
 def _detail(patch: Pixels) -> float:

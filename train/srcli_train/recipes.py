@@ -23,6 +23,7 @@ class Recipe:
         candidates: places drawn for each patch, of which the most detailed is taken; 1: no choice.
         degradation: how LR is made from HR: "bicubic", "unknown" (a blur kernel an image, decimation)
             or "photo" (blur, resampling, noise and JPEG, drawn anew for every patch).
+        rendered: share of patches that come from rendered lines, facades and lettering, 0-1.
         loss: "l1" or "l2", on 0..255 pixel values.
         optimizer: "adam" for every parameter, or "muon" for the convolution weights of the modules
             in `muon_modules` and Adam for the rest.
@@ -46,6 +47,7 @@ class Recipe:
     batch: int = 16
     patch: int = 48
     candidates: int = 1
+    rendered: float = 0.0
     degradation: str = "bicubic"
     loss: str = "l1"
     optimizer: str = "adam"
@@ -75,6 +77,8 @@ class Recipe:
             raise UsageError("Updates, batch, patch, candidates and halve_every start at 1.")
         if not all(0 < rate < math.inf for rate in (self.lr, self.muon_lr)):
             raise UsageError("Learning rates are numbers above 0.")
+        if not 0 <= self.rendered <= 1:
+            raise UsageError("The share of rendered pictures is a number from 0 to 1.")
         if self.seed < 0:
             raise UsageError("The seed is a whole number, 0 or more.")
 
