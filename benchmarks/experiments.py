@@ -85,6 +85,15 @@ EXPERIMENTS = {
         ),
         1200,
     ),
+    "average": Experiment(
+        "Does a running mean of the weights help, with the rate falling to zero and without?",
+        (
+            Arm("cosine"),
+            Arm("cosine, mean of 0.998", ("average=0.998",)),
+            Arm("constant, mean of 0.998", ("average=0.998", "schedule=step")),
+        ),
+        1200,
+    ),
     "patch": Experiment(
         "Many small patches or fewer large ones, at equal pixels an update?",
         (

@@ -28,7 +28,7 @@ def _flat(state: object) -> list[torch.Tensor]:
     return [t for item in state for t in _flat(item)] if isinstance(state, list | tuple) else []
 
 
-@pytest.mark.parametrize("recipe", [FAST, PAPER], ids=["muon", "adam"])
+@pytest.mark.parametrize("recipe", [FAST, PAPER, replace(FAST, average=0.9)], ids=["muon", "adam", "mean"])
 def test_ten_and_ten_updates_equal_twenty_to_the_bit(tmp_path: Path, recipe: object) -> None:
     straight = load_checkpoint(trainer(tmp_path, recipe=recipe, run="straight").run())
     trainer(tmp_path, recipe=recipe, run="halves").run(stop_at=10)
@@ -170,3 +170,16 @@ def test_degraded_training_is_validated_on_both_kinds_of_lr(tmp_path: Path) -> N
     told = [note for note in watcher.notes if "unknown validation x2" in note]
     assert len(told) == 1
     assert f"{watcher.statuses[-1].psnr[2]:.2f} dB" not in told[0]
+
+
+def test_the_mean_of_the_weights_is_what_is_kept_and_training_goes_on_from_the_others(tmp_path: Path) -> None:
+    """After one update the mean is its weights; after two, 0.75 of them and 0.25 of the second's."""
+    recipe = replace(FAST, average=0.75)
+    one = load_checkpoint(trainer(tmp_path, recipe=recipe).run(stop_at=1))
+    two = load_checkpoint(trainer(tmp_path, recipe=recipe, resume=True).run(stop_at=2))
+    plain = load_checkpoint(trainer(tmp_path, run="plain").run(stop_at=2))
+    for name, weight in two.weights.items():
+        assert torch.equal(two.trained[name], plain.weights[name])
+        expected = 0.75 * one.trained[name] + 0.25 * two.trained[name]
+        torch.testing.assert_close(weight, expected, rtol=0, atol=1e-6)
+    assert plain.trained == {}

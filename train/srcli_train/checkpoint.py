@@ -24,7 +24,8 @@ class Checkpoint:
     Attributes:
         network: builds the network these weights fit.
         recipe: how it is trained.
-        weights: state_dict of the network.
+        weights: state_dict of the network, for use: where the recipe averages, the mean.
+        trained: the state_dict that training goes on from; empty where that is `weights`.
         update: updates done; with the recipe's seed also the position in the data.
         seconds: training time so far.
         optimizer: state of all optimizers; empty in a checkpoint that only holds weights.
@@ -37,6 +38,7 @@ class Checkpoint:
     network: NetworkSpec
     recipe: Recipe
     weights: dict[str, Tensor]
+    trained: dict[str, Tensor] = field(default_factory=dict)
     update: int = 0
     seconds: float = 0.0
     optimizer: dict[str, Any] = field(default_factory=dict)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from srcli.errors import OutputError, TrainingError, UsageError
 from srcli.media.images import Picture, write
@@ -43,6 +44,7 @@ class Trainer:
         self._initialise()
         self.network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = Optimizer(self.network, job.recipe)
+        self._mean = _mean_of(self.network, job.recipe.average)
         if job.resume:
             self._resume()
 
@@ -106,16 +108,19 @@ class Trainer:
         )
         self._done, self._stop = agreed.progress, agreed.stop
         self._optimizer.step(self._job.recipe.rate(self.update, self._done))
+        if self._mean:
+            self._mean.update_parameters(self.network)
         return agreed.loss
 
     def _validate(self) -> None:
         """On bicubic LR, which all runs share; and on LR as it is trained on, where that is another."""
-        self._psnr = self._validation.scores(self.network)
+        network = self._mean.module if self._mean else self.network
+        self._psnr = self._validation.scores(network)
         if self._job.recipe.degradation != "bicubic":
-            scores = self._as_trained.scores(self.network)
+            scores = self._as_trained.scores(network)
             told = ", ".join(f"x{scale} {value:.2f} dB" for scale, value in scores.items())
             self._watcher.note(f"update {self.update}: {self._job.recipe.degradation} validation {told}")
-        picture = self._as_trained.picture(self.network)
+        picture = self._as_trained.picture(network)
         if picture is not None:
             self._watcher.picture(self.update, picture)
 
@@ -179,8 +184,9 @@ class Trainer:
         return True
 
     def _save(self) -> Path:
-        weights = {k: v.cpu() for k, v in self.network.state_dict().items()}
-        if not all(torch.isfinite(w).all() for w in weights.values() if w.is_floating_point()):
+        trained = _state(self.network)
+        weights = _state(self._mean.module) if self._mean else trained
+        if not all(torch.isfinite(w).all() for w in trained.values() if w.is_floating_point()):
             self._refuse("network", self.update - 1)
         if not self._peers.first:
             return self._job.folder / runfolder.LAST
@@ -194,6 +200,7 @@ class Trainer:
             network=self._job.network,
             recipe=self._job.recipe,
             weights=weights,
+            trained=trained if self._mean else {},
             update=self.update,
             seconds=self._elapsed(),
             optimizer=self._optimizer.state_dict(),
@@ -213,12 +220,26 @@ class Trainer:
             )
         if checkpoint.pictures not in ("", self._pictures):
             self._watcher.note("These are not the training pictures that the run began with.")
-        self.network.load_state_dict(checkpoint.weights)
+        self.network.load_state_dict(checkpoint.trained or checkpoint.weights)
+        if self._mean:
+            self._mean.module.load_state_dict(checkpoint.weights)
+            self._mean.n_averaged.fill_(checkpoint.update)
         self._optimizer.load_state_dict(checkpoint.optimizer)
         if checkpoint.rng is not None:
             torch.set_rng_state(checkpoint.rng)
         self.update, self._seconds = checkpoint.update, checkpoint.seconds
         self._psnr = {int(s): q["validation"] for s, q in checkpoint.quality.items()}
+
+
+def _mean_of(network: nn.Module, decay: float) -> AveragedModel | None:
+    """A second network that follows the mean of the first one's weights."""
+    if not decay:
+        return None
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+
+
+def _state(network: nn.Module) -> dict[str, Tensor]:
+    return {name: values.cpu() for name, values in network.state_dict().items()}
 
 
 def _device(name: str) -> torch.device:

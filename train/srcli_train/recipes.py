@@ -36,6 +36,8 @@ class Recipe:
         halve_every: updates between halvings.
         warmup: updates over which the rate rises linearly from zero; 0 for none.
         clip: largest gradient norm; 0 for no clipping.
+        average: decay of an exponential mean of the weights, which is then what is validated and kept,
+            e.g. 0.999; 0 for none.
         flip, rotate: random horizontal flips and 90° turns.
         icnr: start each upsampler so that it repeats pixels (no checkerboard at the start).
         precision: "bf16" (autocast) or "fp32".
@@ -61,6 +63,7 @@ class Recipe:
     halve_every: int = 200_000
     warmup: int = 0
     clip: float = 0.0
+    average: float = 0.0
     flip: bool = True
     rotate: bool = True
     icnr: bool = False
@@ -77,8 +80,8 @@ class Recipe:
             raise UsageError("Updates, batch, patch, candidates and halve_every start at 1.")
         if not all(0 < rate < math.inf for rate in (self.lr, self.muon_lr)):
             raise UsageError("Learning rates are numbers above 0.")
-        if not 0 <= self.rendered <= 1:
-            raise UsageError("The share of rendered pictures is a number from 0 to 1.")
+        if not 0 <= self.rendered <= 1 or not 0 <= self.average < 1:
+            raise UsageError("The share of rendered pictures and the decay of the mean lie between 0 and 1.")
         if self.seed < 0:
             raise UsageError("The seed is a whole number, 0 or more.")
 
