@@ -16,11 +16,12 @@ import numpy as np
 
 import pictures
 from common import RESULTS, Section, Spread, Table, interleave, machine, publish, ratio, spread, timed
-from srcli_train.data import Minibatch, PatchSampler, Pictures, load_pictures
+from srcli_train.data import Pictures, load_pictures
 from srcli_train.folders import find_source
 from srcli_train.job import Job
 from srcli_train.loop import Trainer
 from srcli_train.networks import NetworkSpec, preset
+from srcli_train.patches import Minibatch, PatchSampler
 from srcli_train.recipes import Recipe, find
 
 AIM = 0.90

@@ -7,10 +7,10 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-import experiments  # noqa: E402
-from srcli_train.networks import preset  # noqa: E402
-from srcli_train.recipes import find  # noqa: E402
-from srcli_train.settings import changed  # noqa: E402
+import experiments
+from srcli_train.networks import preset
+from srcli_train.recipes import find
+from srcli_train.settings import changed
 
 ARMS = [(name, arm) for name, e in experiments.EXPERIMENTS.items() for arm in e.arms]
 

@@ -14,7 +14,6 @@ from srcli.errors import UsageError
 from srcli.metrics import to_y
 from srcli.resize import downscale, imresize
 from srcli_train.checkpoint import load_checkpoint
-from srcli_train.data import PatchSampler
 from srcli_train.degradations import (
     DEGRADATIONS,
     MARGIN,
@@ -28,6 +27,7 @@ from srcli_train.degradations import (
 )
 from srcli_train.degradations.camera import Noise, add_noise, jpeg
 from srcli_train.degradations.kernels import FILTERS, disc, gaussian, resample
+from srcli_train.patches import PatchSampler
 from srcli_train.recipes import RECIPES
 
 MILD = Photo(

@@ -7,7 +7,8 @@ import numpy as np
 from tiny_training import FAST, tiny_pictures
 
 from srcli.resize import downscale
-from srcli_train.data import PatchSampler, Pictures, with_rendered
+from srcli_train.data import Pictures, with_rendered
+from srcli_train.patches import PatchSampler
 from srcli_train.rendered import SIDE, render
 
 

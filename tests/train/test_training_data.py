@@ -10,8 +10,9 @@ from tiny_training import FAST, folder_of_pictures, rendered, tiny_pictures
 from srcli.errors import TrainingError
 from srcli.media.images import Picture, write
 from srcli.resize import downscale
-from srcli_train.data import PatchSampler, Pictures, load_pictures, prefetched
+from srcli_train.data import Pictures, load_pictures
 from srcli_train.folders import check_pair, find_source, read_rgb
+from srcli_train.patches import PatchSampler, prefetched
 
 
 def _div2k(folder: Path, scale: int = 2, blur: bool = False) -> Path:

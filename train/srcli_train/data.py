@@ -1,18 +1,12 @@
-"""Training pictures as memory-mapped uint8, and the patches drawn from them.
-
-Every image is decoded once into flat files of a cache folder. Drawing update n's minibatch depends
-on nothing but the recipe's seed and n, so there is no sampler state to save and none to lose.
-"""
+"""Training pictures as memory-mapped uint8: every image is decoded once into flat files of a cache folder."""
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Queue
-from threading import Event, Thread
 from typing import BinaryIO
 
 import numpy as np
@@ -20,13 +14,10 @@ from numpy.typing import NDArray
 
 from srcli.errors import TrainingError
 from srcli.resize import downscale, modcrop
-from srcli_train.degradations import DEGRADATIONS, degraded_patch, of_image, of_patch
 from srcli_train.folders import Source, check_pair, read_rgb
-from srcli_train.recipes import Recipe
 from srcli_train.rendered import render
 
 Pixels = NDArray[np.uint8]
-_AHEAD = 4  # minibatches kept ready
 _CHUNK = 32  # images decoded at a time
 _VERSION = 1
 
@@ -50,21 +41,6 @@ class Pictures:
         for image in self.hr:
             digest.update(repr(image.shape).encode() + image[image.shape[0] // 2].tobytes())
         return digest.hexdigest()[:16]
-
-
-@dataclass(frozen=True, slots=True)
-class Minibatch:
-    """Patches of one update.
-
-    Attributes:
-        scale: the scale all patches of this minibatch have.
-        lr: (N, P, P, 3) uint8 RGB.
-        hr: (N, scale*P, scale*P, 3) uint8 RGB.
-    """
-
-    scale: int
-    lr: Pixels
-    hr: Pixels
 
 
 def default_cache() -> Path:
@@ -181,97 +157,3 @@ def _mapped(home: Path, scale: int) -> list[Pixels]:
         images.append(flat[start : start + size].reshape(height, width, 3))
         start += size
     return images
-
-
-class PatchSampler:
-    """Draws the minibatch of any update: same seed and update, same patches."""
-
-    def __init__(self, pictures: Pictures, recipe: Recipe) -> None:
-        self._pictures, self._recipe = pictures, recipe
-        self._scales = sorted(pictures.lr)
-        smallest = min(min(i.shape[:2]) for images in pictures.lr.values() for i in images)
-        if smallest < recipe.patch:
-            raise TrainingError(
-                f"The smallest LR image has a side of {smallest} pixels, the patches {recipe.patch}.",
-                "Remove small images from the folder, or train with a smaller --patch.",
-            )
-
-    def __call__(self, update: int) -> Minibatch:
-        """The minibatch of one update; MDSR's scale is drawn here (paper, section 4.2)."""
-        draw = np.random.default_rng((self._recipe.seed, update))
-        scale = self._scales[draw.integers(len(self._scales))]
-        pairs = [self._pair(scale, draw, (update, patch)) for patch in range(self._recipe.batch)]
-        return Minibatch(scale, np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs]))
-
-    def _pair(self, scale: int, draw: np.random.Generator, key: tuple[int, int]) -> tuple[Pixels, Pixels]:
-        """The most detailed of the recipe's candidates, flipped and turned at random."""
-        side = self._recipe.patch
-        places = [self._place(scale, draw) for _ in range(self._recipe.candidates)]
-        lows = [self._pictures.lr[scale][n][y : y + side, x : x + side] for n, y, x in places]
-        best = int(np.argmax([_detail(low) for low in lows])) if len(lows) > 1 else 0
-        number, y, x = places[best]
-        high = self._pictures.hr[number][y * scale : (y + side) * scale, x * scale : (x + side) * scale]
-        flip = self._recipe.flip and bool(draw.integers(2))
-        turns = int(draw.integers(4)) if self._recipe.rotate else 0
-        bicubic = self._recipe.degradation == "bicubic"  # the cache has that
-        low = lows[best] if bicubic else self._degraded(scale, places[best], key)
-        return _augmented(low, flip, turns), _augmented(high, flip, turns)
-
-    def _degraded(self, scale: int, place: tuple[int, int, int], key: tuple[int, int]) -> Pixels:
-        """LR made anew from HR, by a generator of its own: the places do not depend on the degradation."""
-        (number, *corner), seed = place, self._recipe.seed
-        degradation, hr = DEGRADATIONS[self._recipe.degradation], self._pictures.hr[number]
-        draw, own = of_patch(seed, *key), of_image(seed, number)
-        return degraded_patch(degradation, hr, scale, (corner[0], corner[1]), self._recipe.patch, draw, own)
-
-    def _place(self, scale: int, draw: np.random.Generator) -> tuple[int, int, int]:
-        """A picture's number, and where in its LR image a patch begins: row, column."""
-        side, number = self._recipe.patch, self._number(draw)
-        height, width = self._pictures.lr[scale][number].shape[:2]
-        return number, int(draw.integers(height - side + 1)), int(draw.integers(width - side + 1))
-
-    def _number(self, draw: np.random.Generator) -> int:
-        """A photograph, or in the recipe's share of cases a rendered picture."""
-        rendered = self._pictures.rendered
-        photographs = len(self._pictures.hr) - rendered
-        if rendered and draw.random() < self._recipe.rendered:
-            return photographs + int(draw.integers(rendered))
-        return int(draw.integers(photographs))
-
-
-def _detail(patch: Pixels) -> float:
-    """Mean step between neighbours of the green channel, in levels."""
-    green = patch[..., 1].astype(np.int16)
-    return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
-
-
-def _augmented(patch: Pixels, flip: bool, turns: int) -> Pixels:
-    return np.rot90(patch[:, ::-1] if flip else patch, turns)
-
-
-def prefetched(sampler: PatchSampler, updates: range) -> Iterator[Minibatch]:
-    """Minibatches of `updates` in order, drawn ahead by one thread that ends with the iterator."""
-    ready: Queue[Minibatch | BaseException] = Queue(_AHEAD)
-    stop = Event()
-
-    def work() -> None:
-        for update in updates:
-            if stop.is_set():
-                return
-            try:
-                ready.put(sampler(update))
-            except BaseException as error:
-                ready.put(error)
-                return
-
-    Thread(target=work, daemon=True).start()
-    try:
-        for _ in updates:
-            item = ready.get()
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        while not ready.empty():
-            ready.get_nowait()

@@ -1,7 +1,9 @@
 """The training loop, top to bottom: data, network, update, validation, checkpoint."""
 
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +16,17 @@ from srcli.media.images import Picture, write
 from srcli_train import runfolder
 from srcli_train.checkpoint import Checkpoint, load_checkpoint
 from srcli_train.csvlog import CsvLog
-from srcli_train.data import Minibatch, PatchSampler, Pictures, prefetched
+from srcli_train.data import Pictures
 from srcli_train.degradations import fixed
 from srcli_train.init import icnr, start_from
 from srcli_train.interrupt import Interrupt
 from srcli_train.job import Job, Status, Watcher
 from srcli_train.networks import build
+from srcli_train.ondevice import DeviceMinibatch, DevicePatches
 from srcli_train.optim import Optimizer
+from srcli_train.patches import Minibatch, PatchSampler, prefetched
 from srcli_train.peers import Peers, local_rank
+from srcli_train.recipes import Recipe
 from srcli_train.validation import Validation, batch_of, lowered
 
 
@@ -33,6 +38,7 @@ class Trainer:
         self._device = _device(job.device)
         self._peers, self._interrupt = Peers(self._device), Interrupt()
         self._sampler, self._pictures = PatchSampler(pictures, job.recipe), pictures.fingerprint()
+        self._minibatches = _source(pictures, self._sampler, job.recipe, self._device)
         about = job.validation, job.network.scales, self._device, job.recipe.precision
         self._validation = Validation(*about)
         self._as_trained = Validation(*about, fixed(job.recipe.degradation))
@@ -75,7 +81,7 @@ class Trainer:
             self._log.begin(self.update)
         self._done = self._progress()
         self.network.train()
-        for minibatch in prefetched(self._sampler, range(self.update, end)):
+        for minibatch in self._minibatches(range(self.update, end)):
             losses.append(self._step(minibatch))
             self.update += 1
             finished = self.update == end or self._done >= 1 or self._stop
@@ -94,7 +100,7 @@ class Trainer:
             if finished:
                 return
 
-    def _step(self, minibatch: Minibatch) -> Tensor:
+    def _step(self, minibatch: Minibatch | DeviceMinibatch) -> Tensor:
         """One update: forward in bf16, loss in fp32 on 0-255, backward, average, clip, optimizer."""
         share = self._peers.share(len(minibatch.lr))
         lr, hr = batch_of(minibatch.lr[share], self._device), batch_of(minibatch.hr[share], self._device)
@@ -229,6 +235,15 @@ class Trainer:
             torch.set_rng_state(checkpoint.rng)
         self.update, self._seconds = checkpoint.update, checkpoint.seconds
         self._psnr = {int(s): q["validation"] for s, q in checkpoint.quality.items()}
+
+
+def _source(
+    pictures: Pictures, sampler: PatchSampler, recipe: Recipe, device: torch.device
+) -> Callable[[range], Iterator[Minibatch | DeviceMinibatch]]:
+    """Where minibatches come from: on a GPU they are cut there, unless LR is made patch by patch."""
+    if device.type == "cuda" and recipe.degradation == "bicubic":
+        return DevicePatches(pictures, sampler, recipe.patch, device)
+    return partial(prefetched, sampler)
 
 
 def _mean_of(network: nn.Module, decay: float) -> AveragedModel | None:

@@ -1,0 +1,83 @@
+"""The whole data set as bytes on the GPU, where patches are cut, flipped and turned."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from srcli_train.data import Pictures, Pixels
+from srcli_train.patches import PatchSampler, Place, Plan, prefetched
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMinibatch:
+    """As `patches.Minibatch`, but (N, H, W, 3) uint8 tensors on the device."""
+
+    scale: int
+    lr: Tensor
+    hr: Tensor
+
+
+class _Images:
+    """Images one after the other in one byte tensor, with where each begins and how wide it is."""
+
+    def __init__(self, images: list[Pixels], device: torch.device) -> None:
+        flat = np.concatenate([image.reshape(-1) for image in images])
+        sizes = np.array([image.size for image in images], np.int64)
+        self.bytes = torch.from_numpy(flat).to(device)
+        self.starts = torch.from_numpy(np.cumsum(sizes) - sizes).to(device)
+        self.widths = torch.tensor([image.shape[1] for image in images], device=device)
+
+
+class DevicePatches:
+    """Makes the same minibatches as a `PatchSampler`, which only says from where.
+
+    Args:
+        pictures: copied to the device: three bytes a pixel of HR and of LR at each scale.
+        sampler: of a recipe whose LR is bicubic.
+        side: of an LR patch.
+        device: where the patches are wanted.
+    """
+
+    def __init__(self, pictures: Pictures, sampler: PatchSampler, side: int, device: torch.device) -> None:
+        self._sampler, self._side, self._device = sampler, side, device
+        self._hr = _Images(pictures.hr, device)
+        self._lr = {scale: _Images(images, device) for scale, images in pictures.lr.items()}
+        self._looks = {n: _looks(n).to(device) for n in {side, *(side * scale for scale in pictures.lr)}}
+
+    def __call__(self, updates: range) -> Iterator[DeviceMinibatch]:
+        """Minibatches of `updates` in order."""
+        for plan in prefetched(self._sampler.plan, updates):
+            yield self.cut(plan)
+
+    def cut(self, plan: Plan) -> DeviceMinibatch:
+        """The patches of a plan."""
+        places = torch.tensor([_numbers(place) for place in plan.places])
+        where = places.pin_memory() if self._device.type == "cuda" else places
+        where = where.to(self._device, non_blocking=True)
+        lr = self._crop(self._lr[plan.scale], where, 1, self._side)
+        return DeviceMinibatch(
+            plan.scale, lr, self._crop(self._hr, where, plan.scale, self._side * plan.scale)
+        )
+
+    def _crop(self, images: _Images, where: Tensor, scale: int, side: int) -> Tensor:
+        number, row, column, look = where.unbind(1)
+        seen = self._looks[side][look]
+        rows = (row * scale)[:, None, None] + seen[..., 0]
+        columns = (column * scale)[:, None, None] + seen[..., 1]
+        pixel = rows * images.widths[number][:, None, None] + columns
+        first = images.starts[number][:, None, None] + 3 * pixel
+        return images.bytes[first[..., None] + torch.arange(3, device=first.device)]
+
+
+def _numbers(place: Place) -> tuple[int, int, int, int]:
+    return place.number, place.row, place.column, 4 * place.flip + place.turns
+
+
+def _looks(side: int) -> Tensor:
+    """(8, side, side, 2): for each flip and turn, the row and column that every output pixel comes from."""
+    square = np.moveaxis(np.mgrid[:side, :side], 0, -1)
+    looks = [np.rot90(flipped, turns) for flipped in (square, square[:, ::-1]) for turns in range(4)]
+    return torch.from_numpy(np.stack(looks))

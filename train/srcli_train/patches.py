@@ -1,0 +1,160 @@
+"""The patches of every minibatch: where they are cut, and what is done to them.
+
+Drawing update n's minibatch depends on nothing but the recipe's seed and n, so there is no sampler state
+to save and none to lose.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from queue import Queue
+from threading import Event, Thread
+from typing import TypeVar
+
+import numpy as np
+
+from srcli.errors import TrainingError
+from srcli_train.data import Pictures, Pixels
+from srcli_train.degradations import DEGRADATIONS, degraded_patch, of_image, of_patch
+from srcli_train.recipes import Recipe
+
+Drawn = TypeVar("Drawn")
+_AHEAD = 4  # minibatches kept ready
+
+
+@dataclass(frozen=True, slots=True)
+class Minibatch:
+    """Patches of one update.
+
+    Attributes:
+        scale: the scale all patches of this minibatch have.
+        lr: (N, P, P, 3) uint8 RGB.
+        hr: (N, scale*P, scale*P, 3) uint8 RGB.
+    """
+
+    scale: int
+    lr: Pixels
+    hr: Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One patch: picture, top left corner in LR pixels, and what is done to it (flip before turns of 90°)."""
+
+    number: int
+    row: int
+    column: int
+    flip: bool
+    turns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a minibatch is made of."""
+
+    scale: int
+    places: tuple[Place, ...]
+
+
+class PatchSampler:
+    """Draws the minibatch of any update: same seed and update, same patches."""
+
+    def __init__(self, pictures: Pictures, recipe: Recipe) -> None:
+        self._pictures, self._recipe = pictures, recipe
+        self._scales = sorted(pictures.lr)
+        smallest = min(min(i.shape[:2]) for images in pictures.lr.values() for i in images)
+        if smallest < recipe.patch:
+            raise TrainingError(
+                f"The smallest LR image has a side of {smallest} pixels, the patches {recipe.patch}.",
+                "Remove small images from the folder, or train with a smaller --patch.",
+            )
+
+    def __call__(self, update: int) -> Minibatch:
+        """The minibatch of one update."""
+        plan = self.plan(update)
+        pairs = [self._pair(plan.scale, place, (update, patch)) for patch, place in enumerate(plan.places)]
+        return Minibatch(plan.scale, np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs]))
+
+    def plan(self, update: int) -> Plan:
+        """What the minibatch of one update is made of; MDSR's scale is drawn here (paper, section 4.2)."""
+        draw = np.random.default_rng((self._recipe.seed, update))
+        scale = self._scales[draw.integers(len(self._scales))]
+        return Plan(scale, tuple(self._place(scale, draw) for _ in range(self._recipe.batch)))
+
+    def _place(self, scale: int, draw: np.random.Generator) -> Place:
+        """The most detailed of the recipe's candidates, to be flipped and turned at random."""
+        corners = [self._corner(scale, draw) for _ in range(self._recipe.candidates)]
+        best = corners[0]
+        if len(corners) > 1:
+            best = max(corners, key=lambda corner: _detail(self._low(scale, *corner)))
+        flip = self._recipe.flip and bool(draw.integers(2))
+        return Place(*best, flip, int(draw.integers(4)) if self._recipe.rotate else 0)
+
+    def _low(self, scale: int, number: int, y: int, x: int) -> Pixels:
+        side = self._recipe.patch
+        return self._pictures.lr[scale][number][y : y + side, x : x + side]
+
+    def _pair(self, scale: int, place: Place, key: tuple[int, int]) -> tuple[Pixels, Pixels]:
+        number, y, x, side = place.number, place.row, place.column, self._recipe.patch
+        high = self._pictures.hr[number][y * scale : (y + side) * scale, x * scale : (x + side) * scale]
+        bicubic = self._recipe.degradation == "bicubic"  # the cache has that
+        low = self._low(scale, number, y, x) if bicubic else self._degraded(scale, place, key)
+        return _augmented(low, place.flip, place.turns), _augmented(high, place.flip, place.turns)
+
+    def _degraded(self, scale: int, place: Place, key: tuple[int, int]) -> Pixels:
+        """LR made anew from HR, by a generator of its own: the places do not depend on the degradation."""
+        seed, corner = self._recipe.seed, (place.row, place.column)
+        degradation, hr = DEGRADATIONS[self._recipe.degradation], self._pictures.hr[place.number]
+        draw, own = of_patch(seed, *key), of_image(seed, place.number)
+        return degraded_patch(degradation, hr, scale, corner, self._recipe.patch, draw, own)
+
+    def _corner(self, scale: int, draw: np.random.Generator) -> tuple[int, int, int]:
+        """A picture's number, and where in its LR image a patch begins: row, column."""
+        side, number = self._recipe.patch, self._number(draw)
+        height, width = self._pictures.lr[scale][number].shape[:2]
+        return number, int(draw.integers(height - side + 1)), int(draw.integers(width - side + 1))
+
+    def _number(self, draw: np.random.Generator) -> int:
+        """A photograph, or in the recipe's share of cases a rendered picture."""
+        rendered = self._pictures.rendered
+        photographs = len(self._pictures.hr) - rendered
+        if rendered and draw.random() < self._recipe.rendered:
+            return photographs + int(draw.integers(rendered))
+        return int(draw.integers(photographs))
+
+
+def _detail(patch: Pixels) -> float:
+    """Mean step between neighbours of the green channel, in levels."""
+    green = patch[..., 1].astype(np.int16)
+    return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
+
+
+def _augmented(patch: Pixels, flip: bool, turns: int) -> Pixels:
+    return np.rot90(patch[:, ::-1] if flip else patch, turns)
+
+
+def prefetched(draw: Callable[[int], Drawn], updates: range) -> Iterator[Drawn]:
+    """What `draw` makes of `updates`, in order, drawn ahead by one thread that ends with the iterator."""
+    ready: Queue[Drawn | BaseException] = Queue(_AHEAD)
+    stop = Event()
+
+    def work() -> None:
+        for update in updates:
+            if stop.is_set():
+                return
+            try:
+                ready.put(draw(update))
+            except BaseException as error:
+                ready.put(error)
+                return
+
+    Thread(target=work, daemon=True).start()
+    try:
+        for _ in updates:
+            item = ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        while not ready.empty():
+            ready.get_nowait()
