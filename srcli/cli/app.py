@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from srcli import __version__
 from srcli.cli.console import show_error, talk
+from srcli.cli.doctor import doctor
 from srcli.cli.evaluate import evaluate
 from srcli.cli.export import export
 from srcli.cli.models import models_app
@@ -44,7 +45,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in (upscale, train, evaluate, export):
+for _command in (upscale, train, evaluate, export, doctor):
     app.command()(_command)
 app.add_typer(models_app, name="models")
 

@@ -1,0 +1,178 @@
+"""What this machine can run, found out by running it, and what stands in the way of the rest."""
+
+import os
+import platform
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distributions, version
+from pathlib import Path
+
+import numpy as np
+
+from srcli.backends import driver, table
+from srcli.backends.base import BackendOptions
+from srcli.backends.driver import Driver
+from srcli.errors import SrcliError
+from srcli.models import catalog
+
+PACKAGES = (
+    "srcli",
+    "numpy",
+    "opencv-python-headless",
+    "opencv-python",
+    "openvino",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "torch",
+    "onnx",
+    "tensorrt",
+    "tensorrt-rtx",
+)
+_TILE = 32  # LR pixels a side of the trial
+_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+_ONNXRUNTIME_CUDA = 13  # major CUDA version that today's onnxruntime-gpu and torch wheels are built for
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """The CPU: name, cores this process may use, and the vector units that decide about bf16."""
+
+    name: str
+    cores: int
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One backend in one precision on one device, tried on a small tile with the smallest shipped model.
+
+    Attributes:
+        backend, device, precision: what was tried.
+        works: whether an image came out.
+        start: seconds to load, tile: seconds for a 32×32 tile; 0 where it does not work.
+        reason, fix: why it does not work, and what to do.
+    """
+
+    backend: str
+    device: str
+    precision: str
+    works: bool
+    start: float = 0.0
+    tile: float = 0.0
+    reason: str = ""
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Everything `srcli doctor` says.
+
+    Attributes:
+        system: operating system, Python.
+        versions: of the installed packages that matter here.
+        processor, nvidia: what could compute.
+        trials: what was tried.
+        problems: what is wrong with the installation, each with its cure.
+    """
+
+    system: str
+    versions: dict[str, str]
+    processor: Processor
+    nvidia: Driver
+    trials: tuple[Trial, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether a network can run, and nothing is wrong."""
+        return any(t.works for t in self.trials if t.backend != "bicubic") and not self.problems
+
+
+def examine() -> Diagnosis:
+    """Try every backend that is installed, in every precision, on every kind of device there is."""
+    nvidia, versions = driver.ask(), installed()
+    return Diagnosis(
+        system=f"{platform.platform()}, Python {platform.python_version()}",
+        versions=versions,
+        processor=processor(),
+        nvidia=nvidia,
+        trials=tuple(trial for name in table.BACKENDS for trial in _trials(name, nvidia)),
+        problems=tuple(problems(versions, nvidia)),
+    )
+
+
+def installed() -> dict[str, str]:
+    """Versions of the packages that matter, without importing any of them."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def processor() -> Processor:
+    """This CPU, as far as the operating system tells."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = facts.get("flags", "").split()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    return Processor(name, cores, tuple(feature for feature in _FEATURES if feature in flags))
+
+
+def problems(versions: dict[str, str], nvidia: Driver) -> list[str]:
+    """What is wrong with this combination of packages and driver, with the cure."""
+    found = []
+    both = {"onnxruntime", "onnxruntime-gpu"}
+    if both <= versions.keys():
+        found.append(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other. "
+            "Remove both and install one: pip uninstall onnxruntime onnxruntime-gpu"
+        )
+    if nvidia.gpus and versions.get("torch", "").endswith("+cpu"):
+        found.append(
+            "There is a GPU, but this PyTorch is a CPU build. "
+            "Install the CUDA build: https://pytorch.org/get-started/locally/"
+        )
+    if nvidia.gpus and "onnxruntime-gpu" in versions and float(nvidia.cuda) < _ONNXRUNTIME_CUDA:
+        found.append(
+            f"The NVIDIA driver runs CUDA {nvidia.cuda} at most, onnxruntime-gpu needs {_ONNXRUNTIME_CUDA}. "
+            "Update the driver."
+        )
+    twice = [name for name in PACKAGES if _copies(name) > 1]
+    found += [f"{name} is installed more than once. Reinstall it: pip uninstall {name}" for name in twice]
+    return found
+
+
+def _copies(package: str) -> int:
+    return sum(1 for _ in distributions(name=package))
+
+
+def _trials(name: str, nvidia: Driver) -> list[Trial]:
+    """Every precision on every device that the backend knows and the machine has."""
+    entry = table.BACKENDS[name]
+    devices = [d for d in entry.devices if d == "cpu" or nvidia.gpus]
+    return [_trial(name, device, precision) for device in devices for precision in entry.precisions]
+
+
+def _trial(name: str, device: str, precision: str) -> Trial:
+    options = BackendOptions(precision, device)
+    try:
+        file = catalog.resolve("edsr-baseline", 2)
+        begin = time.perf_counter()
+        table.choose(name, options)
+        engine = table.load(name, file.path, file.spec, options)
+        loaded = time.perf_counter()
+        lr = np.random.default_rng(0).random((1, 3, _TILE, _TILE), np.float32)
+        sr = engine.run(lr)
+        done = time.perf_counter()
+    except SrcliError as error:
+        return Trial(name, device, precision, False, reason=error.message, fix=error.hint)
+    except Exception as error:  # a broken installation can fail in any way, and that is what is asked for
+        reason = f"{type(error).__name__}: {error}"
+        return Trial(name, device, precision, False, reason=reason, fix="Reinstall its packages.")
+    if not np.isfinite(sr).all():
+        return Trial(name, device, precision, False, reason="It gave infinities or NaN.")
+    return Trial(name, device, precision, True, loaded - begin, done - loaded)
