@@ -44,6 +44,7 @@ class ModelSpec:
         blocks: residual blocks of the body; 0 if not known.
         features: channels of the body; 0 if not known.
         parameters: number of parameters this scale uses; 0 if not known.
+        macs: multiply-adds of all convolutions for one LR pixel; 0 if not known.
         exact_halo: receptive-field radius in LR pixels; tiles with it equal a whole-image run.
         halo: the measured smaller halo at which no 8-bit output pixel of the calibration set
             changes by more than 1; the default of tiled runs.
@@ -60,6 +61,7 @@ class ModelSpec:
     blocks: int = 0
     features: int = 0
     parameters: int = 0
+    macs: int = 0
     exact_halo: int = 0
     halo: int = 0
     precision: str = "fp32"

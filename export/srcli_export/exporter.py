@@ -15,7 +15,7 @@ from srcli_export.external import share
 from srcli_export.fuse import fuse
 from srcli_export.graph import build_model, embedded, stored_weights
 from srcli_export.halo import measure_halo
-from srcli_export.layers import Chain, parameter_count
+from srcli_export.layers import Chain, multiply_adds, parameter_count
 from srcli_export.quality import measure_quality
 from srcli_export.runtime import Pixels, Runner
 from srcli_export.storage import publish, save, staging
@@ -68,6 +68,7 @@ class _Job:
             blocks=network.blocks,
             features=network.features,
             parameters=parameter_count(self.layers[scale]),
+            macs=multiply_adds(self.layers[scale]),
             exact_halo=halo,
             halo=halo,
             precision=precision,

@@ -112,3 +112,20 @@ def _count(layer: Layer) -> int:
         case Skip(_, inner):
             return parameter_count(inner)
     return sum(values.size for _, values in arrays([layer]))
+
+
+def multiply_adds(layers: Sequence[Layer]) -> int:
+    """Multiply-adds of all convolutions for one LR pixel; a FineConv counts once.
+
+    A convolution after upsampling by s runs s*s times for each LR pixel.
+    """
+    total, area = 0, 1
+    for layer in layers:
+        match layer:
+            case Conv(_, weight) | FineConv(_, weight):
+                total += area * weight.size
+            case Shuffle(_, factor):
+                area *= factor**2
+            case Skip(_, inner):  # keeps the size
+                total += area * multiply_adds(inner)
+    return total

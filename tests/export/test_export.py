@@ -11,8 +11,10 @@ from tiny_exports import FACTS, checkpoint, expected, export, files, photo_batch
 
 from srcli.spec import WEIGHTS_FILE_KEY, WEIGHTS_SHA256_KEY, read_spec
 from srcli_export.exporter import Exported, export_checkpoint
+from srcli_export.fuse import fuse
+from srcli_export.layers import multiply_adds
 from srcli_export.runtime import Runner
-from srcli_train.networks import exact_halo, parameter_count, preset
+from srcli_train.networks import build, exact_halo, parameter_count, preset
 
 FLOAT32 = 1e-5
 """Two runtimes add the same products in different order: a few units in the last place on 0-1."""
@@ -171,7 +173,8 @@ def test_quality_on_test_sets_goes_into_the_spec(tmp_path: Path) -> None:
 
 
 def test_the_halves_of_the_tail_are_bf16_values_and_their_remainder() -> None:
-    from srcli_export.layers import FineConv, parameter_count
+    from srcli_export.layers import FineConv
+    from srcli_export.layers import parameter_count as deployed_count
 
     random = np.random.default_rng(0)
     tail = FineConv("tail", random.normal(0, 0.1, (3, 8, 3, 3)).astype(np.float32), np.ones(3, np.float32))
@@ -180,4 +183,12 @@ def test_the_halves_of_the_tail_are_bf16_values_and_their_remainder() -> None:
     assert (leading.view(np.uint32) & 0xFFFF == 0).all()  # bf16 is the upper half of a float32
     assert np.abs(rest).max() <= np.abs(tail.weight).max() * 2**-8
     np.testing.assert_array_equal(bias, [1, 1, 1, 0, 0, 0])
-    assert parameter_count([tail]) == 3 * 8 * 9 + 3
+    assert deployed_count([tail]) == 3 * 8 * 9 + 3
+
+
+def test_multiply_adds_of_edsr_baseline_x4_as_counted_by_hand() -> None:
+    """Head and body at LR size, the second upsampler at twice, the tail at four times that."""
+    spec = preset("edsr-baseline", 4)
+    body = 3 * 64 * 9 + (16 * 2 + 1) * 64 * 64 * 9
+    upsampler = 64 * 256 * 9 * (1 + 4)
+    assert multiply_adds(fuse(build(spec), spec, 4)) == body + upsampler + 64 * 3 * 9 * 16

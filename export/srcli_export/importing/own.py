@@ -8,7 +8,7 @@ from srcli.errors import ModelFileError
 from srcli.spec import ModelSpec
 from srcli_export.fuse import fuse
 from srcli_export.importing.chains import ChainSource, reach
-from srcli_export.layers import Chain, parameter_count
+from srcli_export.layers import Chain, multiply_adds, parameter_count
 from srcli_train.checkpoint import Checkpoint, load_checkpoint
 from srcli_train.networks import build
 from srcli_train.networks.layers import MEAN_RGB
@@ -52,6 +52,7 @@ def _spec(checkpoint: Checkpoint, scale: int, layers: Chain) -> ModelSpec:
         blocks=network.blocks,
         features=network.features,
         parameters=parameter_count(layers),
+        macs=multiply_adds(layers),
         exact_halo=halo,
         halo=halo,
         training=checkpoint.facts,

@@ -16,7 +16,16 @@ from srcli.spec import ModelSpec
 from srcli_export.importing.chains import ChainSource, MeanColor, reach
 from srcli_export.importing.naming import Branch, Layout, layout, unwrapped
 from srcli_export.importing.request import Request
-from srcli_export.layers import Chain, Conv, FineConv, Rectifier, Shuffle, Skip, parameter_count
+from srcli_export.layers import (
+    Chain,
+    Conv,
+    FineConv,
+    Rectifier,
+    Shuffle,
+    Skip,
+    multiply_adds,
+    parameter_count,
+)
 from srcli_train.networks.layers import MEAN_RGB
 
 _CONFIG = "config.json"
@@ -227,6 +236,7 @@ def _spec(found: Layout, scale: int, layers: Chain) -> ModelSpec:
         blocks=len(found.blocks),
         features=found.features,
         parameters=parameter_count(layers),
+        macs=multiply_adds(layers),
         exact_halo=halo,
         halo=halo,
     )
