@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from srcli import __version__
+from srcli.cli.benchmark import benchmark
 from srcli.cli.console import show_error, talk
 from srcli.cli.doctor import doctor
 from srcli.cli.evaluate import evaluate
@@ -23,7 +24,7 @@ class _Commands(TyperGroup):
     """All sub-commands; the interrupts they do not handle are said here, as typer ends without a word."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return ["upscale", "models", "train", "evaluate", "export"]
+        return ["upscale", "models", "train", "evaluate", "export", "benchmark", "doctor"]
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -45,7 +46,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in (upscale, train, evaluate, export, doctor):
+for _command in (upscale, train, evaluate, export, benchmark, doctor):
     app.command()(_command)
 app.add_typer(models_app, name="models")
 

@@ -1,0 +1,1 @@
+"""`srcli benchmark`: start-up, speed, memory and quality of every engine that runs on this machine."""

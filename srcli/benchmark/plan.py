@@ -1,0 +1,172 @@
+"""What a benchmark measures: which models, on which backends, devices and precisions, at which sizes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from srcli import doctor
+from srcli.backends import bicubic, driver, table
+from srcli.backends.base import BackendOptions
+from srcli.doctor import Trial
+from srcli.errors import BackendUnavailableError, UsageError
+from srcli.models import catalog
+from srcli.models.catalog import ModelFile
+
+PRECISIONS = tuple(precision for precision in table.PRECISIONS if precision != "auto")
+ALL = "all"
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked for.
+
+    Attributes:
+        models: names or paths, as `catalog.resolve` takes them, or "bicubic".
+        scales: of the networks.
+        backends: names; empty: all that work here.
+        precisions: "f32", "bf16", "f16"; empty: all that each backend has.
+        device: "auto" (the CPU, and the GPU where there is one), "cpu", "cuda", "cuda:1".
+        sizes: sides of the square inputs, LR pixels; each is also the tile.
+        repetitions: rounds that count, after one that warms up.
+        starts: fresh processes for each start-up.
+        pictures: folder of HR pictures to measure quality on; None: a rendered chart.
+        threads: CPU threads; 0: all.
+    """
+
+    models: tuple[str, ...]
+    scales: tuple[int, ...] = (4,)
+    backends: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
+    device: str = "auto"
+    sizes: tuple[int, ...] = (256,)
+    repetitions: int = 10
+    starts: int = 3
+    pictures: Path | None = None
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One way to run a network. The device is the one asked for, e.g. "cuda" for "cuda:0"."""
+
+    backend: str
+    device: str
+    precision: str
+
+    @property
+    def name(self) -> str:
+        """For people, e.g. "openvino bf16 cpu"."""
+        return f"{self.backend} {self.precision} {self.device}"
+
+    def options(self, threads: int) -> BackendOptions:
+        """The same as a backend takes it."""
+        return BackendOptions(self.precision, self.device, threads)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One network at one scale and everything it is run on; `model` is what `Upscaler` takes."""
+
+    model: str
+    file: ModelFile
+    cases: tuple[Case, ...]
+
+    @property
+    def name(self) -> str:
+        """For people, e.g. "mdsr-baseline x4"."""
+        return f"{self.file.name} x{self.file.spec.scale}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that will be measured, in order."""
+
+    request: Request
+    subjects: tuple[Subject, ...]
+
+
+def make(request: Request, tell: Tell) -> Plan:
+    """Resolve the models and try the backends; what is left out is told.
+
+    Raises:
+        UsageError: a backend, precision, model or scale does not exist.
+        BackendUnavailableError: something asked for by name cannot run here; with the doctor's words.
+    """
+    networks = [_subject(model, scale) for model in request.models for scale in request.scales]
+    cases = _cases(request, tell)
+    runs = tuple(case for case in cases if case.backend != bicubic.NAME)
+    subjects = [Subject(model, file, runs) for model, file in networks if runs and model != bicubic.NAME]
+    plain = tuple(case for case in cases if case.backend == bicubic.NAME)
+    if plain or bicubic.NAME in request.models:
+        plain = plain or (Case(bicubic.NAME, "cpu", "f32"),)
+        subjects += [Subject(bicubic.NAME, _bicubic(scale), plain) for scale in request.scales]
+    return Plan(request, tuple(subjects))
+
+
+def _subject(model: str, scale: int) -> tuple[str, ModelFile]:
+    """What `Upscaler` takes and the network it will then use, for a name, a family or a path."""
+    if model == bicubic.NAME:
+        return model, _bicubic(scale)
+    file = catalog.resolve(model, scale)
+    return (model if catalog.is_path(model) else file.name), file
+
+
+def _bicubic(scale: int) -> ModelFile:
+    return ModelFile(Path(), bicubic.spec(scale))
+
+
+def _cases(request: Request, tell: Tell) -> list[Case]:
+    """What works of what was asked for."""
+    _check_names("backend", request.backends, tuple(table.BACKENDS), f"{ALL}, ")
+    _check_names("precision", request.precisions, PRECISIONS, "")
+    nvidia = driver.ask()
+    names = dict.fromkeys(request.backends or table.BACKENDS)
+    trials = [trial for name in names for trial in _trials(request, name, bool(nvidia.gpus))]
+    _refuse(request, trials)
+    for trial in trials:
+        if not trial.works:
+            tell(f"left out: {_explained(trial)}")
+    return [Case(trial.backend, trial.device, trial.precision) for trial in trials if trial.works]
+
+
+def _check_names(what: str, asked: Sequence[str], known: Sequence[str], more: str) -> None:
+    for name in asked:
+        if name not in known:
+            raise UsageError(f"No {what} {name!r}.", f"Choose from {more}{', '.join(known)}.")
+
+
+def _trials(request: Request, name: str, gpu: bool) -> list[Trial]:
+    """The doctor's trial of each precision on each device that was asked for or is there."""
+    entry = table.BACKENDS[name]
+    here = [device for device in entry.devices if device == "cpu" or gpu]
+    devices = here if request.device == "auto" else [request.device]
+    precisions = dict.fromkeys(request.precisions or entry.precisions)
+    return [doctor._trial(name, device, precision) for device in devices for precision in precisions]
+
+
+def _refuse(request: Request, trials: list[Trial]) -> None:
+    """Nothing asked for by name is dropped: each backend, each precision, and each pair of both must work.
+
+    Raises:
+        BackendUnavailableError: something does not; with the first reason.
+    """
+    groups = [
+        [t for t in trials if backend in (None, t.backend) and precision in (None, t.precision)]
+        for backend in (request.backends or (None,))
+        for precision in (request.precisions or (None,))
+    ]
+    if not request.backends:  # bicubic alone would be no benchmark of networks
+        groups = [[t for t in group if t.backend != bicubic.NAME] for group in groups]
+    for group in groups:
+        if not any(trial.works for trial in group):
+            raise BackendUnavailableError(f"Cannot run here: {_named(group[0])}", group[0].fix)
+
+
+def _explained(trial: Trial) -> str:
+    return f"{_named(trial)} {trial.fix}".strip()
+
+
+def _named(trial: Trial) -> str:
+    return f"{trial.backend} {trial.precision} on {trial.device}: {trial.reason}"

@@ -1,0 +1,138 @@
+"""The three plots of the HTML report, as SVG that can stand inside the page."""
+
+import io
+import re
+from collections.abc import Callable
+from typing import Any
+
+from srcli.benchmark.report import Report, Row
+from srcli.errors import MissingExtraError
+
+_COLOURS = (
+    "tab:blue",
+    "tab:orange",
+    "tab:green",
+    "tab:red",
+    "tab:purple",
+    "tab:brown",
+    "tab:olive",
+    "tab:cyan",
+)
+_MARKERS = "osD^v<>P"
+_STAGES = (("decode", "tab:gray"), ("infer", "tab:blue"), ("encode", "tab:orange"))
+_STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "srcli", "font.size": 9.0}
+_HEIGHT = 4.2  # inches
+
+
+def check() -> None:
+    """Refuse early what cannot be drawn.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("matplotlib, which draws the HTML report,", "benchmark") from error
+
+
+def draw(report: Report) -> tuple[str, str, str]:
+    """Quality against speed, throughput against tile size, time by stage: three <svg> elements.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    check()
+    return _svg(_quality, report), _svg(_throughput, report), _svg(_stacked, report)
+
+
+def _svg(plot: Callable[[Any, Report], None], report: Report) -> str:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(8, _height(plot, report)), layout="constrained")
+        plot(figure.add_subplot(), report)
+        text = io.StringIO()
+        figure.savefig(text, format="svg")
+    return inline(text.getvalue())
+
+
+def inline(svg: str) -> str:
+    """An SVG file as an element of an HTML page, which needs neither prologue, metadata nor namespaces."""
+    element = svg[svg.index("<svg") :]
+    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
+    return re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", element).strip()
+
+
+def _height(plot: object, report: Report) -> float:
+    return max(_HEIGHT, 0.8 + 0.24 * len(report.rows)) if plot is _stacked else _HEIGHT
+
+
+def _quality(axes: Any, report: Report) -> None:
+    """One point a row at the largest size: a colour an engine, a marker a model."""
+    largest = max(row.size for row in report.rows)
+    rows = [row for row in report.rows if row.size == largest]
+    engines, models = _unique(rows, _engine), _unique(rows, _model)
+    for row in rows:
+        marker, colour = _pick(_MARKERS, models, _model(row)), _pick(_COLOURS, engines, _engine(row))
+        axes.scatter(row.speed.megapixels, row.quality.to_hr, marker=marker, color=colour, s=46)
+    for engine in engines:
+        axes.scatter([], [], marker="s", color=_pick(_COLOURS, engines, engine), label=engine)
+    for model in models:
+        axes.scatter([], [], marker=_pick(_MARKERS, models, model), color="black", label=model)
+    axes.set(
+        xscale="log", xlabel=f"output megapixels a second, tiles of {largest}²", ylabel="PSNR (Y) to HR, dB"
+    )
+    _finish(axes)
+
+
+def _throughput(axes: Any, report: Report) -> None:
+    """One line a model and engine."""
+    engines, models = _unique(report.rows, _engine), _unique(report.rows, _model)
+    for model in models:
+        for engine in engines:
+            rows = [row for row in report.rows if (_model(row), _engine(row)) == (model, engine)]
+            rows.sort(key=lambda row: row.size)
+            style = {"marker": _pick(_MARKERS, models, model), "color": _pick(_COLOURS, engines, engine)}
+            if rows:
+                x, y = [row.size for row in rows], [row.speed.megapixels for row in rows]
+                axes.plot(x, y, label=f"{model}, {engine}", **style)
+    axes.set(xlabel="side of the tile, LR pixels", ylabel="output megapixels a second", yscale="log")
+    _finish(axes)
+
+
+def _stacked(axes: Any, report: Report) -> None:
+    """One bar a row, the first on top."""
+    names = [f"{_model(row)}, {_engine(row)}, {row.size}²" for row in report.rows]
+    places, left = range(len(names)), [0.0] * len(names)
+    for stage, colour in _STAGES:
+        values = [getattr(row.stages, stage) for row in report.rows]
+        axes.barh(places, values, left=left, color=colour, label=stage)
+        left = [a + b for a, b in zip(left, values, strict=True)]
+    axes.set_yticks(places, names)
+    axes.invert_yaxis()
+    axes.set(xlabel=f"seconds for a JPEG of {report.picture}×{report.picture}")
+    _finish(axes)
+
+
+def _finish(axes: Any) -> None:
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+
+
+def _engine(row: Row) -> str:
+    return row.engine
+
+
+def _model(row: Row) -> str:
+    return f"{row.model} x{row.scale}"
+
+
+def _unique(rows: Any, name: Callable[[Row], str]) -> list[str]:
+    return list(dict.fromkeys(map(name, rows)))
+
+
+def _pick(values: Any, names: list[str], name: str) -> Any:
+    """The value of a name, by its place; they repeat where there are more names."""
+    return values[names.index(name) % len(values)]

@@ -1,0 +1,70 @@
+"""What a precision costs: PSNR against the same model in f32, and against the HR pictures."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srcli.benchmark.plan import Case
+from srcli.metrics import psnr, psnr_y, to_y
+from srcli.resize import downscale, modcrop
+from srcli.upscaler import Upscaler
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Means over the pictures, dB: luma, shave = scale.
+
+    Attributes:
+        to_f32: against the f32 output, before rounding to 8 bits; infinite for equal ones, None for the
+            one that is compared with, and where there is none.
+        to_hr: against the HR pictures, rounded to 8 bits.
+    """
+
+    to_f32: float | None
+    to_hr: float
+
+
+def measure(
+    upscalers: Mapping[Case, Upscaler], exact: Upscaler | None, pictures: Iterable[Pixels], scale: int
+) -> dict[Case, Quality]:
+    """Upscale the bicubic LR image of each HR picture.
+
+    Args:
+        upscalers: what is measured.
+        exact: the same model in f32, one of `upscalers` or another; None: there is none.
+        pictures: (H, W, 3) uint8 RGB, larger than 2 * scale a side; at least one.
+        scale: of the model.
+    """
+    scores: dict[Case, list[Quality]] = {case: [] for case in upscalers}
+    for picture in pictures:
+        hr = modcrop(picture, scale)
+        lr = downscale(hr, scale).astype(np.float32) / np.float32(255)
+        reference = None if exact is None else exact(lr) * 255
+        for case, upscaler in upscalers.items():
+            if upscaler is exact:
+                assert reference is not None
+                scores[case].append(Quality(None, _to_hr(reference, hr, scale)))
+            else:
+                scores[case].append(_score(upscaler(lr) * 255, reference, hr, scale))
+    return {case: _mean(values) for case, values in scores.items()}
+
+
+def _score(sr: NDArray[Any], reference: NDArray[Any] | None, hr: Pixels, scale: int) -> Quality:
+    to_f32 = None if reference is None else psnr(to_y(sr), to_y(reference), shave=scale)
+    return Quality(to_f32, _to_hr(sr, hr, scale))
+
+
+def _to_hr(sr: NDArray[Any], hr: Pixels, scale: int) -> float:
+    return psnr_y(np.rint(sr).astype(np.uint8), hr, scale)
+
+
+def _mean(values: list[Quality]) -> Quality:
+    apart = [value.to_f32 for value in values if value.to_f32 is not None]
+    to_hr = math.fsum(value.to_hr for value in values) / len(values)
+    return Quality(sum(apart) / len(apart) if apart else None, to_hr)

@@ -1,0 +1,157 @@
+"""`srcli benchmark`: how fast, how good and how large every engine is on this machine."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from srcli.cli.console import printable, product, table, talk
+from srcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from srcli.benchmark.plan import Request
+    from srcli.benchmark.report import Report
+
+_ALL = "all"
+_Value = TypeVar("_Value", int, str)
+_MODELS = ("mdsr-baseline", "edsr-baseline")
+_SIZE, _REPETITIONS, _STARTS = 256, 10, 3
+_QUICK_SIZE, _QUICK_REPETITIONS, _QUICK_STARTS = 64, 3, 1
+
+
+def benchmark(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Model, .onnx file or bicubic; may be given several times. [default: both baselines]"
+        ),
+    ] = None,
+    scale: Annotated[
+        list[int] | None,
+        typer.Option("-s", "--scale", min=1, max=16, help="May be given several times. [default: 4]"),
+    ] = None,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(help="May be given several times. [default: all that work here]"),
+    ] = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(help="f32, bf16 or f16; may be given several times. [default: all the backend has]"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    size: Annotated[
+        list[int] | None,
+        typer.Option(min=16, help="Side of the input and tile; may be given several times. [default: 256]"),
+    ] = None,
+    repetitions: Annotated[
+        int | None, typer.Option(min=1, help="Rounds that count, after a warm-up. [default: 10]")
+    ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="HR pictures to measure quality on; without, a rendered chart."),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: all.")] = 0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Under a minute: one model, a small tile, few rounds.")
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="PATH", help="Also write everything as JSON.")
+    ] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", metavar="PATH", help="Also write the rows as CSV.")
+    ] = None,
+    markdown_file: Annotated[
+        Path | None, typer.Option("--markdown", metavar="PATH", help="Also write the table as Markdown.")
+    ] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", metavar="PATH", help="Also write a page with plots.")
+    ] = None,
+) -> None:
+    """Measure start-up, speed, memory and quality of every engine that runs here.
+
+    Start-up and peak memory in fresh processes, the time of a tile and its share of the machine's best, PSNR
+    against f32 and HR, and the time of a picture by stage; all engines run in turns. The table is on stdout.
+    """
+    files = {"json": json_file, "csv": csv_file, "markdown": markdown_file, "html": html_file}
+    wanted = {kind: path for kind, path in files.items() if path is not None}
+    _check_files(wanted)
+    from srcli.benchmark.plan import Request, make
+    from srcli.benchmark.run import run
+
+    request = Request(
+        models=_each(model) or (_MODELS[:1] if quick else _MODELS),
+        scales=_each(scale) or (4,),
+        backends=_named(backend),
+        precisions=_each(precision),
+        device=device,
+        sizes=_each(size) or (_QUICK_SIZE if quick else _SIZE,),
+        repetitions=repetitions or (_QUICK_REPETITIONS if quick else _REPETITIONS),
+        starts=_QUICK_STARTS if quick else _STARTS,
+        pictures=pictures,
+        threads=threads,
+    )
+    _check_pictures(request)
+    report = run(make(request, talk), command_line(sys.argv[1:]), talk)
+    _write(report, wanted)
+    for line in table(report.table):
+        product(printable(line))
+    for line in (report.method, *report.facts):
+        talk(line)
+
+
+def command_line(arguments: list[str]) -> str:
+    """The command that repeats this run; of absolute paths only the last part is kept."""
+    from shlex import join
+
+    return join(["srcli", *(Path(a).name if Path(a).is_absolute() else a for a in arguments)])
+
+
+def _each(values: list[_Value] | None) -> tuple[_Value, ...]:
+    """Each value once, in order."""
+    return tuple(dict.fromkeys(values or ()))
+
+
+def _named(backends: list[str] | None) -> tuple[str, ...]:
+    """The backends asked for by name; none stands for all that work."""
+    names = _each(backends)
+    if _ALL in names and len(names) > 1:
+        raise UsageError(f"--backend {_ALL} stands alone.", f"Leave out {_ALL}, or the names.")
+    return () if names == (_ALL,) else names
+
+
+def _check_files(files: dict[str, Path]) -> None:
+    """Refuse what could not be written in the end, before anything is measured."""
+    from srcli.pipelines.outputs import check_file
+
+    for path in files.values():
+        check_file(path)
+    if len(set(files.values())) < len(files):
+        raise UsageError("Two reports cannot have the same name.", "Name each file once.")
+    if "html" in files:
+        from srcli.benchmark.plots import check
+
+        check()
+
+
+def _check_pictures(request: "Request") -> None:
+    if request.pictures is not None:
+        from srcli.benchmark.chart import pictures
+
+        pictures(request.pictures)
+
+
+def _write(report: "Report", files: dict[str, Path]) -> None:
+    from srcli.benchmark import files as whole
+    from srcli.benchmark.page import to_html
+
+    texts: dict[str, Callable[[], str]] = {
+        "json": report.to_json,
+        "csv": report.to_csv,
+        "markdown": report.to_markdown,
+        "html": lambda: to_html(report),
+    }
+    for kind, path in files.items():
+        whole.write(path, texts[kind]())
+        talk(f"{kind}: {path}")

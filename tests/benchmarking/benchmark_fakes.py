@@ -1,0 +1,97 @@
+"""What the tests of the benchmark share: a clock to turn by hand, engines that take known times, a report."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from srcli import doctor
+from srcli.backends.base import Batch, EngineInfo
+from srcli.benchmark import rounds
+from srcli.benchmark.machine import Machine
+from srcli.benchmark.plan import Case
+from srcli.benchmark.quality import Quality
+from srcli.benchmark.report import Report, Row
+from srcli.benchmark.rounds import Spread
+from srcli.benchmark.speed import Speed
+from srcli.benchmark.stages import Stages
+from srcli.doctor import Trial
+
+BF16, F32 = Case("openvino", "cpu", "bf16"), Case("openvino", "cpu", "f32")
+
+
+class Clock:
+    """Time that passes only when told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(rounds, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(rounds, "sleep", lambda seconds: None)
+
+    def passing(self, seconds: float) -> Callable[[], None]:
+        def work() -> None:
+            self.now += seconds
+
+        return work
+
+
+@dataclass
+class FakeEngine:
+    """Takes what `work` takes and gives zeros."""
+
+    info: EngineInfo
+    scale: int
+    work: Callable[[], None]
+
+    def run(self, lr: Batch) -> Batch:
+        self.work()
+        height, width = lr.shape[2:]
+        return np.zeros((1, 3, height * self.scale, width * self.scale), np.float32)
+
+
+def fake_trials(monkeypatch: pytest.MonkeyPatch, *working: tuple[str, str]) -> None:
+    """Only these backends and precisions work, and only on the CPU."""
+
+    def trial(backend: str, device: str, precision: str) -> Trial:
+        if device == "cpu" and (backend, precision) in working:
+            return Trial(backend, device, precision, True, 0.1, 0.1)
+        return Trial(backend, device, precision, False, reason=f"No {precision} there.", fix="Buy one.")
+
+    monkeypatch.setattr(doctor, "_trial", trial)
+
+
+def spread(seconds: float) -> Spread:
+    return Spread.of([seconds, seconds * 1.1, seconds * 0.9])
+
+
+def row(precision: str, size: int, seconds: float, to_f32: float | None) -> Row:
+    speed = Speed(EngineInfo("openvino", "cpu", precision), spread(seconds), 1.25 / seconds, 0.5, 0.625)
+    return Row(
+        model="tiny <b>",
+        scale=4,
+        size=size,
+        start=spread(0.75),
+        host_memory=123_000_000,
+        device_memory=None,
+        speed=speed,
+        stages=Stages(0.011, 0.222, 0.033),
+        quality=Quality(to_f32, 28.125),
+    )
+
+
+def report() -> Report:
+    """Four rows: two precisions at two sizes."""
+    rows = (
+        row("bf16", 64, 0.2, 51.5),
+        row("f32", 64, 0.4, None),
+        row("bf16", 256, 3, 51.5),
+        row("f32", 256, 6, None),
+    )
+    machine = Machine("A CPU", 2, ("avx2",), (), 8 << 30, "Linux", 0.25)
+    return Report(rows, machine, {"python": "3.11"}, "srcli benchmark --quick", "2030-01-01", 96, "a chart")
+
+
+def model_file(folder: Path, scale: int) -> str:
+    return str(folder / f"tiny-x{scale}.onnx")

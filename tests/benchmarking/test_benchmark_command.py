@@ -1,0 +1,98 @@
+"""`srcli benchmark` from the command line."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from benchmark_fakes import fake_trials, model_file
+
+from srcli.cli.app import main
+from srcli.cli.benchmark import command_line
+
+
+def test_a_whole_run(
+    tiny_models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fake_trials(monkeypatch, ("onnxruntime", "f32"), ("bicubic", "f32"))
+    monkeypatch.setattr("srcli.benchmark.chart.SIDE", 64)
+    outputs = [tmp_path / f"report.{kind}" for kind in ("json", "csv", "markdown", "html")]
+    arguments = ["--model", model_file(tiny_models, 2), "-s", "2", "--size", "16", "--quick"]
+    arguments += [word for path in outputs for word in (f"--{path.suffix[1:]}", str(path))]
+    assert main(["benchmark", *arguments]) == 0
+    shown, told = capsys.readouterr()
+    header, network, plain = shown.splitlines()
+    assert "MP/s" in header
+    assert network.startswith("tiny x2")
+    assert "onnxruntime f32 cpu" in network
+    assert plain.startswith("bicubic x2")
+    assert "left out: openvino bf16 on cpu: No bf16 there." in told
+    rows = json.loads(outputs[0].read_text())["rows"]
+    assert [row["model"] for row in rows] == ["tiny", "bicubic"]
+    for row, line in zip(rows, csv.DictReader(outputs[1].open()), strict=True):
+        assert str(row["latency_s"]) == line["latency_s"]
+        assert row["latency_low_s"] <= row["latency_s"] <= row["latency_high_s"]
+        assert row["start_s"] > 0
+        assert row["tflops"] is None  # the tiny network does not say its work
+        assert f"{row['psnr_y_to_hr_db']:.2f}" in shown
+    assert rows[0]["repetitions"] == 3
+    assert "tiny x2" in outputs[2].read_text()
+    assert outputs[3].read_text().count("<svg") == 3
+
+
+def test_the_impossible_is_refused_with_the_doctors_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_trials(monkeypatch, ("onnxruntime", "f32"))
+    assert main(["benchmark", "--backend", "torch", "--precision", "bf16"]) == 2
+    shown, told = capsys.readouterr()
+    assert not shown
+    assert "torch bf16 on cpu: No bf16 there." in told
+    assert "Buy one." in told
+
+
+def test_the_real_doctor_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", "--backend", "bicubic", "--device", "cuda"]) == 2
+    assert "The bicubic backend has no device cuda here" in capsys.readouterr().err
+
+
+def test_a_page_needs_matplotlib(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["benchmark", "--html", str(tmp_path / "page.html")]) == 2
+    assert 'pip install "srcli[benchmark]"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--backend", "all", "--backend", "torch"], "stands alone"),
+        (["--backend", "fastest"], "No backend 'fastest'"),
+        (["--json", "a", "--csv", "a"], "same name"),
+        (["--pictures", "nowhere"], "cannot be listed"),
+        (["--json", "."], "is a folder"),
+        (["--size", "3"], "--size"),
+    ],
+)
+def test_wrong_usage_is_said_before_anything_runs(
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["benchmark", *arguments]) != 0
+    shown, told = capsys.readouterr()
+    assert not shown
+    assert said in told
+
+
+def test_the_command_is_repeatable_and_tells_no_folders() -> None:
+    line = command_line(["benchmark", "--json", "/home/me/a b.json", "-s", "4"])
+    assert line == "srcli benchmark --json 'a b.json' -s 4"

@@ -1,0 +1,129 @@
+"""Rounds in turns, their statistics, and the accounting of pixels and operations."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_networks
+from benchmark_fakes import BF16, F32, Clock, FakeEngine
+from hypothesis import given
+from hypothesis import strategies as st
+
+from srcli.backends import table
+from srcli.backends.base import BackendOptions, EngineInfo
+from srcli.benchmark import peak, speed
+from srcli.benchmark.peak import Product
+from srcli.benchmark.plan import Request, Subject
+from srcli.benchmark.rounds import Spread, interleave, percentile, timed
+from srcli.errors import InferenceError
+from srcli.models.catalog import ModelFile
+from srcli.spec import ModelSpec
+
+SPEC = replace(tiny_networks.tiny_spec(4), macs=1000)
+
+
+def test_rounds_are_reversed_in_turns_and_the_warm_up_does_not_count() -> None:
+    order: list[str] = []
+
+    def run(name: str) -> float:
+        order.append(name)
+        return float(len(order))
+
+    runs = {name: lambda name=name: run(name) for name in "abc"}
+    seconds = interleave(runs, 2, warmup=1, pause=0)
+    assert "".join(order) == "abccbaabc"
+    assert seconds == {"a": [6.0, 7.0], "b": [5.0, 8.0], "c": [4.0, 9.0]}
+
+
+def test_median_and_p95_of_known_values() -> None:
+    found = Spread.of([float(n) for n in range(100, -1, -1)])
+    assert (found.median, found.p95, found.lowest, found.highest) == (50, 95, 0, 100)
+    assert found.repetitions == 101
+    assert found.width == 2.0  # 100 / 50
+    assert Spread.of([2.0, 1.0]).p95 == pytest.approx(1.95)  # between the two, 0.95 of the way
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=30))
+def test_p95_is_numpys(values: list[float]) -> None:
+    assert percentile(values, 0.95) == pytest.approx(float(np.percentile(values, 95)), rel=1e-9, abs=1e-9)
+
+
+def test_timed_reads_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    assert timed(clock.passing(0.25))() == 0.25
+
+
+def test_operations_are_two_a_multiply_add() -> None:
+    assert speed.flop(SPEC, 10) == 200_000  # 2 * 1000 multiply-adds * 100 LR pixels
+
+
+def measured(monkeypatch: pytest.MonkeyPatch, spec: ModelSpec, size: int) -> dict[object, speed.Speed]:
+    """bf16 takes 0.5 s, f32 1 s; the products take 0.1 s for 10**9 operations, where there is one."""
+    clock = Clock(monkeypatch)
+
+    def load(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> FakeEngine:
+        seconds = {"bf16": 0.5, "f32": 1.0}[options.precision]
+        return FakeEngine(EngineInfo(name, "cpu", options.precision), spec.scale, clock.passing(seconds))
+
+    def product(device: str, precision: str, threads: int) -> Product | None:
+        return Product(clock.passing(0.1), 1e9, "fake") if precision == "bf16" else None
+
+    monkeypatch.setattr(table, "load", load)
+    monkeypatch.setattr(peak, "product", product)
+    subject = Subject("tiny", ModelFile(Path("tiny-x4.onnx"), spec), (BF16, F32))
+    found = speed.measure(subject, Request(("tiny",), sizes=(size,), repetitions=4))
+    return {case: one for (case, _), one in found.items()}
+
+
+def test_rates_follow_from_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = measured(monkeypatch, SPEC, 50)
+    bf16, f32 = found[BF16], found[F32]
+    assert bf16.latency.median == pytest.approx(0.5)  # of differences on a clock: rounding alone
+    assert bf16.latency.repetitions == 4
+    assert bf16.megapixels == pytest.approx(200 * 200 / 1e6 / 0.5)
+    assert bf16.tflops == pytest.approx(2 * 1000 * 50 * 50 / 0.5 / 1e12)
+    assert bf16.peak == pytest.approx(1e9 / 0.1 / 1e12)
+    assert f32.tflops == pytest.approx(2 * 1000 * 50 * 50 / 1.0 / 1e12)
+    assert f32.peak is None
+    assert f32.info == EngineInfo("openvino", "cpu", "f32")
+
+
+def test_a_model_that_does_not_say_its_work_gets_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = measured(monkeypatch, replace(SPEC, macs=0), 50)
+    assert (found[BF16].tflops, found[BF16].peak) == (None, None)
+
+
+def test_too_large_a_tile_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise MemoryError
+
+    engine = FakeEngine(EngineInfo("openvino", "cpu", "f32"), 4, full)
+    monkeypatch.setattr(table, "load", lambda *_: engine)
+    subject = Subject("tiny", ModelFile(Path("tiny-x4.onnx"), replace(SPEC, macs=0)), (F32,))
+    with pytest.raises(InferenceError, match="out of memory at 32×32") as caught:
+        speed.measure(subject, Request(("tiny",), sizes=(32,), repetitions=1))
+    assert "--size" in caught.value.hint
+
+
+def test_the_peak_is_a_real_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peak, "SIDE", 64)
+    product = peak.product("cpu", "f32", 1)
+    assert product is not None
+    assert (product.by, product.flop) == ("openvino", 2 * 64**3)
+    a, b = peak._matrices()
+    found = product.run()[0]  # type: ignore[index]
+    np.testing.assert_allclose(found, a @ b, rtol=1e-5)  # f32: 64 additions of rounding at 6e-8 each
+
+
+def test_without_openvino_numpy_shows_the_peak_of_f32_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peak, "SIDE", 8)
+    monkeypatch.setattr(peak, "find_spec", lambda name: None)
+    product = peak.product("cpu", "f32", 0)
+    assert product is not None
+    assert product.by == "numpy"
+    a, b = peak._matrices()
+    np.testing.assert_array_equal(product.run(), a @ b)
+    assert peak.product("cpu", "bf16", 0) is None
+    assert peak.product("cuda", "f32", 0) is None
+    assert peak.product("npu", "f32", 0) is None
