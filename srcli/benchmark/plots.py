@@ -77,13 +77,12 @@ def _quality(axes: Any, report: Report) -> None:
     for row in rows:
         marker, colour = _pick(_MARKERS, models, _model(row)), _pick(_COLOURS, engines, _engine(row))
         axes.scatter(row.speed.megapixels, row.quality.to_hr, marker=marker, color=colour, s=46)
+    axes.set_xlim(left=0)
     for engine in engines:
         axes.scatter([], [], marker="s", color=_pick(_COLOURS, engines, engine), label=engine)
     for model in models:
         axes.scatter([], [], marker=_pick(_MARKERS, models, model), color="black", label=model)
-    axes.set(
-        xscale="log", xlabel=f"output megapixels a second, tiles of {largest}²", ylabel="PSNR (Y) to HR, dB"
-    )
+    axes.set(xlabel=f"output megapixels a second, tiles of {largest}²", ylabel="PSNR (Y) to HR, dB")
     _finish(axes)
 
 
@@ -98,7 +97,8 @@ def _throughput(axes: Any, report: Report) -> None:
             if rows:
                 x, y = [row.size for row in rows], [row.speed.megapixels for row in rows]
                 axes.plot(x, y, label=f"{model}, {engine}", **style)
-    axes.set(xlabel="side of the tile, LR pixels", ylabel="output megapixels a second", yscale="log")
+    axes.set(xlabel="side of the tile, LR pixels", ylabel="output megapixels a second")
+    axes.set_ylim(bottom=0)
     _finish(axes)
 
 
