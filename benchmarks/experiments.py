@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     experiment = EXPERIMENTS[options.name]
     updates = options.updates or experiment.updates
     _run_all(experiment.arms, updates, options)
-    curves = [Curve(arm, _rows(_folder(options, arm) / "log.csv")) for arm in experiment.arms]
+    curves = [Curve(arm, _rows(_folder(options, arm, updates) / "log.csv")) for arm in experiment.arms]
     place = options.out.with_suffix("")
     _write_csv(curves, place / f"{options.name}.csv")
     _draw(curves, experiment.question, place / f"{options.name}.png")
@@ -214,14 +214,14 @@ def _run_all(arms: Sequence[Arm], updates: int, options: argparse.Namespace) -> 
 
 
 def _run(arm: Arm, arms: Sequence[Arm], updates: int, options: argparse.Namespace) -> None:
-    folder, end = _folder(options, arm), round(arm.share * updates)
+    folder, end = _folder(options, arm, updates), round(arm.share * updates)
     rows = _rows(folder / "log.csv")
     if rows and int(rows[-1]["update"]) >= end:
         return
-    command = _command(arm, options, end)
+    command = [*_command(arm, options, end), "-o", str(folder)]
     if arm.init:
         start = next(a for a in arms if a.label == arm.init)
-        command += ["--init", str(_folder(options, start) / "last.pt")]
+        command += ["--init", str(_folder(options, start, updates) / "last.pt")]
     command += ["--resume"] if (folder / "last.pt").is_file() else []
     print(shlex.join(command), flush=True)
     threads = max(1, (os.cpu_count() or 1) // options.jobs)
@@ -239,12 +239,12 @@ def _command(arm: Arm, options: argparse.Namespace, updates: int) -> list[str]:
     numbers = ["--updates", str(updates), "--validate-every", str(max(1, updates // 10))]
     what = ["--model", arm.model, *scale, "--recipe", arm.recipe, *settings, *numbers]
     options.runs.mkdir(parents=True, exist_ok=True)
-    places = ["-o", str(_folder(options, arm)), "--device", options.device]
-    return ["srcli", "train", str(options.data), *valid, *what, *places]
+    return ["srcli", "train", str(options.data), *valid, *what, "--device", options.device]
 
 
-def _folder(options: argparse.Namespace, arm: Arm) -> Path:
-    plain = "".join(c if c.isalnum() else "-" for c in f"{options.name}-{arm.label}")
+def _folder(options: argparse.Namespace, arm: Arm, updates: int) -> Path:
+    """Of its own for every length, as a schedule cannot be stretched afterwards."""
+    plain = "".join(c if c.isalnum() else "-" for c in f"{options.name}-{updates}-{arm.label}")
     return Path(options.runs) / plain
 
 

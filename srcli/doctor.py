@@ -4,7 +4,7 @@ import os
 import platform
 import time
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distributions, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -141,13 +141,7 @@ def problems(versions: dict[str, str], nvidia: Driver) -> list[str]:
             f"The NVIDIA driver runs CUDA {nvidia.cuda} at most, onnxruntime-gpu needs {_ONNXRUNTIME_CUDA}. "
             "Update the driver."
         )
-    twice = [name for name in PACKAGES if _copies(name) > 1]
-    found += [f"{name} is installed more than once. Reinstall it: pip uninstall {name}" for name in twice]
     return found
-
-
-def _copies(package: str) -> int:
-    return sum(1 for _ in distributions(name=package))
 
 
 def _trials(name: str, nvidia: Driver) -> list[Trial]:

@@ -11,7 +11,7 @@ import typer
 
 from srcli.cli.console import product_path, talk
 from srcli.cli.extras import missing_extra
-from srcli.errors import ExitCode
+from srcli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from srcli_train.command import TrainRequest
@@ -46,7 +46,9 @@ def train(
     minutes: Annotated[
         float, typer.Option(min=0, help="Wall-clock budget; the cosine schedule then runs on time. 0: none.")
     ] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU where there is one.")
+    ] = "auto",
     gpus: Annotated[
         int,
         typer.Option(min=1, help="Processes that share each minibatch, one a GPU."),
@@ -117,7 +119,10 @@ def _network(model: str, scale: int | None, settings: Sequence[str]) -> "Network
 
     about_network = [s.removeprefix(_NETWORK) for s in settings if s.startswith(_NETWORK)]
     named = [f"name={model}-custom", *about_network] if about_network else []
-    return changed(preset(model, scale), named)
+    network = changed(preset(model, scale), named)
+    if not network.scales:
+        raise UsageError("A network needs at least one scale.", "For example network.scales=[2,4].")
+    return network
 
 
 def _run(request: "TrainRequest") -> None:

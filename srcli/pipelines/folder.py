@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
@@ -34,8 +35,8 @@ from srcli.upscaler import Made
 Pixels = NDArray[Any]
 """(H, W) or (H, W, C), uint8 or uint16, as `srcli.media.images` reads them."""
 
-_NICE = 10
-"""Priority of decoding and encoding beside the network: about a tenth of its share of a core."""
+_NICE, _LOWEST = 10, 19
+"""How far decoding and encoding stand back from the network: about a tenth of its share of a core."""
 
 _LOOK_AT = 16
 """Pictures whose headers may be read to choose the network that is loaded first."""
@@ -227,7 +228,10 @@ def foresee(job: Job, options: FolderOptions) -> PictureResult:
 def _yield() -> None:
     """Let this thread work only in gaps of the network's, which all wait for the slowest among them."""
     if sys.platform == "linux":  # elsewhere, priorities belong to processes
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        thread = threading.get_native_id()
+        lower = min(os.getpriority(os.PRIO_PROCESS, thread) + _NICE, _LOWEST)
+        with suppress(OSError):  # a favour, not a need
+            os.setpriority(os.PRIO_PROCESS, thread, lower)
 
 
 def _decode(job: Job) -> _Stage:

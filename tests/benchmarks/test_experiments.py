@@ -28,7 +28,7 @@ def test_every_arm_is_a_training_that_can_start(name: str, arm: experiments.Arm)
 
 def test_labels_and_folders_are_told_apart() -> None:
     options = experiments._parse(["detail", "data"])
-    folders = {experiments._folder(options, arm) for arm in experiments.EXPERIMENTS["detail"].arms}
+    folders = {experiments._folder(options, arm, 9) for arm in experiments.EXPERIMENTS["detail"].arms}
     assert len(folders) == len(experiments.EXPERIMENTS["detail"].arms)
 
 

@@ -1,6 +1,8 @@
 """The folder pipeline: order, memory, faults and interrupts, with decoders and encoders made for it."""
 
+import os
 import random
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -17,6 +19,7 @@ from srcli.backends.base import EngineInfo
 from srcli.errors import InputError, OutputError
 from srcli.media import images
 from srcli.media.images import Header, Picture
+from srcli.pipelines import folder
 from srcli.pipelines.folder import FolderOptions, FolderRun, Pixels, first_factor, foresee
 from srcli.pipelines.memory import picture_bytes
 from srcli.pipelines.names import Job
@@ -285,3 +288,20 @@ def test_bytes_of_a_picture_are_its_input_and_three_times_its_output() -> None:
     assert picture_bytes(Header(10, 20, 4, 16, "png"), SizeRequest(width=20)) == 8 * (200 + 5 * 200)
     between = 4 * 200  # x1.5 runs the network at x2
     assert picture_bytes(Header(10, 20, 3, 8, "png"), SizeRequest(1.5)) == 3 * (200 + between + 5 * 450)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, priorities belong to processes")
+def test_threads_beside_the_network_stand_back_and_never_push_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was started with the lowest priority stays there; a system that refuses is no error."""
+    asked: list[int] = []
+    monkeypatch.setattr(os, "setpriority", lambda which, who, priority: asked.append(priority))
+    for own in (0, 12, 19):
+        monkeypatch.setattr(os, "getpriority", lambda which, who, own=own: own)
+        folder._yield()
+    assert asked == [10, 19, 19]
+
+    def refuse(which: int, who: int, priority: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    folder._yield()

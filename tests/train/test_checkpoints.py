@@ -53,6 +53,16 @@ def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "a.pt")
 
 
+def test_a_flipped_bit_in_the_weights_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "one.pt"
+    save_checkpoint(path, CHECKPOINT)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(TrainingError, match="damaged"):
+        load_checkpoint(path)
+
+
 def test_a_failed_write_keeps_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.pt"
     save_checkpoint(path, CHECKPOINT)

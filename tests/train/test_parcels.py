@@ -1,11 +1,17 @@
 """Pieces of files and folders: they come back as they were, or not at all."""
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_training import folder_of_pictures
 
 from srcli.errors import InputError
+from srcli_train.checkpoint import load_checkpoint
 from srcli_train.parcels import join, main, split
 
 
@@ -53,3 +59,31 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "there" / "run")
     assert main(["join", str(tmp_path / "run"), str(tmp_path / "there")]) == 1
     assert "holds no parcel.json" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("timeout") is None, reason="the script needs coreutils' timeout")
+def test_two_stretches_make_one_run(tmp_path: Path) -> None:
+    """The second one begins on a machine that has nothing but what was brought."""
+    root = Path(__file__).parents[2]
+    (tmp_path / "there").mkdir()
+    for folder in ("srcli", "train", "export"):
+        (tmp_path / "there" / folder).symlink_to(root / folder)
+    split(folder_of_pictures(tmp_path / "pictures"), tmp_path / "in" / "data", 30_000)
+    what = ["--model", "edsr-baseline", "-s", "2", "--recipe", "fast", "--batch", "2", "--patch", "8"]
+    for number in (1, 2):
+        out = tmp_path / f"out{number}"
+        command = ["sh", str(root / "train" / "stretch.sh"), str(tmp_path / "in"), str(out), "9", "run"]
+        environment = os.environ | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [*command, *what, "--updates", "2"],
+            cwd=tmp_path / "there",
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        shutil.rmtree(tmp_path / "there" / "stretch")
+        shutil.copytree(out, tmp_path / "in" / "run", dirs_exist_ok=True)
+    assert load_checkpoint(join(tmp_path / "out2", tmp_path / "back") / "last.pt").update == 2

@@ -18,7 +18,8 @@ def test_fields_take_values_of_their_own_kind() -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["depth=3", "patch=a", "patch=3.5", "flip=1", "patch", "__init__=1", "lr=-1"]
+    "setting",
+    ["depth=3", "patch=a", "patch=3.5", "flip=1", "patch", "__init__=1", "lr=-1", "warmup=-5", "betas=[0.9]"],
 )
 def test_other_settings_are_refused(setting: str) -> None:
     with pytest.raises(UsageError):
@@ -29,7 +30,9 @@ def test_networks_can_be_changed_too() -> None:
     assert changed(preset("edsr", 2), ["residual_scale=1"]).residual_scale == 1.0
 
 
-@pytest.mark.parametrize("setting", ["family=resnet", "blocks=0", "scales=[5]"])
+@pytest.mark.parametrize(
+    "setting", ["family=resnet", "blocks=0", "scales=[5]", "scales=[2,3]", "residual_scale=0"]
+)
 def test_networks_that_cannot_be_built_are_refused(setting: str) -> None:
     with pytest.raises(UsageError):
         changed(preset("edsr", 2), [setting])

@@ -1,6 +1,5 @@
 """What a run does when the disk, a checkpoint or the numbers fail: made to happen, not imagined."""
 
-import resource
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from srcli_train.interrupt import Interrupt
 from srcli_train.runfolder import LAST, holds_run
 
 PREVIOUS = "previous.pt"
+resource = pytest.importorskip("resource", reason="limits file sizes to act like a full disk")
 
 
 @contextmanager
@@ -59,6 +59,21 @@ def test_without_a_readable_checkpoint_resuming_is_refused(tmp_path: Path) -> No
         trainer(tmp_path, resume=True)
 
 
+def test_a_long_update_does_not_put_off_saving(tmp_path: Path) -> None:
+    """Updates between log lines may take minutes; what counts is the clock."""
+    run = trainer(tmp_path)
+    run._job = replace(run._job, save_minutes=0.0, log_every=1000)
+    saved, save = [], run._save
+
+    def counted() -> Path:
+        saved.append(run.update)
+        return save()
+
+    run._save = counted
+    run.run(stop_at=3)
+    assert saved == [1, 2, 3, 3]
+
+
 def test_a_full_disk_costs_no_training(tmp_path: Path) -> None:
     """Saves in the middle are tried again; that at the end fails with its reason, and old files stay."""
     trainer(tmp_path).run(stop_at=5)
@@ -68,11 +83,12 @@ def test_a_full_disk_costs_no_training(tmp_path: Path) -> None:
     with full_disk(20_000), pytest.raises(OutputError, match="cannot be written"):
         run.run()
     assert run.update == FAST.updates
-    assert sum("Training goes on" in note for note in watcher.notes) == 3  # updates 10, 15 and 20
+    assert sum("Training goes on" in note for note in watcher.notes) == 15  # after every update from 6 on
     assert load_checkpoint(tmp_path / "run" / LAST).update == 5
     assert not list((tmp_path / "run").glob(".*"))
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_log_that_cannot_be_written_costs_no_training(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "log.csv").symlink_to("/dev/full")
@@ -124,3 +140,17 @@ def test_one_press_is_one_even_if_it_arrives_twice(monkeypatch: pytest.MonkeyPat
         with pytest.raises(KeyboardInterrupt):
             tell(signal.SIGINT, None)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_damaged_log_is_mended(tmp_path: Path) -> None:
+    trainer(tmp_path).run(stop_at=10)
+    log = tmp_path / "run" / "log.csv"
+    before = log.read_text().splitlines()
+    log.write_bytes(log.read_bytes() + b"\n\x00\x00\x00")
+    trainer(tmp_path, resume=True).run(stop_at=15)
+    after = log.read_text().splitlines()
+    assert after[: len(before)] == before
+    assert after[len(before)].startswith("15,")
+    log.write_text("")
+    trainer(tmp_path, resume=True).run(stop_at=20)
+    assert log.read_text().startswith("update,seconds,")

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,12 @@ import numpy as np
 from srcli.errors import TrainingError, UsageError
 from srcli.spec import TrainingFacts
 from srcli_train.board import Board
-from srcli_train.data import Pictures, default_cache, load_pictures, with_rendered
+from srcli_train.data import Pictures, default_cache, is_cached, load_pictures, with_rendered
 from srcli_train.folders import Source, find_source, read_rgb
 from srcli_train.job import Job, Pixels, Watcher
 from srcli_train.loop import Trainer
 from srcli_train.networks import NetworkSpec
-from srcli_train.peers import first_process
+from srcli_train.peers import first_process, local_rank
 from srcli_train.recipes import Recipe
 from srcli_train.runfolder import holds_run
 
@@ -98,7 +99,10 @@ def _pictures(source: Source, scales: tuple[int, ...], request: TrainRequest, wa
         if done == total or done % 100 == 0:
             watcher.note(f"Decoded {done} of {total} images into the cache.")
 
-    pictures = load_pictures(source, scales, request.cache or default_cache() / "train", progress)
+    cache = request.cache or default_cache() / "train"
+    while local_rank() and not is_cached(source, scales, cache):  # the first process of a machine decodes
+        time.sleep(0.5)
+    pictures = load_pictures(source, scales, cache, progress)
     if not request.recipe.rendered:
         return pictures
     watcher.note(f"Rendering {_RENDERED} pictures of lines, facades and lettering.")

@@ -18,20 +18,27 @@ class CsvLog:
         self._told = False
 
     def begin(self, update: int) -> None:
-        """Drop the rows after `update`; a run that starts at 0 starts a new file."""
+        """Drop the rows after `update`, and what is no row; a run that starts at 0 starts a new file."""
         header = ["update", "seconds", "loss", "rate", *(f"psnr_x{s}" for s in self._scales)]
-        old = list(csv.reader(self._path.open(newline=""))) if update and self._path.is_file() else [header]
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._add("w", old[:1] + [row for row in old[1:] if int(row[0]) <= update])
+        kept = [row for row in self._old() if int(row[0]) <= update] if update else []
+        self._put("w", [header, *kept])
+
+    def _old(self) -> list[list[str]]:
+        try:
+            lines = self._path.read_text(errors="replace").splitlines()
+        except OSError:
+            return []
+        return [row for row in csv.reader(lines) if row and row[0].isdecimal()]
 
     def write(self, status: Status, elapsed: float) -> None:
         """One row; PSNR columns are the latest validation's."""
         scores = [f"{status.psnr[s]:.3f}" if s in status.psnr else "" for s in self._scales]
         numbers = [str(status.update), f"{elapsed:.1f}", f"{status.loss:.4f}", f"{status.rate:.5f}"]
-        self._add("a", [numbers + scores])
+        self._put("a", [numbers + scores])
 
-    def _add(self, mode: str, rows: Iterable[list[str]]) -> None:
+    def _put(self, mode: str, rows: Iterable[list[str]]) -> None:
         try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open(mode, newline="") as file:
                 csv.writer(file).writerows(rows)
         except OSError as error:

@@ -43,6 +43,12 @@ class Pictures:
         return digest.hexdigest()[:16]
 
 
+def is_cached(source: Source, scales: tuple[int, ...], cache: Path) -> bool:
+    """Whether `load_pictures` would find everything decoded."""
+    home = cache / _key(source)
+    return all((home / f"x{s}.json").is_file() for s in (1, *scales))
+
+
 def default_cache() -> Path:
     """Folder for decoded images: $SRCLI_CACHE, $XDG_CACHE_HOME/srcli or ~/.cache/srcli."""
     if own := os.environ.get("SRCLI_CACHE"):

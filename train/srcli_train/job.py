@@ -23,7 +23,7 @@ class Job:
         recipe: how.
         folder: checkpoint, CSV log and TensorBoard events go here.
         validation: HR images, (H, W, 3) uint8, never trained on.
-        device: "cpu", "cuda", "cuda:1".
+        device: "auto", "cpu", "cuda", "cuda:1".
         minutes: wall-clock budget; the schedule then runs on time instead of updates. 0: no limit.
         init: checkpoint to take starting weights from.
         resume: go on from the run folder's last checkpoint.

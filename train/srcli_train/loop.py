@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from srcli_train.init import icnr, start_from
 from srcli_train.interrupt import Interrupt
 from srcli_train.job import Job, Status, Watcher
 from srcli_train.networks import build
-from srcli_train.ondevice import DeviceMinibatch, DevicePatches
+from srcli_train.ondevice import DeviceMinibatch, DevicePatches, fits
 from srcli_train.optim import Optimizer
 from srcli_train.patches import Minibatch, PatchSampler, prefetched
 from srcli_train.peers import Peers, local_rank
@@ -91,10 +92,11 @@ class Trainer:
                 and (self.update % self._job.validate_every == 0 or finished)
             ):
                 self._validate()
-            if self.update % self._job.log_every == 0 or finished:
+            due = time.monotonic() - saved > self._job.save_minutes * 60
+            if self.update % self._job.log_every == 0 or finished or due:
                 self._check(losses)
                 self._report(losses, clock)
-                if time.monotonic() - saved > self._job.save_minutes * 60 and self._saved():
+                if due and self._saved():
                     saved = time.monotonic()
                 losses, clock = [], time.monotonic()
             if finished:
@@ -141,7 +143,8 @@ class Trainer:
         minibatch = self._sampler(update)
         shown = self._job.folder / f"update-{update + 1}.png"
         if self._peers.first:
-            write(shown, Picture(np.concatenate(list(minibatch.lr), 1)), format="png", quality=None)
+            with suppress(OutputError):  # the disk may be full; the reason below matters more
+                write(shown, Picture(np.concatenate(list(minibatch.lr), 1)), format="png", quality=None)
         raise TrainingError(
             f"The {what} is not finite at update {update + 1} (x{minibatch.scale}); patches: {shown}.",
             "Lower the learning rate, or train in fp32; --resume goes on from the last good checkpoint.",
@@ -240,8 +243,8 @@ class Trainer:
 def _source(
     pictures: Pictures, sampler: PatchSampler, recipe: Recipe, device: torch.device
 ) -> Callable[[range], Iterator[Minibatch | DeviceMinibatch]]:
-    """Where minibatches come from: on a GPU they are cut there, unless LR is made patch by patch."""
-    if device.type == "cuda" and recipe.degradation == "bicubic":
+    """Where minibatches come from: cut on a GPU that holds all pictures, unless LR is made patch by patch."""
+    if device.type == "cuda" and recipe.degradation == "bicubic" and fits(pictures, device):
         return DevicePatches(pictures, sampler, recipe.patch, device)
     return partial(prefetched, sampler)
 
@@ -258,13 +261,17 @@ def _state(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _device(name: str) -> torch.device:
-    """The device; of several processes on "cuda", each takes its own."""
+    """The device; "auto" is the GPU where there is one, and of several processes each takes its own."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"Device {name!r} is not known.", "Use cpu, cuda or cuda:N.") from error
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"Training on {name!r} is not supported.", "Use cpu, cuda or cuda:N.")
+    if device.type == "cuda" and device.index is not None and local_rank() is not None:
+        raise UsageError(f"Several processes cannot share {name}.", "Use --device cuda: each takes its own.")
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", local_rank() or 0)
     if device.type == "cuda" and device.index >= torch.cuda.device_count():

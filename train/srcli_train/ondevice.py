@@ -24,11 +24,20 @@ class _Images:
     """Images one after the other in one byte tensor, with where each begins and how wide it is."""
 
     def __init__(self, images: list[Pixels], device: torch.device) -> None:
-        flat = np.concatenate([image.reshape(-1) for image in images])
         sizes = np.array([image.size for image in images], np.int64)
-        self.bytes = torch.from_numpy(flat).to(device)
-        self.starts = torch.from_numpy(np.cumsum(sizes) - sizes).to(device)
+        starts = np.cumsum(sizes) - sizes
+        self.bytes = torch.empty(int(sizes.sum()), dtype=torch.uint8, device=device)
+        for start, image in zip(starts, images, strict=True):  # one at a time: they may not fit in memory
+            self.bytes[start : start + image.size] = torch.from_numpy(np.array(image)).flatten()
+        self.starts = torch.from_numpy(starts).to(device)
         self.widths = torch.tensor([image.shape[1] for image in images], device=device)
+
+
+def fits(pictures: Pictures, device: torch.device) -> bool:
+    """Whether the pictures take at most half of the memory that is free on a CUDA device."""
+    needed = sum(i.size for images in (pictures.hr, *pictures.lr.values()) for i in images)
+    free, _ = torch.cuda.mem_get_info(device)
+    return needed <= free // 2
 
 
 class DevicePatches:

@@ -105,16 +105,24 @@ def _unpack(parcels: Path, pieces: list[Piece], scratch: Path) -> Path:
             stream.write((parcels / piece.name).read_bytes())
         stream.seek(0)
         with tarfile.open(fileobj=stream, mode="r") as tar:
-            tar.extractall(scratch, filter="data")
+            if hasattr(tarfile, "data_filter"):  # Python 3.11.4
+                tar.extraction_filter = tarfile.data_filter
+            tar.extractall(scratch)
     return next(scratch.iterdir())
 
 
 def _put(top: Path, target: Path) -> Path:
     """Move into place; what was there goes only once the new one is there."""
     with TemporaryDirectory(dir=target.parent) as old:
+        before = Path(old) / target.name
         if target.exists():
-            target.replace(Path(old) / target.name)
-        top.replace(target)
+            target.replace(before)
+        try:
+            top.replace(target)
+        except OSError:
+            if before.exists():
+                before.replace(target)
+            raise
     return target
 
 

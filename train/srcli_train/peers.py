@@ -97,7 +97,8 @@ class Peers:
         try:
             dist.all_reduce(flat)
         except RuntimeError as error:
+            reason = str(error).strip().partition("\n")[0]
             raise TrainingError(
-                f"Process {self.rank} of {self.size} lost another one, and cannot go on alone.",
+                f"Process {self.rank} of {self.size} lost another one, and cannot go on alone ({reason}).",
                 "What stopped it is said above or on its machine; --resume goes on from the last checkpoint.",
             ) from error

@@ -80,6 +80,11 @@ class Recipe:
             raise UsageError("Updates, batch, patch, candidates and halve_every start at 1.")
         if not all(0 < rate < math.inf for rate in (self.lr, self.muon_lr)):
             raise UsageError("Learning rates are numbers above 0.")
+        if min(self.warmup, self.clip) < 0 or self.eps <= 0:
+            raise UsageError("Warm-up and clip are 0 or more, eps is above 0.")
+        decays = (*self.betas, self.muon_momentum)
+        if len(self.betas) != 2 or not all(0 <= decay < 1 for decay in decays):
+            raise UsageError("There are two betas; they and the momentum are at least 0 and below 1.")
         if not 0 <= self.rendered <= 1 or not 0 <= self.average < 1:
             raise UsageError("The share of rendered pictures and the decay of the mean lie between 0 and 1.")
         if self.seed < 0:

@@ -23,6 +23,8 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         OutputError: it cannot be written; the checkpoints that are there stay.
     """
     new, last = folder / _NEW, folder / LAST
+    for partial in folder.glob(f".{_NEW}.*"):  # of a save that was killed
+        partial.unlink(missing_ok=True)
     save_checkpoint(new, checkpoint)
     try:
         if last.is_file():

@@ -83,7 +83,7 @@ def import_weights(request: Request, folder: Path | None = None) -> Imported:
 
 def default_name(file: Path) -> str:
     """A model name made from a file's: without its scale and checksum, or its folder's if it says nothing."""
-    stem = file.resolve().parent.name if _WEIGHTS_FILE.fullmatch(file.stem) else file.stem
+    stem = file.absolute().parent.name if _WEIGHTS_FILE.fullmatch(file.stem) else file.stem
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", _SCALE_AND_HASH.sub("", stem))
     return plain.strip("-_.").lower()
 

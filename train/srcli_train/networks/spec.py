@@ -37,6 +37,10 @@ class NetworkSpec:
             )
         if min(self.blocks, self.features) < 1 or not set(self.scales) <= set(SCALES):
             raise UsageError("A network has at least one block and one feature, and scales of 2, 3 or 4.")
+        if self.family != "mdsr" and len(self.scales) > 1:
+            raise UsageError(f"A network of family {self.family} has one scale, not {len(self.scales)}.")
+        if not (self.residual_scale > 0 and self.pixel_range > 0):
+            raise UsageError("Residual scaling and pixel range are numbers above 0.")
 
 
 PRESETS = {

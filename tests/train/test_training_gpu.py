@@ -1,0 +1,38 @@
+"""Training on a GPU, where there is one: the same patches, an update, and a checkpoint that goes on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_training import FAST, TINY_MDSR, tiny_pictures, trainer
+
+from srcli_train.checkpoint import load_checkpoint
+from srcli_train.loop import Trainer
+from srcli_train.ondevice import DevicePatches
+from srcli_train.patches import PatchSampler
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
+
+
+def test_patches_cut_on_the_gpu_are_the_samplers(tmp_path: Path) -> None:
+    pictures = tiny_pictures(tmp_path, (2, 3, 4))
+    sampler = PatchSampler(pictures, FAST)
+    for update, cut in enumerate(
+        DevicePatches(pictures, sampler, FAST.patch, torch.device("cuda"))(range(6))
+    ):
+        np.testing.assert_array_equal(cut.lr.cpu().numpy(), sampler(update).lr)
+        np.testing.assert_array_equal(cut.hr.cpu().numpy(), sampler(update).hr)
+
+
+def test_a_run_learns_saves_and_goes_on_on_the_cpu(tmp_path: Path) -> None:
+    job = replace(trainer(tmp_path, network=TINY_MDSR)._job, device="cuda")
+    pictures = tiny_pictures(tmp_path, TINY_MDSR.scales)
+    run = Trainer(job, pictures, trainer(tmp_path)._watcher)
+    first = float(run._step(PatchSampler(pictures, FAST)(0)))
+    assert np.isfinite(first)
+    path = run.run(stop_at=10)
+    assert load_checkpoint(path).update == 10
+    on_cpu = Trainer(replace(job, device="cpu", resume=True), pictures, run._watcher)
+    assert load_checkpoint(on_cpu.run(stop_at=12)).update == 12
