@@ -79,7 +79,9 @@ def train(request: TrainRequest, watcher: Watcher) -> Path:
         facts=facts,
     )
     board = Board(request.run, watcher) if first_process() else watcher
-    return Trainer(job, pictures, board).run()
+    trainer = Trainer(job, pictures, board)
+    board.note(f"Training {request.network.name} on {trainer.device}.")
+    return trainer.run()
 
 
 def machine() -> str:

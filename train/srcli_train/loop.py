@@ -32,15 +32,21 @@ from srcli_train.validation import Validation, batch_of, lowered
 
 
 class Trainer:
-    """A network, its optimizer and its place in the recipe."""
+    """A network, its optimizer and its place in the recipe.
+
+    Attributes:
+        network: in training.
+        device: where it is trained.
+        update: minibatches done.
+    """
 
     def __init__(self, job: Job, pictures: Pictures, watcher: Watcher) -> None:
         self._job, self._watcher = job, watcher
-        self._device = _device(job.device)
-        self._peers, self._interrupt = Peers(self._device), Interrupt()
+        self.device = _device(job.device)
+        self._peers, self._interrupt = Peers(self.device), Interrupt()
         self._sampler, self._pictures = PatchSampler(pictures, job.recipe), pictures.fingerprint()
-        self._minibatches = _source(pictures, self._sampler, job.recipe, self._device)
-        about = job.validation, job.network.scales, self._device, job.recipe.precision
+        self._minibatches = _source(pictures, self._sampler, job.recipe, self.device)
+        about = job.validation, job.network.scales, self.device, job.recipe.precision
         self._validation = Validation(*about)
         self._as_trained = Validation(*about, fixed(job.recipe.degradation))
         self.update, self._seconds, self._started = 0, 0.0, time.monotonic()
@@ -49,7 +55,7 @@ class Trainer:
         torch.manual_seed(job.recipe.seed)
         self.network = build(job.network)
         self._initialise()
-        self.network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = Optimizer(self.network, job.recipe)
         self._mean = _mean_of(self.network, job.recipe.average)
         if job.resume:
@@ -105,8 +111,8 @@ class Trainer:
     def _step(self, minibatch: Minibatch | DeviceMinibatch) -> Tensor:
         """One update: forward in bf16, loss in fp32 on 0-255, backward, average, clip, optimizer."""
         share = self._peers.share(len(minibatch.lr))
-        lr, hr = batch_of(minibatch.lr[share], self._device), batch_of(minibatch.hr[share], self._device)
-        with lowered(self._device, self._job.recipe.precision):
+        lr, hr = batch_of(minibatch.lr[share], self.device), batch_of(minibatch.hr[share], self.device)
+        with lowered(self.device, self._job.recipe.precision):
             sr = self.network(lr, minibatch.scale)
         error = (sr.float() - hr) * 255
         loss = error.abs().mean() if self._job.recipe.loss == "l1" else error.square().mean()
