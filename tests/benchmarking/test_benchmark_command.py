@@ -44,6 +44,11 @@ def test_a_whole_run(
     assert outputs[3].read_text().count("<svg") == 3
 
 
+def test_the_help_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert "\n  benchmark " in capsys.readouterr().out
+
+
 def test_the_impossible_is_refused_with_the_doctors_words(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
