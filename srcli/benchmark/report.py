@@ -152,9 +152,9 @@ class Report:
             f"Tiles: {speed.repetitions} rounds in turns after a warm-up, median and 95th percentile; spread "
             "is highest less lowest, as a share of the median. TFLOP/s count direct convolution, two "
             "operations a multiply-add (a faster algorithm may pass 100%); the peak is a large matrix "
-            f"product ({peak.SIDE}³) in the same precision and rounds. Start: to the first "
-            f"tile of a fresh process, median of {start.repetitions}, with the highest peak of memory. PSNR: luma, shave = scale, on "
-            f"{self.measured_on}. Stages: a JPEG of {self.picture}×{self.picture}, through tiles of this "
+            f"product ({peak.SIDE}³) in the same precision and rounds. Start: to the first tile of a fresh "
+            f"process, median of {start.repetitions}, with the highest peak of memory. PSNR: luma, shave = "
+            f"scale, on {self.measured_on}. Stages: a JPEG of {self.picture}×{self.picture}, through tiles of this "
             "size or the smallest that the network's halo allows."
         )
 
