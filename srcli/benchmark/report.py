@@ -154,8 +154,8 @@ class Report:
             "operations a multiply-add (a faster algorithm may pass 100%); the peak is a large matrix "
             f"product ({peak.SIDE}³) in the same precision and rounds. Start: to the first tile of a fresh "
             f"process, median of {start.repetitions}, with the highest peak of memory. PSNR: luma, shave = "
-            f"scale, on {self.measured_on}. Stages: a JPEG of {self.picture}×{self.picture}, through tiles of this "
-            "size or the smallest that the network's halo allows."
+            f"scale, on {self.measured_on}. Stages: a JPEG of {self.picture}×{self.picture}, through "
+            "tiles of this size or the smallest that the network's halo allows."
         )
 
     @property
