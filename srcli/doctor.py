@@ -96,7 +96,7 @@ def examine() -> Diagnosis:
         versions=versions,
         processor=processor(),
         nvidia=nvidia,
-        trials=tuple(trial for name in table.BACKENDS for trial in _trials(name, nvidia)),
+        trials=tuple(tried for name in table.BACKENDS for tried in _trials(name, nvidia)),
         problems=tuple(problems(versions, nvidia)),
     )
 
@@ -148,10 +148,11 @@ def _trials(name: str, nvidia: Driver) -> list[Trial]:
     """Every precision on every device that the backend knows and the machine has."""
     entry = table.BACKENDS[name]
     devices = [d for d in entry.devices if d == "cpu" or nvidia.gpus]
-    return [_trial(name, device, precision) for device in devices for precision in entry.precisions]
+    return [trial(name, device, precision) for device in devices for precision in entry.precisions]
 
 
-def _trial(name: str, device: str, precision: str) -> Trial:
+def trial(name: str, device: str, precision: str) -> Trial:
+    """Load the smallest shipped model on a backend and run one tile; never raises."""
     options = BackendOptions(precision, device)
     try:
         file = catalog.resolve("edsr-baseline", 2)

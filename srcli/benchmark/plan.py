@@ -143,7 +143,7 @@ def _trials(request: Request, name: str, gpu: bool) -> list[Trial]:
     here = [device for device in entry.devices if device == "cpu" or gpu]
     devices = here if request.device == "auto" else [request.device]
     precisions = dict.fromkeys(request.precisions or entry.precisions)
-    return [doctor._trial(name, device, precision) for device in devices for precision in precisions]
+    return [doctor.trial(name, device, precision) for device in devices for precision in precisions]
 
 
 def _refuse(request: Request, trials: list[Trial]) -> None:
