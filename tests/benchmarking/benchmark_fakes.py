@@ -59,7 +59,7 @@ def fake_trials(monkeypatch: pytest.MonkeyPatch, *working: tuple[str, str]) -> N
             return Trial(backend, device, precision, True, 0.1, 0.1)
         return Trial(backend, device, precision, False, reason=f"No {precision} there.", fix="Buy one.")
 
-    monkeypatch.setattr(doctor, "_trial", trial)
+    monkeypatch.setattr(doctor, "trial", trial)
 
 
 def spread(seconds: float) -> Spread:
