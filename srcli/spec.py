@@ -22,7 +22,10 @@ _LENGTH_DELIMITED = 2
 
 @dataclass(frozen=True, slots=True)
 class TrainingFacts:
-    """Where the weights come from. Empty strings and zeros mean "not known"."""
+    """Where the weights come from. Empty strings and zeros mean "not known".
+
+    Updates and hours are those of all runs, where one started from another's weights.
+    """
 
     data: str = ""
     recipe: str = ""

@@ -183,3 +183,12 @@ def test_the_mean_of_the_weights_is_what_is_kept_and_training_goes_on_from_the_o
         expected = 0.75 * one.trained[name] + 0.25 * two.trained[name]
         torch.testing.assert_close(weight, expected, rtol=0, atol=1e-6)
     assert plain.trained == {}
+
+
+def test_updates_of_the_starting_weights_are_counted(tmp_path: Path) -> None:
+    first = trainer(tmp_path, run="first").run(stop_at=3)
+    trainer(tmp_path, run="second", init=first).run(stop_at=2)
+    second = trainer(tmp_path, run="second", resume=True).run(stop_at=4)
+    facts = load_checkpoint(second).facts
+    assert facts.updates == 3 + 4
+    assert facts.hours >= load_checkpoint(first).facts.hours

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from srcli.errors import OutputError, TrainingError, UsageError
 from srcli.media.images import Picture, write
+from srcli.spec import TrainingFacts
 from srcli_train import runfolder
 from srcli_train.checkpoint import Checkpoint, load_checkpoint
 from srcli_train.csvlog import CsvLog
@@ -51,6 +52,7 @@ class Trainer:
         self._as_trained = Validation(*about, fixed(job.recipe.degradation))
         self.update, self._seconds, self._started = 0, 0.0, time.monotonic()
         self._psnr: dict[int, float] = {}
+        self._earlier = TrainingFacts()  # what the starting weights had behind them
         self._done, self._stop = 0.0, False
         torch.manual_seed(job.recipe.seed)
         self.network = build(job.network)
@@ -184,7 +186,8 @@ class Trainer:
         if self._job.recipe.icnr:
             icnr(self.network)
         if self._job.init and not self._job.resume:
-            kept = start_from(self.network, load_checkpoint(self._job.init))
+            start = load_checkpoint(self._job.init)
+            kept, self._earlier = start_from(self.network, start), start.facts
             self._watcher.note(
                 f"Started from {self._job.init}; freshly initialised: {', '.join(kept) or 'nothing'}."
             )
@@ -208,8 +211,8 @@ class Trainer:
         facts = replace(
             self._job.facts,
             recipe=self._job.recipe.name,
-            updates=self.update,
-            hours=round(self._elapsed() / 3600, 3),
+            updates=self._earlier.updates + self.update,
+            hours=round(self._earlier.hours + self._elapsed() / 3600, 3),
         )
         checkpoint = Checkpoint(
             network=self._job.network,
@@ -243,6 +246,9 @@ class Trainer:
         if checkpoint.rng is not None:
             torch.set_rng_state(checkpoint.rng)
         self.update, self._seconds = checkpoint.update, checkpoint.seconds
+        facts = checkpoint.facts
+        updates, hours = facts.updates - self.update, facts.hours - self._seconds / 3600
+        self._earlier = replace(facts, updates=max(0, updates), hours=max(0.0, hours))
         self._psnr = {int(s): q["validation"] for s, q in checkpoint.quality.items()}
 
 
