@@ -212,3 +212,18 @@ def test_a_checksum_beside_a_file_is_verified(text: str, tiny_catalog: Path, use
     checksum.write_text("")
     with pytest.raises(ModelFileError, match="sha256"):
         catalog.resolve("big", 2)
+
+
+def test_a_folder_of_the_user_that_cannot_be_listed_stops_no_shipped_model(
+    tiny_catalog: Path, user_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yours(user_models, "big")
+
+    def refuse(folder: Path) -> object:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert catalog.resolve("tiny", 2).name == "tiny"
+    assert "cannot be listed (Permission denied)" in str(catalog.problems()[0])
+    with pytest.raises(ModelFileError, match="cannot be listed"):
+        catalog.resolve("big", 2)

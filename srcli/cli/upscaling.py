@@ -1,6 +1,9 @@
 """What `srcli upscale` does with its options: plan, load, work, tell."""
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -8,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from srcli.cli.console import printable, product, show_error, talk
 from srcli.cli.units import count, duration
+from srcli.errors import UsageError
 
 if TYPE_CHECKING:
     from srcli.pipelines.folder import FolderOptions, FolderRun
@@ -54,9 +58,12 @@ def run(files: Files, network: Network, options: "FolderOptions", telling: Telli
     """The whole command; returns its exit code."""
     from srcli.pipelines.report import write_report
 
+    if "" in files.inputs:
+        raise UsageError("An input is empty.", "Give files, folders or patterns; is a variable unset?")
     plan = _plan(files, telling)
     upscaler = _load(network, plan, options)
-    report = _work(plan, upscaler, options, telling)
+    with _terminable():
+        report = _work(plan, upscaler, options, telling)
     if telling.report is not None:
         write_report(report, telling.report)
     if telling.as_json:
@@ -65,6 +72,20 @@ def run(files: Files, network: Network, options: "FolderOptions", telling: Telli
         for line in _summary(report, plan.out):
             talk(line)
     return report.exit_code
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let a request to terminate end the run as Ctrl-C does: what is done is kept and told."""
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _plan(files: Files, telling: Telling) -> "Plan":
@@ -83,7 +104,7 @@ def _plan(files: Files, telling: Telling) -> "Plan":
 
 def _load(network: Network, plan: "Plan", options: "FolderOptions") -> "Upscaler | None":
     """The network for the first picture, or None if there is no picture at all."""
-    from srcli.pipelines.folder import first_factor
+    from srcli.pipelines.outputs import first_factor
 
     if not plan.jobs:
         return None

@@ -124,11 +124,9 @@ def resolve(model: str | Path, scale: int, folder: Path | None = None) -> ModelF
     check_weights(best.path)
     if best.path.with_name(f"{best.path.name}.sha256").exists():
         _check_sum(best.path, best.path.stat().st_mtime_ns)
-    if str(model) in FAMILIES and best.name != str(model):
-        return replace(
-            best, note=f"{model}: {best.name} is the best shipped network of the family at x{scale}"
-        )
-    return best
+    by_family = str(model) in FAMILIES and best.name != str(model)
+    note = f"{model}: {best.name} is the best shipped network of the family at x{scale}"
+    return replace(best, note=note) if by_family else best
 
 
 def is_path(model: str | Path) -> bool:
@@ -141,10 +139,11 @@ def _candidates(model: str | Path, folder: Path | None) -> list[ModelFile]:
     if is_path(model):
         return [_from_path(Path(model))]
     files = list_files(folder)
-    found = [file for file in files if file.name == model or (model in _families(file))]
+    found = [file for file in files if file.name == model or model in _families(file)]
     if not found:
-        for path in _paths_of_user(str(model)) if folder is None else []:
-            _of_user(path, set())  # says what is wrong with it
+        for path in _user_paths() if folder is None else []:
+            if model in (path.stem, _name_of(path)):
+                _of_user(path, set())  # says what is wrong with it
         raise _not_found(str(model), [file.name for file in files])
     return [_checked_scale(file) for file in found]
 
@@ -169,7 +168,11 @@ def _spec_of(path: Path) -> ModelSpec:
 def _yours(shipped: list[ModelFile]) -> tuple[list[ModelFile], list[ModelFileError]]:
     """The user's files, and what is wrong with those that cannot be used: one bad file stops no other."""
     taken, files, bad = {file.name for file in shipped}, [], []
-    for path in sorted(user_folder().glob("*.onnx")):
+    try:
+        paths = _user_paths()
+    except ModelFileError as error:
+        return [], [error]
+    for path in paths:
         try:
             files.append(_of_user(path, taken))
         except ModelFileError as error:
@@ -177,9 +180,20 @@ def _yours(shipped: list[ModelFile]) -> tuple[list[ModelFile], list[ModelFileErr
     return files, bad
 
 
-def _paths_of_user(name: str) -> list[Path]:
-    paths = user_folder().glob("*.onnx")
-    return [path for path in sorted(paths) if name in (path.stem, _name_of(path))]
+def _user_paths() -> list[Path]:
+    """The .onnx files in the user's folder; none if there is no folder.
+
+    Raises:
+        ModelFileError: the folder cannot be listed.
+    """
+    folder = user_folder()
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix == ".onnx")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        hint = f"Check its permissions, or name another folder in {USER_FOLDER_VARIABLE}."
+        raise ModelFileError(f"{folder}: cannot be listed ({error.strerror}).", hint) from error
 
 
 def _of_user(path: Path, taken: set[str]) -> ModelFile:

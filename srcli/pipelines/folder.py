@@ -38,9 +38,6 @@ Pixels = NDArray[Any]
 _NICE, _LOWEST = 10, 19
 """How far decoding and encoding stand back from the network: about a tenth of its share of a core."""
 
-_LOOK_AT = 16
-"""Pictures whose headers may be read to choose the network that is loaded first."""
-
 
 class Upscale(Protocol):
     """One picture's pixels to larger ones; `srcli.Upscaler` is one."""
@@ -134,7 +131,7 @@ class FolderRun:
         """Start a picture as soon as there is room for it."""
         try:
             if already_there(job, self.options):
-                self._append(job, 0, _ready(PictureResult(job.source, job.target, Status.SKIPPED)))
+                self._append(job, 0, _ready(_skipped(job, self.options)))
                 return
             header = images.probe(job.source)
             self.options.size.factor((header.height, header.width))
@@ -194,28 +191,26 @@ class FolderRun:
         return tile
 
 
-def first_factor(jobs: Sequence[Job], size: SizeRequest) -> float:
-    """How much the first picture grows, so that the network loaded first is one that is used."""
-    for job in () if size.by_factor else jobs[:_LOOK_AT]:
-        try:
-            header = images.probe(job.source)
-            factor = size.factor((header.height, header.width))
-        except SrcliError:
-            continue
-        if factor > 1:
-            return factor
-    return size.scale
-
-
 def already_there(job: Job, options: FolderOptions) -> bool:
     """Whether the output exists and is to be kept. Outputs appear whole, so it is a finished one."""
     return not options.overwrite and os.path.lexists(job.target) and not is_folder(job.target)
 
 
+def _skipped(job: Job, options: FolderOptions) -> PictureResult:
+    """An output that is kept; a note says if it has not the size that was asked for."""
+    notes = list[str]()
+    with suppress(SrcliError):
+        source, there = images.probe(job.source), images.probe(job.target)
+        wanted, has = options.size.output((source.height, source.width)), (there.height, there.width)
+        if sorted(wanted) != sorted(has):  # sorted: one of them may be turned by EXIF
+            notes.append(f"its output is there with {has[1]}×{has[0]} pixels, not {wanted[1]}×{wanted[0]}")
+    return PictureResult(job.source, job.target, Status.SKIPPED, notes=tuple(notes))
+
+
 def foresee(job: Job, options: FolderOptions) -> PictureResult:
     """What a run would do with a picture, by its header; nothing is decoded or written."""
     if already_there(job, options):
-        return PictureResult(job.source, job.target, Status.SKIPPED)
+        return _skipped(job, options)
     try:
         header = images.probe(job.source)
         size = header.height, header.width

@@ -5,10 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from srcli.errors import OutputError, UsageError
+from srcli.errors import OutputError, SrcliError, UsageError
+from srcli.media import images
 from srcli.media.images import SUFFIXES
 from srcli.pipelines.inputs import Problem, discover, is_folder, place
 from srcli.pipelines.names import Job, name_outputs
+from srcli.pipelines.sizes import SizeRequest
+
+_LOOK_AT = 16
+"""Pictures whose headers may be read to choose the network that is loaded first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,3 +149,16 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return facts.st_dev, facts.st_ino
+
+
+def first_factor(jobs: Sequence[Job], size: SizeRequest) -> float:
+    """How much the first picture grows, so that the network loaded first is one that is used."""
+    for job in () if size.by_factor else jobs[:_LOOK_AT]:
+        try:
+            header = images.probe(job.source)
+            factor = size.factor((header.height, header.width))
+        except SrcliError:
+            continue
+        if factor > 1:
+            return factor
+    return size.scale

@@ -244,3 +244,12 @@ def test_a_missing_extra_says_how_to_install_it(
     run = srcli(*command)
     assert run.code == 2
     assert f'pip install "srcli[{extra}]"' in run.err
+
+
+def test_an_empty_input_is_no_folder(srcli: Command) -> None:
+    """As of a variable that is not set; the current folder would be the worst guess."""
+    picture("a.png")
+    run = srcli("upscale", "", *BICUBIC)
+    assert run.code == 2
+    assert "An input is empty" in run.err
+    assert not Path("upscaled").exists()

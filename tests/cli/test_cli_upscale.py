@@ -147,6 +147,7 @@ def test_a_second_run_skips_what_is_there_and_overwrite_replaces_it(srcli: Comma
     run = srcli("upscale", "in", "-s", "3", *BICUBIC)
     assert run.code == 0
     assert "1 picture is in upscaled already" in run.err
+    assert "its output is there with 18×12 pixels, not 27×18" in run.err
     assert (size("upscaled/a.png"), size("upscaled/b.png")) == ((12, 18), (18, 27))
     assert srcli("upscale", "in", "-s", "3", "--overwrite", *BICUBIC).code == 0
     assert size("upscaled/a.png") == (18, 27)
@@ -195,7 +196,10 @@ def test_notes_of_the_format_are_told(srcli: Command) -> None:
     assert "note: a.png: " in run.err
 
 
-def test_an_interrupt_leaves_whole_files_and_the_same_command_goes_on(work: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_whole_files_and_the_same_command_goes_on(
+    work: Path, number: signal.Signals
+) -> None:
     for index in range(40):
         picture(f"in/{index:02d}.png", 200, 300)
     command = [sys.executable, "-c", "import sys; from srcli.cli.app import main; sys.exit(main())"]
@@ -203,7 +207,7 @@ def test_an_interrupt_leaves_whole_files_and_the_same_command_goes_on(work: Path
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline().strip() == os.fspath(Path("upscaled/00.png"))
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "interrupted with" in err

@@ -20,9 +20,10 @@ from srcli.errors import InputError, OutputError
 from srcli.media import images
 from srcli.media.images import Header, Picture
 from srcli.pipelines import folder
-from srcli.pipelines.folder import FolderOptions, FolderRun, Pixels, first_factor, foresee
+from srcli.pipelines.folder import FolderOptions, FolderRun, Pixels, foresee
 from srcli.pipelines.memory import picture_bytes
 from srcli.pipelines.names import Job
+from srcli.pipelines.outputs import first_factor
 from srcli.pipelines.progress import NullProgress
 from srcli.pipelines.report import PictureResult, Status
 from srcli.pipelines.sizes import Size, SizeRequest
