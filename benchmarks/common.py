@@ -5,19 +5,17 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
-from time import perf_counter, sleep
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("numpy", "opencv-python-headless", "torch", "openvino", "onnxruntime", "srcli")
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
-_PAUSE = 0.1  # seconds between two measurements, in which the last one's threads stop spinning
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,35 +112,6 @@ def command_line(arguments: Sequence[str]) -> str:
     script = f"benchmarks/{Path(sys.argv[0]).name}"
     shown = [Path(a).name if Path(a).is_absolute() else a for a in arguments]
     return shlex.join(["python", script, *shown])
-
-
-def timed(work: Callable[[], object]) -> Callable[[], float]:
-    """`work` as something that returns how many seconds it took."""
-
-    def run() -> float:
-        begin = perf_counter()
-        work()
-        return perf_counter() - begin
-
-    return run
-
-
-def interleave(
-    candidates: Mapping[str, Callable[[], float]], repetitions: int, warmup: int = 1
-) -> dict[str, list[float]]:
-    """Seconds of each candidate, taken in turns so that drift of the machine hits all of them alike.
-
-    The order is reversed in every other round; warm-up rounds are not counted.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for number in range(warmup + repetitions):
-        names = list(candidates) if number % 2 == 0 else list(candidates)[::-1]
-        for name in names:
-            sleep(_PAUSE)
-            taken = candidates[name]()
-            if number >= warmup:
-                seconds[name].append(taken)
-    return seconds
 
 
 def spread(values: Sequence[float]) -> Spread:

@@ -9,9 +9,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pictures
-from common import Section, Table, interleave, spread
+from common import Section, Table, spread
 from processes import measure as measure_command
 from processes import srcli
+from srcli.benchmark.rounds import interleave
 from srcli.models import catalog
 
 

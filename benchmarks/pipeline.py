@@ -18,11 +18,12 @@ from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
 
 import pictures
-from common import RESULTS, Section, Spread, Table, interleave, machine, publish, ratio, spread
+from common import RESULTS, Section, Spread, Table, machine, publish, ratio, spread
 from processes import measure as measure_command
 from processes import srcli
 from srcli import pixels
 from srcli.backends.base import Batch
+from srcli.benchmark.rounds import interleave
 from srcli.cli.app import main as srcli_main
 from srcli.media import images
 from srcli.tiled import TiledNetwork

@@ -8,9 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pictures
-from common import Section, Table, interleave, spread
+from common import Section, Table, spread
 from processes import Taken, srcli
 from processes import measure as measure_command
+from srcli.benchmark.rounds import interleave
 
 
 def measure(options: argparse.Namespace) -> Section:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 import eager
-from common import Section, Spread, Table, interleave, ratio, spread, timed
+from common import Section, Spread, Table, ratio, spread
 from srcli.backends import table
 from srcli.backends.base import BackendOptions
+from srcli.benchmark.rounds import interleave, timed
 from srcli.errors import BackendUnavailableError
 from srcli.models import catalog
 from srcli.models.catalog import ModelFile
@@ -102,7 +103,7 @@ def _side(
     batch = np.random.default_rng(side).random((1, 3, side, side), dtype=np.float32)
     runs: dict[str, Run] = {name: timed(partial(run, batch)) for name, run in engines.items()}
     warmup = 1 if side <= _WARMED else 0  # a first round of three hardly moves the median
-    seconds = interleave(runs | _products(), repetitions, warmup)
+    seconds = interleave(runs | _products(), repetitions, warmup=warmup)
     peaks = {p: 2 * _SIDE**3 / spread(seconds[name]).median for p, name in _PEAKS.items()}
 
     def row(name: str) -> Row:

@@ -15,7 +15,8 @@ from unittest.mock import patch
 import numpy as np
 
 import pictures
-from common import RESULTS, Section, Spread, Table, interleave, machine, publish, ratio, spread, timed
+from common import RESULTS, Section, Spread, Table, machine, publish, ratio, spread
+from srcli.benchmark.rounds import interleave, timed
 from srcli_train.data import Pictures, load_pictures
 from srcli_train.folders import find_source
 from srcli_train.job import Job

@@ -92,13 +92,18 @@ def examine() -> Diagnosis:
     """Try every backend that is installed, in every precision, on every kind of device there is."""
     nvidia, versions = driver.ask(), installed()
     return Diagnosis(
-        system=f"{platform.platform()}, Python {platform.python_version()}",
+        system=system(),
         versions=versions,
         processor=processor(),
         nvidia=nvidia,
         trials=tuple(tried for name in table.BACKENDS for tried in _trials(name, nvidia)),
         problems=tuple(problems(versions, nvidia)),
     )
+
+
+def system() -> str:
+    """Operating system and Python in a few words."""
+    return f"{platform.platform()}, Python {platform.python_version()}"
 
 
 def installed() -> dict[str, str]:

@@ -60,22 +60,26 @@ class _Job:
 
     def spec(self, scale: int, precision: str) -> ModelSpec:
         """The spec of one scale, with the exact halo until a smaller one is measured."""
-        network, halo = self.checkpoint.network, exact_halo(self.checkpoint.network, scale)
-        return ModelSpec(
-            name=network.name,
-            family=network.family,
-            scale=scale,
-            blocks=network.blocks,
-            features=network.features,
-            parameters=parameter_count(self.layers[scale]),
-            macs=multiply_adds(self.layers[scale]),
-            exact_halo=halo,
-            halo=halo,
-            precision=precision,
-            license=self.license_name,
-            training=self.checkpoint.facts,
-            quality=self.checkpoint.quality.get(str(scale), {}),
-        )
+        spec = describe(self.checkpoint, scale, self.layers[scale])
+        return replace(spec, precision=precision, license=self.license_name)
+
+
+def describe(checkpoint: Checkpoint, scale: int, layers: Chain) -> ModelSpec:
+    """What a checkpoint says about its network at one scale, with the exact halo as the halo."""
+    network, halo = checkpoint.network, exact_halo(checkpoint.network, scale)
+    return ModelSpec(
+        name=network.name,
+        family=network.family,
+        scale=scale,
+        blocks=network.blocks,
+        features=network.features,
+        parameters=parameter_count(layers),
+        macs=multiply_adds(layers),
+        exact_halo=halo,
+        halo=halo,
+        training=checkpoint.facts,
+        quality=checkpoint.quality.get(str(scale), {}),
+    )
 
 
 def export_checkpoint(

@@ -1,9 +1,9 @@
-"""Text files that appear whole or not at all."""
+"""Reports on disk."""
 
-import os
 from pathlib import Path
 
 from srcli.errors import OutputError
+from srcli.files import write_text
 
 
 def write(path: Path, text: str) -> None:
@@ -12,14 +12,8 @@ def write(path: Path, text: str) -> None:
     Raises:
         OutputError: it cannot be written there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text, encoding="utf-8", newline="")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_text(path, text)
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be written ({error.strerror}).", "Choose another place."

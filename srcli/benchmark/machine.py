@@ -1,7 +1,6 @@
 """Where and with what a benchmark ran."""
 
 import os
-import platform
 from dataclasses import dataclass
 
 from srcli import doctor
@@ -48,7 +47,7 @@ def here() -> Machine:
         features=processor.features,
         gpus=tuple(gpu.name for gpu in driver.ask().gpus),
         memory=_memory(),
-        system=f"{platform.platform()}, Python {platform.python_version()}",
+        system=doctor.system(),
         load=_load(),
     )
 

@@ -1,7 +1,6 @@
 """What happened to every picture, for people's eyes and for programs (JSON)."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from srcli import __version__
 from srcli.errors import ExitCode, OutputError
+from srcli.files import write_text
 from srcli.pipelines.sizes import Size
 
 if TYPE_CHECKING:
@@ -153,13 +153,7 @@ def write_report(report: Report, path: Path) -> None:
     Raises:
         OutputError: it cannot be written there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(report.to_json() + "\n", encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_text(path, report.to_json() + "\n")
     except OSError as error:
         raise OutputError(f"{path}: the report cannot be written ({error.strerror}).") from error

@@ -23,6 +23,7 @@ import quality  # noqa: E402
 import report  # noqa: E402
 import speed  # noqa: E402
 import training  # noqa: E402
+from srcli.benchmark.rounds import interleave  # noqa: E402
 from srcli.media import images  # noqa: E402
 from srcli.models.catalog import resolve  # noqa: E402
 from srcli_export.exporter import export_checkpoint  # noqa: E402
@@ -52,7 +53,7 @@ def test_interleaved_runs_alternate_and_leave_the_warm_up_out() -> None:
         calls.append(name)
         return float(len(calls))
 
-    seconds = common.interleave({n: (lambda n=n: candidate(n)) for n in "ab"}, repetitions=2)
+    seconds = interleave({n: (lambda n=n: candidate(n)) for n in "ab"}, repetitions=2)
     assert "".join(calls) == "abbaab"
     assert seconds == {"a": [4.0, 5.0], "b": [3.0, 6.0]}
 

@@ -1,13 +1,13 @@
 """What `srcli train` does, free of any printing."""
 
 import os
-import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from srcli.doctor import processor
 from srcli.errors import TrainingError, UsageError
 from srcli.spec import TrainingFacts
 from srcli_train.board import Board
@@ -86,14 +86,7 @@ def train(request: TrainRequest, watcher: Watcher) -> Path:
 
 def machine() -> str:
     """Processor and core count in a few words, e.g. "AMD EPYC, 2 cores"."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [
-            li.split(":", 1)[1].strip() for li in info.read_text().splitlines() if li.startswith("model name")
-        ]
-        name = names[0] if names else name
-    return f"{name}, {os.cpu_count()} cores"
+    return f"{processor().name}, {os.cpu_count()} cores"
 
 
 def _pictures(source: Source, scales: tuple[int, ...], request: TrainRequest, watcher: Watcher) -> Pictures:

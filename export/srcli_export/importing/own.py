@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from srcli.errors import ModelFileError
-from srcli.spec import ModelSpec
+from srcli_export.exporter import describe
 from srcli_export.fuse import fuse
-from srcli_export.importing.chains import ChainSource, reach
-from srcli_export.layers import Chain, multiply_adds, parameter_count
-from srcli_train.checkpoint import Checkpoint, load_checkpoint
+from srcli_export.importing.chains import ChainSource
+from srcli_train.checkpoint import load_checkpoint
 from srcli_train.networks import build
 from srcli_train.networks.layers import MEAN_RGB
 
@@ -39,22 +38,5 @@ def from_checkpoint(path: Path) -> ChainSource:
         raise ModelFileError(
             f"{path}: the weights do not fit the network {spec.name!r} ({error})."
         ) from error
-    specs = {scale: _spec(checkpoint, scale, layers[scale]) for scale in spec.scales}
+    specs = {scale: describe(checkpoint, scale, layers[scale]) for scale in spec.scales}
     return ChainSource("srcli checkpoint", (), network, specs, layers, MEAN_RGB)
-
-
-def _spec(checkpoint: Checkpoint, scale: int, layers: Chain) -> ModelSpec:
-    network, halo = checkpoint.network, reach(layers)
-    return ModelSpec(
-        name=network.name,
-        family=network.family,
-        scale=scale,
-        blocks=network.blocks,
-        features=network.features,
-        parameters=parameter_count(layers),
-        macs=multiply_adds(layers),
-        exact_halo=halo,
-        halo=halo,
-        training=checkpoint.facts,
-        quality=checkpoint.quality.get(str(scale), {}),
-    )
