@@ -1,4 +1,4 @@
-"""What every benchmark shares: who measured, fair repetitions, and results that say how they were made."""
+"""What every benchmark shares: who measured, and results that say how they were made."""
 
 import json
 import os
