@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import numpy as np
+from torch import Tensor
 
 import pictures
 from common import RESULTS, Section, Spread, Table, machine, publish, ratio, spread
@@ -66,6 +67,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--images", type=int, default=32)
     add("--side", type=int, default=480)
     add("--block", type=int, default=12, help="updates a block")
+    add("--device", default="auto", help="cpu, cuda or cuda:N")
     add("--repetitions", type=int, default=4, help="blocks of each kind, after one that warms up")
     add("--out", type=Path, default=RESULTS / "training.json")
     return parser.parse_args(arguments)
@@ -82,7 +84,7 @@ def _folder(place: Path, options: argparse.Namespace) -> Path:
 def _rates(network: NetworkSpec, folder: Path, scratch: Path, options: argparse.Namespace) -> Rates:
     recipe = find(options.recipe)
     mapped = load_pictures(find_source(folder), network.scales, scratch / "cache", lambda done, total: None)
-    job = Job(network, recipe, scratch / network.name, log_every=options.block)
+    job = Job(network, recipe, scratch / network.name, device=options.device, log_every=options.block)
     trainer = Trainer(job, mapped, _Silent())
     blocks = _Blocks(trainer, mapped, recipe, options.block)
     seconds = interleave({"real": blocks.real, "synthetic": blocks.synthetic}, options.repetitions)
@@ -112,10 +114,10 @@ class _Blocks:
         return timed(_all(self._trainer._step, batches))()
 
 
-def _all(step: Callable[[Minibatch], object], batches: list[Minibatch]) -> Callable[[], None]:
+def _all(step: Callable[[Minibatch], Tensor], batches: list[Minibatch]) -> Callable[[], None]:
     def run() -> None:
-        for batch in batches:
-            step(batch)
+        losses = [step(batch) for batch in batches]
+        losses[-1].item()  # a GPU may still be at work
 
     return run
 

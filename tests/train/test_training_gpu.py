@@ -36,3 +36,16 @@ def test_a_run_learns_saves_and_goes_on_on_the_cpu(tmp_path: Path) -> None:
     assert load_checkpoint(path).update == 10
     on_cpu = Trainer(replace(job, device="cpu", resume=True), pictures, run._watcher)
     assert load_checkpoint(on_cpu.run(stop_at=12)).update == 12
+
+
+def test_graphs_make_the_updates_that_single_kernels_make(tmp_path: Path) -> None:
+    """Six updates a scale, half of them replayed: the kernels are the same, so only their order may tell."""
+    pictures, quiet = tiny_pictures(tmp_path, TINY_MDSR.scales), trainer(tmp_path)._watcher
+    job = replace(trainer(tmp_path, network=TINY_MDSR)._job, device="cuda")
+    graphs = Trainer(replace(job, folder=tmp_path / "graphs"), pictures, quiet)
+    single = Trainer(replace(job, folder=tmp_path / "single"), pictures, quiet)
+    single._gradients._record = None
+    for update in range(18):
+        minibatch = PatchSampler(pictures, FAST)(update)
+        # atomics in the backward pass add in any order: bf16's eight bits, over some updates
+        assert float(graphs._step(minibatch)) == pytest.approx(float(single._step(minibatch)), rel=2e-2)

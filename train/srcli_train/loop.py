@@ -20,6 +20,7 @@ from srcli_train.checkpoint import Checkpoint, load_checkpoint
 from srcli_train.csvlog import CsvLog
 from srcli_train.data import Pictures
 from srcli_train.degradations import fixed
+from srcli_train.gradients import Gradients
 from srcli_train.init import icnr, start_from
 from srcli_train.interrupt import Interrupt
 from srcli_train.job import Job, Status, Watcher
@@ -29,7 +30,7 @@ from srcli_train.optim import Optimizer
 from srcli_train.patches import Minibatch, PatchSampler, prefetched
 from srcli_train.peers import Peers, local_rank
 from srcli_train.recipes import Recipe
-from srcli_train.validation import Validation, batch_of, lowered
+from srcli_train.validation import Validation, held
 
 
 class Trainer:
@@ -58,6 +59,7 @@ class Trainer:
         self.network = build(job.network)
         self._initialise()
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._gradients = Gradients(self.network, job.recipe, self.device)
         self._optimizer = Optimizer(self.network, job.recipe)
         self._mean = _mean_of(self.network, job.recipe.average)
         if job.resume:
@@ -111,16 +113,12 @@ class Trainer:
                 return
 
     def _step(self, minibatch: Minibatch | DeviceMinibatch) -> Tensor:
-        """One update: forward in bf16, loss in fp32 on 0-255, backward, average, clip, optimizer."""
+        """One update: gradients of this process's share, average, clip, optimizer."""
         share = self._peers.share(len(minibatch.lr))
-        lr, hr = batch_of(minibatch.lr[share], self.device), batch_of(minibatch.hr[share], self.device)
-        with lowered(self.device, self._job.recipe.precision):
-            sr = self.network(lr, minibatch.scale)
-        error = (sr.float() - hr) * 255
-        loss = error.abs().mean() if self._job.recipe.loss == "l1" else error.square().mean()
-        loss.backward()
+        lr, hr = held(minibatch.lr[share], self.device), held(minibatch.hr[share], self.device)
+        loss = self._gradients(lr, hr, minibatch.scale)
         agreed = self._peers.average(
-            self.network.parameters(), loss.detach(), self._progress(), self._interrupt.wanted
+            self.network.parameters(), loss, self._progress(), self._interrupt.wanted
         )
         self._done, self._stop = agreed.progress, agreed.stop
         self._optimizer.step(self._job.recipe.rate(self.update, self._done))

@@ -26,11 +26,15 @@ def lowered(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, _DTYPES[precision], enabled=precision != "fp32")
 
 
+def held(pixels: Pixels | torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The same bytes as a tensor on the device."""
+    tensor = pixels if isinstance(pixels, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(pixels))
+    return tensor.to(device, non_blocking=True)
+
+
 def batch_of(pixels: Pixels | torch.Tensor, device: torch.device) -> torch.Tensor:
     """(N, H, W, 3) uint8 -> (N, 3, H, W) float32 0-1, channels_last, without a copy in between."""
-    held = pixels if isinstance(pixels, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(pixels))
-    batch = held.to(device, non_blocking=True)
-    return batch.permute(0, 3, 1, 2).float().div_(255)
+    return held(pixels, device).permute(0, 3, 1, 2).float().div_(255)
 
 
 class Validation:

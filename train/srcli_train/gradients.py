@@ -1,0 +1,108 @@
+"""The loss of a minibatch and its gradients; on a GPU replayed as one CUDA graph a scale.
+
+A small network's update is a few hundred kernels of some microseconds each: started one by one, a GPU
+waits for Python most of the time. So the first minibatches of each scale run as they are, which also
+lets cuDNN choose its kernels; then forward and backward are recorded once and replayed.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from srcli_train.recipes import Recipe
+from srcli_train.validation import batch_of, lowered
+
+Work = Callable[[], None]
+Record = Callable[[Work], Work]
+"""Runs or records the work once, on memory that stays where it is; gives what repeats it."""
+
+WARM_UP = 3
+"""Minibatches of a scale before it is recorded."""
+
+
+class Gradients:
+    """Computes what an optimizer needs from a minibatch.
+
+    Args:
+        network: in training, on `device`; its gradients are None at every call.
+        recipe: says loss and precision.
+        device: of the network.
+        record: how work is recorded; CUDA graphs on a GPU, nothing on a CPU.
+    """
+
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, device: torch.device, record: Record | None = None
+    ) -> None:
+        self._network, self._recipe, self._device = network, recipe, device
+        self._record = cuda_graph if record is None and device.type == "cuda" else record
+        self._seen = Counter[int]()
+        self._recorded: dict[int, _Recorded] = {}
+
+    def __call__(self, lr: Tensor, hr: Tensor, scale: int) -> Tensor:
+        """Leave the gradients in the parameters that took part.
+
+        Args:
+            lr, hr: (N, H, W, 3) and (N, scale*H, scale*W, 3) uint8 on the device; every minibatch of a
+                scale has the same shape.
+            scale: of this minibatch.
+
+        Returns:
+            The loss, a scalar without history: L1 or L2 on 0-255 (section 4.2).
+        """
+        self._seen[scale] += 1
+        if self._record is None or self._seen[scale] <= WARM_UP:
+            return self._compute(lr, hr, scale)
+        if scale not in self._recorded:
+            self._recorded[scale] = _Recorded(self._network, self._compute, (lr, hr, scale), self._record)
+        return self._recorded[scale](lr, hr)
+
+    def _compute(self, lr: Tensor, hr: Tensor, scale: int) -> Tensor:
+        with _fastest_kernels():
+            with lowered(self._device, self._recipe.precision):
+                sr = self._network(batch_of(lr, self._device), scale)
+            error = (sr.float() - batch_of(hr, self._device)) * 255
+            loss = error.abs().mean() if self._recipe.loss == "l1" else error.square().mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+
+class _Recorded:
+    """The work of one scale on tensors of its own, and the gradients that it writes."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        compute: Callable[[Tensor, Tensor, int], Tensor],
+        example: tuple[Tensor, Tensor, int],
+        record: Record,
+    ) -> None:
+        self._lr, self._hr = example[0].clone(), example[1].clone()
+
+        def work() -> None:
+            self._loss = compute(self._lr, self._hr, example[2])
+
+        self._replay = record(work)
+        self._gradients = [(p, p.grad) for p in network.parameters() if p.grad is not None]
+
+    def __call__(self, lr: Tensor, hr: Tensor) -> Tensor:
+        self._lr.copy_(lr)
+        self._hr.copy_(hr)
+        self._replay()
+        for parameter, gradient in self._gradients:
+            parameter.grad = gradient
+        return self._loss.clone()
+
+
+def cuda_graph(work: Work) -> Work:
+    """Record work on the GPU without running it."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
+def _fastest_kernels() -> torch.backends.cudnn.flags:  # type: ignore[name-defined]
+    """cuDNN tries its kernels on a shape once; only here, where shapes repeat for hours."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True)
