@@ -51,10 +51,14 @@ class ModelSpec:
         exact_halo: receptive-field radius in LR pixels; tiles with it equal a whole-image run.
         halo: the measured smaller halo at which no 8-bit output pixel of the calibration set
             changes by more than 1; the default of tiled runs.
-        precision: "fp32" or "fp16": how the weights are stored. Arithmetic is the backend's choice.
+        precision: "fp32", "fp16" or "int8": how the weights are stored.
+        arithmetic: "fp32": the graph leaves the arithmetic to the backend. "fp16": its tensors are halves, or
+            "int8": its body's convolutions take 8-bit integers; no backend makes more of those.
         license: SPDX name of the licence of the weights.
         training: where the weights come from.
         quality: PSNR in dB (Y, shave = scale, no ensemble) by test set, e.g. {"Set5": 37.6}.
+        verified: how the file compared with the fp32 checkpoint at export, by what was measured; empty for
+            files that were not exported from one. See `srcli_export.verify.Verdict`.
     """
 
     name: str
@@ -68,9 +72,11 @@ class ModelSpec:
     exact_halo: int = 0
     halo: int = 0
     precision: str = "fp32"
+    arithmetic: str = "fp32"
     license: str = ""
     training: TrainingFacts = field(default_factory=TrainingFacts)
     quality: Mapping[str, float] = field(default_factory=dict)
+    verified: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 1 <= self.scale <= 16:
