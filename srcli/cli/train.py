@@ -79,15 +79,13 @@ def train(
 ) -> None:
     """Train a network on a folder of HR images."""
     try:
-        from srcli_train.command import TrainRequest
+        from srcli_train.command import TrainRequest, check
         from srcli_train.launch import launched
         from srcli_train.recipes import find
         from srcli_train.settings import changed
     except ImportError as error:
         raise missing_extra(error, "Training", "train") from error
 
-    if gpus > 1 and not launched():
-        _share_out(gpus)
     numbers = {"updates": updates, "batch": batch, "patch": patch, "lr": lr, "muon_lr": muon_lr}
     named = {**numbers, "loss": loss, "precision": precision, "seed": seed}
     given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
@@ -109,6 +107,9 @@ def train(
         data_name=data_name,
         command=shlex.join(["srcli", *sys.argv[1:]]),
     )
+    if gpus > 1 and not launched():
+        check(request)
+        _share_out(gpus)
     _run(request)
 
 

@@ -125,7 +125,7 @@ def resolve(model: str | Path, scale: int, folder: Path | None = None) -> ModelF
     if best.path.with_name(f"{best.path.name}.sha256").exists():
         _check_sum(best.path, best.path.stat().st_mtime_ns)
     by_family = str(model) in FAMILIES and best.name != str(model)
-    note = f"{model}: {best.name} is the best shipped network of the family at x{scale}"
+    note = f"{model}: {best.name} is the best shipped network of the family"
     return replace(best, note=note) if by_family else best
 
 

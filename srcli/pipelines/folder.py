@@ -242,7 +242,9 @@ def _encode(job: Job, upscaled: Future[_Stage], quality: int | None) -> PictureR
     try:
         job.target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{job.target}: its folder cannot be made ({error.strerror}).") from error
+        raise OutputError(
+            f"{job.target}: its folder cannot be made ({error.strerror}).", "Choose another place with -o."
+        ) from error
     notes = images.write(job.target, stage.picture, format=None, quality=quality)
     height, width = np.shape(stage.picture.pixels)[:2]
     return PictureResult(

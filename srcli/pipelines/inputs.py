@@ -84,6 +84,8 @@ def _add(found: Discovery, path: Path, out: Path, recursive: bool) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         hint = "No file matches this pattern." if glob.has_magic(str(path)) else "Check the name."
+        if os.path.islink(path):  # noqa: PTH114 (`is_symlink` raises on names too long)
+            hint = f"It is a link to {path.readlink()}, which leads nowhere."
         raise InputError(f"{path}: cannot be read ({reason}).", hint) from error
     if path.is_dir():
         _add_folder(found, path, out, recursive)

@@ -4,10 +4,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from srcli.errors import OutputError, SrcliError, UsageError
 from srcli.media import images
-from srcli.media.images import SUFFIXES
+from srcli.media.images import READ_ONLY_SUFFIXES, SUFFIXES
 from srcli.pipelines.inputs import Problem, discover, is_folder, place
 from srcli.pipelines.names import Job, name_outputs
 from srcli.pipelines.sizes import SizeRequest
@@ -49,6 +50,8 @@ def plan(inputs: Sequence[str], out: Path, *, recursive: bool = False, format: s
     wanted = None if format is None else _format(format)
     if out.suffix.lower() in SUFFIXES and not is_folder(out):
         return _plan_file(inputs, out, wanted)
+    if out.suffix.lower() in READ_ONLY_SUFFIXES and not is_folder(out):
+        raise UsageError(f"{out}: this format can be read, not written.", f"Name it {out.stem}.png.")
     check_folder(inputs, out)
     found = discover(inputs, out, recursive=recursive)
     jobs = name_outputs(found.pictures, out, wanted)
@@ -100,6 +103,12 @@ def check_file(path: Path) -> None:
     if is_folder(path):
         raise OutputError(f"{path}: is a folder.", "Name a file.")
     _check_writable(path.parent, path)
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:  # e.g. too long
+        raise OutputError(f"{path}: no file can have this name ({error.strerror}).", "Shorten it.") from error
 
 
 def _check_writable(folder: Path, what: Path) -> None:
@@ -110,8 +119,13 @@ def _check_writable(folder: Path, what: Path) -> None:
         raise UsageError(f"{what}: no file can have this name.", "Choose another one.") from error
     if not is_folder(existing):
         raise OutputError(f"{what}: {existing} is not a folder.", "Choose another place.")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise OutputError(f"{what}: no permission to write to {existing}.", "Choose another place.")
+    try:
+        with TemporaryFile(dir=existing):  # also tells where permissions look right and writing fails
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"{what}: nothing can be written to {existing} ({error.strerror}).", "Choose another place."
+        ) from error
 
 
 def check_targets(jobs: Sequence[Job]) -> None:

@@ -156,4 +156,6 @@ def write_report(report: Report, path: Path) -> None:
     try:
         write_text(path, report.to_json() + "\n")
     except OSError as error:
-        raise OutputError(f"{path}: the report cannot be written ({error.strerror}).") from error
+        raise OutputError(
+            f"{path}: the report cannot be written ({error.strerror}).", "Choose another place."
+        ) from error

@@ -142,6 +142,34 @@ def test_places_that_cannot_be_written_are_refused_before_anything_starts(
     assert sorted(path.name for path in Path().iterdir()) == ["a.png"]
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that takes no files from anyone")
+@pytest.mark.parametrize("option", [("-o", "/proc/out"), ("-o", "/proc/x.png"), ("--report", "/proc/r.json")])
+def test_places_that_refuse_files_are_found_out_before_anything_starts(
+    srcli: Command, option: tuple[str, str]
+) -> None:
+    picture("a.png")
+    run = srcli("upscale", "a.png", *option, *BICUBIC)
+    assert run.code == 1
+    assert f"{option[1]}: nothing can be written to /proc" in run.err
+    assert not Path("upscaled").exists()
+
+
+def test_a_report_of_an_impossible_name_is_found_out_before_anything_starts(srcli: Command) -> None:
+    picture("a.png")
+    run = srcli("upscale", "a.png", "--report", "x" * 300 + ".json", *BICUBIC)
+    assert run.code == 1
+    assert "no file can have this name" in run.err
+    assert not Path("upscaled").exists()
+
+
+def test_a_link_to_nowhere_says_so(srcli: Command) -> None:
+    picture("a.png")
+    Path("b.png").symlink_to("gone.png")
+    run = srcli("upscale", "a.png", "b.png", *BICUBIC)
+    assert run.code == 1
+    assert "It is a link to gone.png, which leads nowhere." in run.err
+
+
 def test_a_folder_where_the_output_should_be_fails_that_picture_only(srcli: Command) -> None:
     for name in ("a.png", "b.png"):
         picture(name)
@@ -175,6 +203,7 @@ def test_a_picture_too_large_for_its_format_is_no_success(srcli: Command) -> Non
         (("--device", "cuda", "--backend", "bicubic"), ("cuda", "cpu")),
         (("--precision", "bf16", "--backend", "bicubic"), ("bf16", "f32")),
         (("--format", "gif"), ("gif", "png")),
+        (("-o", "out.gif"), ("out.gif", "read, not written", "out.png")),
         (("--memory", "lots"), ("lots", "512M")),
         (("--memory", "0"), ("0", "512M")),
         (("--quality", "101"), ("--quality", "100")),

@@ -51,6 +51,12 @@ def test_processes_train_the_same_network_as_one_and_take_over_from_each_other(t
         torch.testing.assert_close(two[name], weight, rtol=0, atol=5e-5, msg=name)
 
 
+def test_a_wrong_request_is_refused_once_and_starts_no_process(tmp_path: Path) -> None:
+    talk = _run(_command(tmp_path, "none", "--gpus", "2"), code=ExitCode.FAILED)
+    assert talk.count("error:") == 1
+    assert str(tmp_path / "hr") in talk
+
+
 def _started(tmp_path: Path, out: str) -> subprocess.Popen[str]:
     """A run of two processes that lasts, once it has written its first log line."""
     command = _command(tmp_path, out, "--set", "updates=100000", "--gpus", "2")

@@ -84,6 +84,16 @@ def train(request: TrainRequest, watcher: Watcher) -> Path:
     return trainer.run()
 
 
+def check(request: TrainRequest) -> None:
+    """Refuse what need not be tried, before several processes say so.
+
+    Raises:
+        TrainingError, InputError, UsageError: said in full by each.
+    """
+    _refuse_overwriting(request)
+    _split(request)
+
+
 def machine() -> str:
     """Processor and core count in a few words, e.g. "AMD EPYC, 2 cores"."""
     return f"{processor().name}, {os.cpu_count()} cores"

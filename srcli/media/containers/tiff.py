@@ -51,7 +51,9 @@ def layout(data: Data) -> Layout:
         raise DamagedError("its TIFF directory is missing or damaged")
     if sample != 1 or depth not in (1, 2, 4, 8, 16):
         kind = {2: "signed", 3: "floating-point"}.get(sample, "")
-        raise DamagedError(" ".join(f"its {depth}-bit {kind} samples are not supported".split()))
+        raise DamagedError(
+            " ".join(f"its {depth}-bit {kind} samples are not supported, 8 and 16 bits are".split())
+        )
     cmyk = _number(page, _PHOTOMETRIC, 1) == _CMYK
     return Layout(height, width, _channels(page), 16 if depth == 16 else 8, _pages(data), cmyk)
 
