@@ -1,6 +1,7 @@
 """What every backend promises: one model file in, one Engine out."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,10 @@ Batch = NDArray[np.float32]
 """(N, C, H, W) float32 RGB, 0-1, C-contiguous."""
 
 
+def say_nothing(text: str) -> None:
+    """A listener that nobody listens to."""
+
+
 @dataclass(frozen=True, slots=True)
 class BackendOptions:
     """What the user asked for; "auto" and 0 leave the choice to the backend.
@@ -21,11 +26,14 @@ class BackendOptions:
         precision: "auto", "f32", "bf16" or "f16". Anything but "auto" is used or refused.
         device: "auto", "cpu", "cuda", "cuda:1", ... Anything but "auto" is used or refused.
         threads: CPU threads; 0 means all cores this process may use.
+        tell: hears, in lines for people, of work that takes long before anything runs: an engine being
+            built, how far it is, how long it will still take. Any thread may call it.
     """
 
     precision: str = "auto"
     device: str = "auto"
     threads: int = 0
+    tell: Callable[[str], None] = field(default=say_nothing, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,9 @@ import ctypes
 import sys
 from dataclasses import dataclass
 
-_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+"""What the driver's own library is called."""
+
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 
 
@@ -44,7 +46,7 @@ class Driver:
 def ask() -> Driver:
     """Ask the driver; never raises, never loads a GPU library."""
     try:
-        library = ctypes.CDLL(_LIBRARY)
+        library = ctypes.CDLL(LIBRARY)
     except OSError:
         return Driver(problem="there is no NVIDIA driver")
     return from_library(library)

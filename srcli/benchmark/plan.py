@@ -1,7 +1,7 @@
 """What a benchmark measures: which models, on which backends, devices and precisions, at which sizes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from srcli import doctor
@@ -94,6 +94,7 @@ def make(request: Request, tell: Tell) -> Plan:
         UsageError: a backend, precision, model or scale does not exist.
         BackendUnavailableError: something asked for by name cannot run here; with the doctor's words.
     """
+    request = replace(request, backends=tuple(dict.fromkeys(map(table.canonical, request.backends))))
     networks = [_subject(model, scale) for model in request.models for scale in request.scales]
     cases = _cases(request, tell)
     runs = tuple(case for case in cases if case.backend != bicubic.NAME)
@@ -141,6 +142,8 @@ def _trials(request: Request, name: str, gpu: bool) -> list[Trial]:
     """The doctor's trial of each precision on each device that was asked for or is there."""
     entry = table.BACKENDS[name]
     here = [device for device in entry.devices if device == "cpu" or gpu]
+    if request.backends and not here:  # asked for by name: the trial says what is missing
+        here = list(entry.devices)
     devices = here if request.device == "auto" else [request.device]
     precisions = dict.fromkeys(request.precisions or entry.precisions)
     return [doctor.trial(name, device, precision) for device in devices for precision in precisions]

@@ -1,0 +1,181 @@
+"""NVIDIA TensorRT, full (10, 11) or for RTX: an engine tuned for the GPU, built on first use and kept.
+
+What runs on the GPU is untested on hardware; building, keeping and choosing engines, and the traffic of
+buffers, streams and graphs (with a stand-in of the GPU) are tested.
+
+Pixels cross the bus as float32. `Engine.run` promises the network's values as they are: the caller looks
+for infinities and NaN, averages the self-ensemble and keeps 16-bit pictures deep, none of which survives
+uint8; and halves would save less time on the bus than the host takes to widen them.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import groupby
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from srcli.backends import driver
+from srcli.backends.base import BackendOptions, Batch, EngineInfo
+from srcli.backends.failures import refused
+from srcli.backends.trt import flavour as flavours
+from srcli.backends.trt import store
+from srcli.backends.trt.cuda import Cuda, Device
+from srcli.backends.trt.lanes import Lanes, Program
+from srcli.backends.trt.workshop import Workshop
+from srcli.errors import InferenceError, MissingExtraError
+from srcli.spec import ModelSpec
+
+NAME = "tensorrt"
+PRECISIONS = ("f32", "f16")
+SIDES = (96, 192, 384, 768, 1536, 3072)
+"""Largest tile sides that engines are built for: each serves every window up to its own, and halving a
+tile that is too large for the memory leads to the next."""
+
+DEFAULT_SIDE = 384
+"""Built when a model is loaded: the upscaler's tiles are not larger unless it is told so."""
+
+LANES = 2
+"""Batches at work at once: the GPU computes one while the host fills or empties the other."""
+
+
+class Programs(Protocol):
+    """Where engines come from."""
+
+    def program(self, side: int) -> Program:
+        """An engine for tiles up to that side, on the GPU."""
+
+
+class TensorRtEngine:
+    """A network on a GPU: for each range of tile sizes an engine, made when it is first needed."""
+
+    def __init__(self, programs: Programs, device: Device, info: EngineInfo, scale: int) -> None:
+        self.scale, self.info = scale, info
+        self._programs, self._device = programs, device
+        self._lanes: dict[int, Lanes] = {}
+
+    def run(self, lr: Batch) -> Batch:
+        """(N, 3, H, W) -> (N, 3, scale*H, scale*W); the result stays valid."""
+        results = list(self.run_each(lr[i : i + 1] for i in range(len(lr))))
+        return results[0] if len(results) == 1 else np.concatenate(results)
+
+    def run_each(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Run batches (1, 3, H, W) of any sizes, several at once, and give out the results in order.
+
+        Raises:
+            MemoryError: the GPU has too little memory for one of them; the results before it are out.
+            InferenceError: the GPU failed in another way.
+        """
+        for side, group in groupby(batches, lambda batch: self._side(max(batch.shape[2:]))):
+            yield from self.lanes(side).run(group)
+
+    def lanes(self, side: int) -> Lanes:
+        """Those of the engine for tiles up to that side; makes the engine if there is none yet."""
+        if side not in self._lanes:
+            self._device.activate()
+            for other in self._lanes.values():
+                other.release()
+            self._lanes[side] = Lanes(self._device, self._programs.program(side), LANES)
+        return self._lanes[side]
+
+    def _side(self, size: int) -> int:
+        """The smallest engine there is that takes a tile of this size, else the smallest there could be."""
+        for side in (*sorted(self._lanes), *SIDES):
+            if side >= size:
+                return side
+        raise MemoryError(f"{NAME}: a tile of {size} pixels is too large, {SIDES[-1]} is the most")
+
+
+def load(path: Path, spec: ModelSpec, options: BackendOptions) -> TensorRtEngine:
+    """Find or build the engine of a model, on the first GPU or the one asked for; "auto" is f16.
+
+    Building takes from a second (TensorRT for RTX) to minutes; `options.tell` hears how far it is.
+
+    Raises:
+        MissingExtraError: TensorRT is not installed.
+        BackendUnavailableError: no NVIDIA GPU or driver, an old driver, or another device or precision.
+        ModelFileError: the file cannot be loaded.
+        InferenceError: the GPU failed.
+    """
+    number, gpu = _gpu(options.device)
+    precision = _precision(options.precision)
+    flavour = flavours.find()
+    folders = (store.cache_folder(), path.parent)
+    workshop = Workshop(flavour, path, spec, precision, gpu, folders, options.tell)
+    info = EngineInfo(NAME, f"cuda:{number}", precision)
+    try:
+        engine = TensorRtEngine(workshop, Cuda(number), info, spec.scale)
+    except MemoryError as error:
+        raise InferenceError(f"GPU {number} has no memory left.", "Close other programs.") from error
+    with suppress(MemoryError):  # a smaller tile may do: the first one that runs shows it
+        engine.lanes(DEFAULT_SIDE)
+    return engine
+
+
+def build_ahead(path: Path, spec: ModelSpec, options: BackendOptions, folder: Path) -> Path:
+    """Build a model's engine into a folder; beside the model, or in the cache, `load` finds it.
+
+    TensorRT for RTX builds on a machine without a GPU, too: then for any GPU.
+
+    Args:
+        path: ONNX file.
+        options: precision ("auto" is f16) and device; `tell` hears how far it is.
+        folder: made if it is missing.
+
+    Returns:
+        The engine's file.
+
+    Raises:
+        MissingExtraError: TensorRT is not installed.
+        BackendUnavailableError: no GPU and a TensorRT that needs one; another device or precision.
+        ModelFileError: the file cannot be loaded.
+        InferenceError: the GPU has too little memory, or the file cannot be written.
+    """
+    workshop = _ahead(path, spec, options, folder)
+    key = workshop.key(DEFAULT_SIDE)
+    file = key.file(folder, workshop.name)
+    if store.read(file, key.text, options.tell) is None:
+        try:
+            workshop.make(key)
+        except MemoryError as error:
+            raise InferenceError(f"{path}: the GPU has too little memory to build its engine.") from error
+    if not file.is_file():
+        raise InferenceError(f"{file}: cannot be written.", "Give a folder that can.")
+    return file
+
+
+def _ahead(path: Path, spec: ModelSpec, options: BackendOptions, folder: Path) -> Workshop:
+    """The workshop for building ahead: for a GPU where there is one."""
+    precision = _precision(options.precision)
+    without = bool(driver.ask().problem) and _portable()
+    number, gpu = (0, None) if without else _gpu(options.device)
+    if gpu is not None:
+        Cuda(number)
+    return Workshop(flavours.find(), path, spec, precision, gpu, (folder,), options.tell)
+
+
+def _portable() -> bool:
+    """Whether the TensorRT that would be taken builds without a GPU; nothing is imported."""
+    return flavours.installed()[:1] == ("tensorrt_rtx",)
+
+
+def _gpu(asked: str) -> tuple[int, driver.Gpu]:
+    """The GPU asked for and its number, if it is there and TensorRT can run on it."""
+    if not flavours.installed():
+        raise MissingExtraError(flavours.WHAT, "trt")
+    found = driver.ask()
+    names = tuple(f"cuda:{number}" for number in range(len(found.gpus)))
+    if asked not in ("auto", "cuda", *names) and (found.gpus or not asked.startswith("cuda")):
+        raise refused(NAME, "device", asked, names or ("cuda",))
+    flavours.check_driver(found)
+    number = int(asked.partition(":")[2] or 0)
+    return number, found.gpus[number]
+
+
+def _precision(asked: str) -> str:
+    if asked == "auto":
+        return PRECISIONS[-1]
+    if asked not in PRECISIONS:
+        raise refused(NAME, "precision", asked, PRECISIONS)
+    return asked

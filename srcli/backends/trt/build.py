@@ -1,0 +1,162 @@
+"""A network's file -> a TensorRT engine. With TensorRT for RTX this needs no GPU."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from srcli.backends.driver import Gpu
+from srcli.backends.failures import load_failed, run_failed
+from srcli.backends.trt.flavour import Flavour, capability_name
+from srcli.backends.trt.progress import Watch, monitor
+from srcli.errors import InferenceError
+
+NAME = "tensorrt"
+
+PORTABLE_WORKSPACE = 64 << 30
+"""Bytes of scratch memory that an engine for any GPU may ask for: a limit for the builder, none is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An engine, and what the builder measured on the way (empty with TensorRT for RTX)."""
+
+    plan: bytes
+    timings: bytes = b""
+
+
+def graph(path: Path, precision: str) -> bytes:
+    """The network as one ONNX text of bytes, weights inside, in "f32" or "f16".
+
+    Raises:
+        ModelFileError: the file cannot be read, or not be turned into halves.
+    """
+    import onnx
+
+    try:
+        model = onnx.load(path)
+    except Exception as error:  # protobuf's, onnx's and the system's
+        raise load_failed(NAME, path, error) from error
+    if precision == "f16":
+        from srcli.backends.half import to_half
+
+        model = to_half(model)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def build(
+    flavour: Flavour, path: Path, precision: str, side: int, gpu: Gpu | None, timings: bytes, watch: Watch
+) -> Built:
+    """Build an engine for inputs (1, C, H, W) with H and W from 1 to `side`, tuned for the largest.
+
+    Args:
+        path: ONNX file.
+        precision: "f32" (TF32 off) or "f16".
+        gpu: the one to build for, which must be the current one; None: any that the flavour takes.
+        timings: of an earlier build on this GPU with this TensorRT, or b"".
+        watch: told how far it is.
+
+    Raises:
+        ModelFileError: the network cannot be parsed, or not be built.
+        MemoryError: the GPU has too little memory to build for this size.
+        KeyboardInterrupt: the user stopped it.
+    """
+    api, log = flavour.api, Log.of(flavour.api)
+    builder = api.Builder(log.logger)
+    network = builder.create_network(_flags(flavour))
+    parser = api.OnnxParser(network, log.logger)
+    if not parser.parse(graph(path, precision)):
+        errors = "; ".join(str(parser.get_error(i).desc()) for i in range(parser.num_errors))
+        raise load_failed(NAME, path, RuntimeError(errors))
+    reporter = monitor(api, watch)
+    config = _config(flavour, builder, gpu, reporter)
+    _add_profile(builder, config, network, side, path)
+    cache = None if flavour.portable else _timing_cache(config, timings)
+    plan = builder.build_serialized_network(network, config)
+    if watch.cancelled:
+        raise KeyboardInterrupt
+    if plan is None:
+        raise _failure(path, log.problem())
+    return Built(bytes(plan), b"" if cache is None else bytes(config.get_timing_cache().serialize()))
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A logger for TensorRT that prints nothing and remembers errors."""
+
+    logger: Any
+    errors: list[str]
+
+    @classmethod
+    def of(cls, api: Any) -> "Log":
+        """A new one; it must live as long as what it was given to."""
+        errors: list[str] = []
+        serious = (api.ILogger.INTERNAL_ERROR, api.ILogger.ERROR)
+
+        class Logger(api.ILogger):  # type: ignore[misc]
+            def __init__(self) -> None:
+                api.ILogger.__init__(self)
+
+            def log(self, severity: Any, msg: str) -> None:
+                if severity in serious:
+                    errors.append(msg)
+
+        return cls(Logger(), errors)
+
+    def problem(self) -> str:
+        """What went wrong since the last call, told once."""
+        text = "; ".join(self.errors) or "no reason given"
+        self.errors.clear()
+        return text
+
+
+def failure(text: str) -> MemoryError | InferenceError:
+    """TensorRT's words as the error to raise; it spells running out of memory in its own way."""
+    return run_failed(NAME, RuntimeError(text.replace("OutOfMemory", "out of memory")))
+
+
+def _failure(path: Path, text: str) -> Exception:
+    error = failure(text)
+    return error if isinstance(error, MemoryError) else load_failed(NAME, path, RuntimeError(text))
+
+
+def _flags(flavour: Flavour) -> int:
+    """Strongly typed: arithmetic is what the graph says. TensorRT 11 is always so and has no flag."""
+    if flavour.name == "tensorrt" and not flavour.version.startswith("10."):
+        return 0
+    return 1 << int(flavour.api.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+
+
+def _config(flavour: Flavour, builder: Any, gpu: Gpu | None, reporter: Any) -> Any:
+    api, config = flavour.api, builder.create_builder_config()
+    workspace = PORTABLE_WORKSPACE if gpu is None else gpu.memory
+    config.set_memory_pool_limit(api.MemoryPoolType.WORKSPACE, workspace)
+    config.clear_flag(api.BuilderFlag.TF32)
+    config.progress_monitor = reporter
+    name = capability_name(api, gpu) if flavour.portable and gpu is not None else None
+    if name is not None:
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(getattr(api.ComputeCapability, name), 0)
+    return config
+
+
+def _add_profile(builder: Any, config: Any, network: Any, side: int, path: Path) -> None:
+    """Pictures smaller than a tile, last windows and turned ones all lie between 1 pixel and the side."""
+    first = network.get_input(0)
+    if first is None or len(first.shape) != 4:
+        raise load_failed(NAME, path, RuntimeError("its input is not (N, C, H, W)"))
+    channels = first.shape[1] if first.shape[1] > 0 else 3
+    profile = builder.create_optimization_profile()
+    largest = (1, channels, side, side)
+    profile.set_shape(first.name, (1, channels, 1, 1), largest, largest)
+    if config.add_optimization_profile(profile) < 0:
+        raise load_failed(NAME, path, RuntimeError("it takes no inputs of any size"))
+
+
+def _timing_cache(config: Any, timings: bytes) -> Any:
+    """The builder's memory of how fast each kernel was; one of another GPU or version counts as none."""
+    cache = config.create_timing_cache(timings)
+    if not config.set_timing_cache(cache, False):
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, False)
+    return cache
