@@ -67,6 +67,12 @@ def to_rgb(pixels: Pixels) -> Pixels:
 to_bgr = to_rgb
 
 
+def turn_to_bgr(pixels: Pixels) -> Pixels:
+    """As `to_bgr`, in the same memory where that can be written."""
+    own = pixels.flags.c_contiguous and pixels.flags.writeable
+    return by_rows(to_bgr, pixels, pixels) if own else to_bgr(pixels)
+
+
 def turned(pixels: Pixels, orientation: int) -> Pixels:
     """Stored pixels turned upright by an EXIF orientation 1 to 8 (EXIF 3.0, tag 0x0112)."""
     if orientation in (5, 6, 7, 8):

@@ -245,7 +245,7 @@ def _encode(job: Job, upscaled: Future[_Stage], quality: int | None) -> PictureR
         raise OutputError(
             f"{job.target}: its folder cannot be made ({error.strerror}).", "Choose another place with -o."
         ) from error
-    notes = images.write(job.target, stage.picture, format=None, quality=quality)
+    notes = images.use_up(job.target, stage.picture, format=None, quality=quality)
     height, width = np.shape(stage.picture.pixels)[:2]
     return PictureResult(
         job.source,

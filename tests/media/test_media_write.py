@@ -143,3 +143,23 @@ def test_opencvs_log_level_is_left_as_it_was(tmp_path: Path) -> None:
     images.write(tmp_path / "a.png", Picture(samples.photo("rgb")))
     images.read(tmp_path / "a.png")
     assert cv2.utils.logging.getLogLevel() == before
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp", ".avif"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_pixels_used_up_make_the_same_file_in_their_own_memory(
+    tmp_path: Path, suffix: str, channels: int
+) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (40, 50, channels), np.uint8)
+    kept, used = pixels.copy(), pixels.copy()
+    images.write(tmp_path / f"kept{suffix}", Picture(kept))
+    np.testing.assert_array_equal(kept, pixels)
+    images.use_up(tmp_path / f"used{suffix}", Picture(used))
+    assert (tmp_path / f"used{suffix}").read_bytes() == (tmp_path / f"kept{suffix}").read_bytes()
+
+
+def test_pixels_that_cannot_be_written_to_are_left_alone(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(4).integers(0, 256, (9, 8, 3), np.uint8)
+    pixels.flags.writeable = False
+    images.use_up(tmp_path / "a.png", Picture(pixels))
+    np.testing.assert_array_equal(images.read(tmp_path / "a.png").pixels, pixels)

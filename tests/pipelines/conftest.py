@@ -12,6 +12,6 @@ from srcli.media import images
 def disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Disk:
     monkeypatch.chdir(tmp_path)
     made = Disk()
-    for name in ("probe", "read", "write"):
+    for name in ("probe", "read", "use_up"):
         monkeypatch.setattr(images, name, lambda *a, _name=name, **k: getattr(made, _name)(*a, **k))
     return made

@@ -80,7 +80,7 @@ class Disk:
         shade = int(path.stem) % 251
         return Picture(np.full((*self.sizes[path.name], 3), shade, np.uint8))
 
-    def write(
+    def use_up(
         self,
         path: Path,
         picture: Picture,
@@ -88,7 +88,7 @@ class Disk:
         format: str | None,  # noqa: A002
         quality: int | None,
     ) -> tuple[str, ...]:
-        self._visit("write", path)
+        self._visit("use_up", path)
         with self.lock:
             self.written[path.name] = picture.pixels
             del self.alive[path.name]

@@ -51,7 +51,7 @@ def test_memory_in_flight_stays_below_the_budget_or_one_picture_is_alone(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         disk = Disk(delay=lambda: 0.0005)
-        for name in ("probe", "read", "write"):
+        for name in ("probe", "read", "use_up"):
             patch.setattr(images, name, getattr(disk, name))
         patch.setattr(Path, "mkdir", lambda *a, **k: None)
         jobs = disk.jobs(*sizes)
@@ -66,7 +66,7 @@ def test_stages_overlap_when_memory_allows(disk: Disk) -> None:
     """The first picture's encoder waits until another picture is being decoded."""
     met = threading.Event()
     jobs = disk.jobs((4, 4), (4, 4))
-    decode, encode = disk.read, disk.write
+    decode, encode = disk.read, disk.use_up
 
     def read(path: Path) -> Picture:
         if path.name == "1.png":
@@ -77,12 +77,12 @@ def test_stages_overlap_when_memory_allows(disk: Disk) -> None:
         assert path.name != "0.png" or met.wait(TIMEOUT / 2), "nothing was decoded meanwhile"
         return encode(path, picture, **options)
 
-    disk.read, disk.write = read, write  # type: ignore[method-assign, assignment]
+    disk.read, disk.use_up = read, write  # type: ignore[method-assign, assignment]
     run = finish(FolderRun(jobs, double, replace(TWICE, workers=1), Listener()))
     assert [result.status for result in run.results] == [Status.WRITTEN] * 2
 
 
-@pytest.mark.parametrize("stage", ["probe", "read", "write"])
+@pytest.mark.parametrize("stage", ["probe", "read", "use_up"])
 @pytest.mark.parametrize(
     "error", [InputError("7.png: broken.", "Fix it."), ValueError("a bug"), MemoryError()]
 )
@@ -115,7 +115,7 @@ def test_an_error_of_the_engine_fails_that_picture_only(disk: Disk) -> None:
 
 def test_every_encoder_failing_does_not_hang(disk: Disk) -> None:
     jobs = disk.jobs(*[(4, 4)] * 9)
-    disk.faults = {("write", job.target.name): OutputError("disk full") for job in jobs}
+    disk.faults = {("use_up", job.target.name): OutputError("disk full") for job in jobs}
     run = finish(FolderRun(jobs, double, replace(TWICE, memory=1), Listener()))
     assert [result.status for result in run.results] == [Status.FAILED] * 9
     assert run.results[3].error.startswith(str(jobs[3].source))
@@ -177,10 +177,10 @@ def test_the_first_network_is_one_that_is_used(disk: Disk) -> None:
 
 
 def test_bytes_of_a_picture_are_its_input_and_three_times_its_output() -> None:
-    assert picture_bytes(Header(10, 20, 3, 8, "png"), SizeRequest(2)) == 3 * (200 + 5 * 800)
-    assert picture_bytes(Header(10, 20, 4, 16, "png"), SizeRequest(width=20)) == 8 * (200 + 5 * 200)
+    assert picture_bytes(Header(10, 20, 3, 8, "png"), SizeRequest(2)) == 3 * (200 + 4 * 800)
+    assert picture_bytes(Header(10, 20, 4, 16, "png"), SizeRequest(width=20)) == 8 * (200 + 4 * 200)
     between = 4 * 200  # x1.5 runs the network at x2
-    assert picture_bytes(Header(10, 20, 3, 8, "png"), SizeRequest(1.5)) == 3 * (200 + between + 5 * 450)
+    assert picture_bytes(Header(10, 20, 3, 8, "png"), SizeRequest(1.5)) == 3 * (200 + between + 4 * 450)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, priorities belong to processes")

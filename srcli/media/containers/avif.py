@@ -9,7 +9,7 @@ import numpy as np
 
 from srcli.media import metadata as meta
 from srcli.media.containers import opencv
-from srcli.media.containers.base import DamagedError, Data, EncodeError, Layout, Pixels, narrow, widen
+from srcli.media.containers.base import DamagedError, Data, EncodeError, Layout, Parts, Pixels, narrow, widen
 from srcli.media.metadata import Metadata
 
 MAX_SIDE = 32768
@@ -218,7 +218,7 @@ def orientation(data: Data, metadata: Metadata) -> int:
     return _TURNS[turns, axis]
 
 
-def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> bytes:
+def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> Parts:
     """8 bits, or 16 rounded to 12; quality 0-100, 90 if not given (colour at half resolution below 100)."""
     height, width = pixels.shape[:2]
     if max(height, width) > MAX_SIDE or height * width > 1 << 28:
@@ -227,4 +227,4 @@ def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> bytes:
     samples = pixels if depth == 8 else narrow(pixels, depth)
     level = _DEFAULT_QUALITY if quality is None else quality
     choice = (cv2.IMWRITE_AVIF_QUALITY, level, cv2.IMWRITE_AVIF_DEPTH, depth, cv2.IMWRITE_AVIF_SPEED, _SPEED)
-    return opencv.encode(".avif", samples, choice, metadata)
+    return (opencv.encode(".avif", samples, choice, metadata),)

@@ -13,7 +13,9 @@ from srcli.media.metadata import Metadata
 Pixels = NDArray[Any]
 """(H, W), (H, W, 2), (H, W, 3) or (H, W, 4); uint8 or uint16."""
 
-Data = bytes | mmap.mmap
+Data = bytes | memoryview | mmap.mmap
+Parts = tuple[bytes | memoryview, ...]
+"""A file in pieces, in order: joined, it would take its size in memory once more."""
 """A whole file, in memory or mapped."""
 
 
@@ -69,7 +71,7 @@ class Reader(Protocol):
 class Writer(Protocol):
     """A module that writes one format."""
 
-    def encode(self, pixels: Pixels, quality: int | None, metadata: Metadata) -> bytes:
+    def encode(self, pixels: Pixels, quality: int | None, metadata: Metadata) -> Parts:
         """A whole file from BGR(A), gray or gray + alpha pixels. Raises EncodeError."""
 
 

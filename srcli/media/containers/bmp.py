@@ -3,7 +3,7 @@
 import struct
 
 from srcli.media.containers import opencv
-from srcli.media.containers.base import DamagedError, Data, EncodeError, Layout, Pixels
+from srcli.media.containers.base import DamagedError, Data, EncodeError, Layout, Parts, Pixels
 from srcli.media.metadata import Metadata
 
 _BITFIELDS = (3, 6)
@@ -51,8 +51,8 @@ def orientation(data: Data, metadata: Metadata) -> int:
     return 1
 
 
-def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> bytes:
+def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> Parts:
     """Uncompressed."""
     if pixels.nbytes + pixels.shape[0] * 3 + 1024 > 0xFFFFFFFF:
         raise EncodeError("a BMP can be at most 4 GB")
-    return opencv.encode(".bmp", pixels)
+    return (opencv.encode(".bmp", pixels),)

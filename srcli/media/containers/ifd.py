@@ -179,8 +179,14 @@ def _placed(tag: Tag, free: int, form: Form) -> tuple[bytes, int, int, bytes]:
 
 def replaced(data: bytes, directory: Iterable[Tag]) -> bytes:
     """A TIFF file whose first directory is this one, appended; the old one stays as unused bytes."""
+    return b"".join(pieces(memoryview(data), directory))
+
+
+def pieces(data: memoryview, directory: Iterable[Tag]) -> tuple[bytes | memoryview, ...]:
+    """As `replaced`, but not joined: the file may be large."""
     form, _ = head(data)
-    body = data + b"\0" * (len(data) % 2)
+    padding = b"\0" * (len(data) % 2)
     where, code = (8, "Q") if form.big else (4, "I")
-    pointer = struct.pack(form.order + code, len(body))
-    return b"".join((body[:where], pointer, body[where + len(pointer) :], write(directory, len(body), form)))
+    end = len(data) + len(padding)
+    pointer = struct.pack(form.order + code, end)
+    return data[:where], pointer, data[where + len(pointer) :], padding, write(directory, end, form)

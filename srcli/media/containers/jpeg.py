@@ -8,7 +8,7 @@ import cv2
 
 from srcli.media import metadata as meta
 from srcli.media.containers import opencv
-from srcli.media.containers.base import DamagedError, Data, EncodeError, Layout, Pixels
+from srcli.media.containers.base import DamagedError, Data, EncodeError, Layout, Parts, Pixels
 from srcli.media.metadata import Metadata
 
 MAGIC = b"\xff\xd8\xff"
@@ -97,7 +97,7 @@ def orientation(data: Data, metadata: Metadata) -> int:
     return meta.orientation(metadata.exif)
 
 
-def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> bytes:
+def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> Parts:
     """8-bit gray or BGR; full chroma resolution (4:4:4); quality 0-100, 95 if not given."""
     if max(pixels.shape[:2]) > MAX_SIDE:
         raise EncodeError(f"a JPEG can be at most {MAX_SIDE} pixels a side")
@@ -106,8 +106,7 @@ def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> bytes:
     full = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
     plain = opencv.encode(".jpg", pixels, parameters + full)
     at = next(end for _, _, end in _segments(plain))  # right after JFIF's APP0
-    view = memoryview(plain)
-    return b"".join((view[:at], *_segments_of(metadata), view[at:]))
+    return plain[:at], *_segments_of(metadata), plain[at:]
 
 
 def _segments_of(metadata: Metadata) -> Iterator[bytes]:

@@ -46,7 +46,7 @@ def decode(data: bytes | bytearray) -> Pixels:
 
 def encode(
     suffix: str, pixels: Pixels, parameters: Sequence[int] = (), metadata: Metadata | None = None
-) -> bytes:
+) -> memoryview:
     """A whole file in memory; parameters alternate key and value of cv2.IMWRITE_*."""
     kinds, blobs = _for_opencv(metadata) if metadata else ([], [])
     try:
@@ -56,7 +56,7 @@ def encode(
         raise EncodeError(_reason(error)) from error
     if not done or len(data) == 0:
         raise EncodeError("the encoder refused the picture")
-    return bytes(data)
+    return memoryview(np.asarray(data, np.uint8).reshape(-1))
 
 
 def _for_opencv(metadata: Metadata) -> tuple[list[int], list[Pixels]]:

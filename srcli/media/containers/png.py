@@ -9,7 +9,7 @@ import numpy as np
 
 from srcli.media import metadata as meta
 from srcli.media.containers import opencv
-from srcli.media.containers.base import DamagedError, Data, EncodeError, Layout, Pixels
+from srcli.media.containers.base import DamagedError, Data, EncodeError, Layout, Parts, Pixels
 from srcli.media.metadata import Metadata
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -151,24 +151,23 @@ def orientation(data: Data, metadata: Metadata) -> int:
     return meta.orientation(metadata.exif)
 
 
-def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> bytes:
+def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> Parts:
     """Lossless whatever the quality."""
     if pixels.shape[0] > 1_000_000 or pixels.shape[1] > 1_000_000:
         raise EncodeError("PNG readers accept at most 1000000 pixels a side")
     plain = _gray_alpha(pixels) if pixels.ndim == 3 and pixels.shape[2] == 2 else None
     plain = plain or opencv.encode(".png", pixels, _PHOTO)
     at = len(MAGIC) + 25  # right after IHDR
-    view = memoryview(plain)  # slices of it copy nothing: the file is as large as many pictures
-    return b"".join((view[:at], *_chunks_of(metadata), view[at:]))
+    return plain[:at], *_chunks_of(metadata), plain[at:]
 
 
-def _gray_alpha(pixels: Pixels) -> bytes:
+def _gray_alpha(pixels: Pixels) -> memoryview:
     """OpenCV writes no gray + alpha. Its rows are those of a gray picture twice as wide, filter Up
     compares whole rows only, so a changed header (width, colour type 4) makes one of the other."""
     height, width = pixels.shape[:2]
     wide = opencv.encode(".png", np.ascontiguousarray(pixels).reshape(height, width * 2), _ROWS)
     header = struct.pack(">IIBBBBB", width, height, pixels.itemsize * 8, 4, 0, 0, 0)
-    return MAGIC + _chunk(b"IHDR", header) + wide[len(MAGIC) + 25 :]
+    return memoryview(MAGIC + _chunk(b"IHDR", header) + wide[len(MAGIC) + 25 :])
 
 
 def _chunks_of(metadata: Metadata) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from srcli.media import metadata as meta
 from srcli.media.containers import ifd, opencv
-from srcli.media.containers.base import DamagedError, Data, EncodeError, Layout, Pixels
+from srcli.media.containers.base import DamagedError, Data, EncodeError, Layout, Parts, Pixels
 from srcli.media.metadata import Metadata
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
@@ -191,7 +191,7 @@ def orientation(data: Data, metadata: Metadata) -> int:
     return meta.orientation(metadata.exif)
 
 
-def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> bytes:
+def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> Parts:
     """Lossless (LZW with predictor) whatever the quality; alpha is unassociated."""
     if pixels.nbytes > 3_900_000_000:
         raise EncodeError("a TIFF can be at most 4 GB")
@@ -211,7 +211,7 @@ def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> bytes:
         page |= {tag.code: tag for tag in (*pair, ifd.shorts(_SAMPLES, 2))}
     if double or (pixels.ndim == 3 and pixels.shape[2] == 4):
         page[_EXTRA] = ifd.shorts(_EXTRA, _UNASSOCIATED)
-    return ifd.replaced(plain, page.values())
+    return ifd.pieces(plain, page.values())
 
 
 def _tags_of(metadata: Metadata) -> Iterator[ifd.Tag]:

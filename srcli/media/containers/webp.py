@@ -7,7 +7,7 @@ import cv2
 
 from srcli.media import metadata as meta
 from srcli.media.containers import opencv
-from srcli.media.containers.base import DamagedError, Data, EncodeError, Layout, Pixels
+from srcli.media.containers.base import DamagedError, Data, EncodeError, Layout, Parts, Pixels
 from srcli.media.metadata import Metadata
 
 MAX_SIDE = 16383
@@ -74,17 +74,17 @@ def orientation(data: Data, metadata: Metadata) -> int:
     return meta.orientation(metadata.exif)
 
 
-def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> bytes:
+def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> Parts:
     """8-bit gray, BGR or BGRA; quality 0-100, 95 if not given; 101 is lossless."""
     height, width = pixels.shape[:2]
     if max(height, width) > MAX_SIDE:
         raise EncodeError(f"a WebP can be at most {MAX_SIDE} pixels a side")
     level = 95 if quality is None else quality
     plain = opencv.encode(".webp", pixels, (cv2.IMWRITE_WEBP_QUALITY, level))
-    return _extend(plain, metadata) if metadata != Metadata() else plain
+    return _extend(plain, metadata) if metadata != Metadata() else (plain,)
 
 
-def _extend(plain: bytes, metadata: Metadata) -> bytes:
+def _extend(plain: memoryview, metadata: Metadata) -> Parts:
     """The extended form: VP8X, ICCP, picture, EXIF, XMP, in the order the format asks for."""
     shape = layout(plain)
     picture = {kind: plain[start:end] for kind, start, end in _chunks(plain) if kind != b"VP8X"}
@@ -98,8 +98,8 @@ def _extend(plain: bytes, metadata: Metadata) -> bytes:
     before = ((b"VP8X", struct.pack("<I", flags) + sides), (b"ICCP", metadata.icc))
     after = ((b"EXIF", metadata.exif), (b"XMP ", metadata.xmp))
     chunks = b"".join(_chunk(kind, body) for kind, body in (*before, *picture.items(), *after) if body)
-    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP", chunks
 
 
-def _chunk(kind: bytes, body: bytes) -> bytes:
+def _chunk(kind: bytes, body: bytes | memoryview) -> bytes:
     return kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
