@@ -7,7 +7,7 @@ from srcli.pipelines.sizes import SizeRequest
 from srcli.upscaler import steps
 
 _COPIES = 4
-"""Of the output while it is encoded; measured, pixels included: PNG 2.2, JPEG 1.4, TIFF 2.1, BMP 3.0, WebP 3.8."""
+"""Of the output while it is encoded, pixels included; measured: PNG 2.2, JPEG 1.4, BMP 3.0, WebP 3.8."""
 
 _NETWORKS = (2, 3, 4)  # scales a model usually has
 
