@@ -52,8 +52,9 @@ class ModelSpec:
         halo: the measured smaller halo at which no 8-bit output pixel of the calibration set
             changes by more than 1; the default of tiled runs.
         precision: "fp32", "fp16" or "int8": how the weights are stored.
-        arithmetic: "fp32": the graph leaves the arithmetic to the backend. "fp16": its tensors are halves, or
-            "int8": its body's convolutions take 8-bit integers; no backend makes more of those.
+        arithmetic: what the graph itself asks for. "fp32": the backend may compute in less. "fp16": tensors
+            are halves; a backend without half arithmetic widens them. "int8": the body's convolutions take
+            8-bit integers whatever the backend's precision.
         license: SPDX name of the licence of the weights.
         training: where the weights come from.
         quality: PSNR in dB (Y, shave = scale, no ensemble) by test set, e.g. {"Set5": 37.6}.

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
@@ -15,14 +16,22 @@ Pixels = NDArray[np.uint8]
 
 
 class Runner:
-    """An ONNX file, loaded: batch in, batch out."""
+    """An ONNX file, loaded: batch in, batch out.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Args:
+        path: the file.
+        model: what to run in its place, with all weights inside.
+
+    Raises:
+        ExportError: ONNX Runtime cannot load it.
+    """
+
+    def __init__(self, path: Path, model: onnx.ModelProto | None = None) -> None:
+        self._path, content = path, model.SerializeToString() if model else path
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # the errors come back as exceptions
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base class but Exception
             raise ExportError(f"{path.name}: ONNX Runtime cannot load the export ({error}).") from error
 

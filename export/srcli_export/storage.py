@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import onnx
+
 from srcli.errors import OutputError
+from srcli.spec import METADATA_KEY, ModelSpec
 
 
 @contextmanager
@@ -39,6 +42,18 @@ def save(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise OutputError(f"{path.parent}: cannot be written to ({error.strerror}).") from error
+
+
+def save_spec(path: Path, spec: ModelSpec) -> None:
+    """Write a spec into an ONNX file of the staging folder; its other metadata stay.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    model = onnx.load(path, load_external_data=False)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, metadata | {METADATA_KEY: spec.to_json()})
+    save(path, model.SerializeToString())
 
 
 def publish(stage: Path, folder: Path) -> None:

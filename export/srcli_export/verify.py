@@ -1,6 +1,7 @@
 """Is the exported file the network of the checkpoint? An export that is not is refused."""
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,14 @@ MAX_ERROR = 1e-4
 MAX_COST = 0.001
 """Decibels that fp16 storage must stay under."""
 
+MAX_LOSS = {"fp32": MAX_COST, "fp16": 0.01}
+"""Decibels that a file may lose against the checkpoint, by its arithmetic; for int8 see `gain`."""
+_INSTEAD = {"fp32": "Store the weights as fp32.", "fp16": "Leave fp16 out of the precisions."}
+
 _SIZES = ((1, 17, 23), (2, 12, 9), (1, 1, 1), (1, 48, 48))
 _CROP = (61, 47)
+_SAME = 150.0
+"""dB that equal images are told as; float32 against itself in another order of sums gives some 130."""
 
 
 def probes(images: Sequence[Pixels]) -> list[Batch]:
@@ -68,6 +75,78 @@ def check_cost(full: Path, half: Path, pairs: Sequence[tuple[Pixels, Pixels]], s
         f"{half.name}: weights stored as fp16 cost {cost:.4f} dB, {MAX_COST} dB or more.",
         "Store them as fp32.",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a file compares with its checkpoint in float32; means over HR images and their bicubic LR, dB.
+
+    Attributes:
+        psnr_to_checkpoint: between the two outputs, on 0-1, neither clipped nor rounded; at most 150.
+        psnr_to_hr: of the file's output (Y, shave = scale, not rounded).
+        psnr_lost: what the checkpoint's has more of that; may be negative.
+        images: how many.
+    """
+
+    psnr_to_checkpoint: float
+    psnr_to_hr: float
+    psnr_lost: float
+    images: int
+
+    def figures(self) -> dict[str, float]:
+        """For a spec: every figure by its name, to 0.0001 dB."""
+        return {name: round(float(figure), 4) for name, figure in asdict(self).items()}
+
+
+class Judge:
+    """Compares files with the checkpoint of one scale, whose own outputs are computed once.
+
+    Args:
+        network: the training network, not fused, in evaluation mode.
+        scale: of the files.
+        pairs: (LR, HR) images.
+    """
+
+    def __init__(self, network: nn.Module, scale: int, pairs: Sequence[tuple[Pixels, Pixels]]) -> None:
+        self.scale, self._pairs = scale, pairs
+        self._references = [_reference(network, scale, to_batch(lr)) for lr, _ in pairs]
+        self._best = [psnr_y(to_levels(sr), hr, scale) for sr, (_, hr) in self._of(self._references)]
+
+    def __call__(self, run: Runner) -> Verdict:
+        """The verdict on one file.
+
+        Raises:
+            ExportError: the file cannot be run.
+        """
+        outputs = [run(to_batch(lr)) for lr, _ in self._pairs]
+        near = [_psnr(sr, best) for sr, best in zip(outputs, self._references, strict=True)]
+        reached = [psnr_y(to_levels(sr), hr, self.scale) for sr, (_, hr) in self._of(outputs)]
+        lost = float(np.mean(self._best)) - float(np.mean(reached))
+        return Verdict(float(np.mean(near)), float(np.mean(reached)), lost, len(outputs))
+
+    def _of(self, outputs: Sequence[Batch]) -> list[tuple[Batch, tuple[Pixels, Pixels]]]:
+        return list(zip(outputs, self._pairs, strict=True))
+
+
+def check_loss(name: str, verdict: Verdict, arithmetic: str) -> None:
+    """Refuse a file that is further from its checkpoint than its arithmetic excuses.
+
+    Raises:
+        ExportError: it loses more than `MAX_LOSS`, or is not a number.
+    """
+    most = MAX_LOSS[arithmetic]
+    if verdict.psnr_lost <= most and np.isfinite(verdict.psnr_to_checkpoint):
+        return
+    raise ExportError(
+        f"{name}: {arithmetic} loses {verdict.psnr_lost:.4f} dB against the checkpoint, more than {most}.",
+        f"Nothing was written. {_INSTEAD[arithmetic]}",
+    )
+
+
+def _psnr(a: Batch, b: Batch) -> float:
+    """PSNR on 0-1 in dB, at most 150; not a number where one of them is not finite."""
+    error = float(np.mean((a.astype(np.float64) - b) ** 2))
+    return min(_SAME, float(-10 * np.log10(error))) if error > 0 else (_SAME if error == 0 else error)
 
 
 def _reference(network: nn.Module, scale: int, batch: Batch) -> Batch:

@@ -12,7 +12,9 @@ from srcli.errors import UsageError
 
 if TYPE_CHECKING:
     from srcli.media.containers.base import Pixels
+    from srcli_export.exporter import Exported
 
+_PRECISIONS = ("fp32", "fp16", "int8")
 _WEIGHTS = ("fp32", "fp16")
 _OPSET = 20
 _MAX_PHOTOGRAPHS = 32
@@ -24,12 +26,24 @@ def export(
         Path, typer.Option("-o", "--out", help="Folder for the .onnx files, one for each scale.")
     ] = Path("models"),
     precision: Annotated[
-        str, typer.Option(help="How weights are stored: fp32, or fp16 (half the size, widened at load).")
+        str,
+        typer.Option(
+            help="What the files compute in, several with commas: fp32 (any backend, which may take less), "
+            "fp16, int8 (only where it costs little and is fastest on this machine; needs --calibration)."
+        ),
+    ] = "fp32",
+    weights: Annotated[
+        str,
+        typer.Option(help="How fp32 files store weights: fp32, or fp16 (half the size, widened at load)."),
     ] = "fp32",
     opset: Annotated[int, typer.Option(help=f"ONNX opset; {_OPSET} is the one supported.")] = _OPSET,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="Photographs to measure halo and fp16's cost on, besides rendered charts."),
+        typer.Option(help="Photographs to calibrate int8 on, and to measure with, besides rendered charts."),
+    ] = None,
+    validation: Annotated[
+        Path | None,
+        typer.Option(help="HR images that decide what a precision costs; default: those of --calibration."),
     ] = None,
     measure: Annotated[
         list[Path] | None,
@@ -40,41 +54,73 @@ def export(
     ] = "",
 ) -> None:
     """Export a checkpoint to ONNX files and check them against it."""
-    if precision not in _WEIGHTS:
-        raise UsageError(f"Precision {precision!r} is not known.", f"Choose {' or '.join(_WEIGHTS)}.")
+    precisions = _precisions(precision)
+    if weights not in _WEIGHTS:
+        raise UsageError(f"Weights cannot be stored as {weights!r}.", f"Choose {' or '.join(_WEIGHTS)}.")
     if opset != _OPSET:
         raise UsageError(f"Opset {opset} is not supported.", f"Leave --opset out or set it to {_OPSET}.")
+    if "int8" in precisions and calibration is None:
+        raise UsageError("int8 needs photographs to be calibrated on.", "Give some: --calibration FOLDER.")
     try:
         from srcli_export.calibration import charts
         from srcli_export.exporter import export_checkpoint
     except ImportError as error:
         raise missing_extra(error, "Export", "export") from error
-    photographs = [] if calibration is None else _photographs(calibration)
+    photographs = _photographs(calibration)
     files = export_checkpoint(
         checkpoint,
         out,
-        weights=precision,
+        precisions=precisions,
+        weights=weights,
         calibration=[*photographs, *charts()],
+        photographs=photographs,
+        validation=_photographs(validation),
         license_name=license_name,
         test_sets=measure or (),
     )
     for file in files:
         product_path(file.path)
-        scores = "".join(f", {name} {psnr:.2f} dB" for name, psnr in file.spec.quality.items())
-        talk(
-            f"{file.path}: x{file.spec.scale}, halo {file.spec.halo}, max error {file.max_error:.1e}{scores}"
-        )
+        talk(_told(file))
     talk(
         f"{count(len(files), 'file')} exported and verified. "
         f"Try: srcli upscale FILE -s {files[-1].spec.scale} --model {files[-1].path}"
     )
 
 
-def _photographs(folder: Path) -> "list[Pixels]":
+def _precisions(text: str) -> list[str]:
+    """ "fp32,int8" as a list.
+
+    Raises:
+        UsageError: one of them is not known.
+    """
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in _PRECISIONS:
+            raise UsageError(f"Precision {name!r} is not known.", f"Choose from {', '.join(_PRECISIONS)}.")
+    return names
+
+
+def _told(file: "Exported") -> str:
+    """One line for people: what the file holds and how it was checked."""
+    spec, found = file.spec, file.spec.verified
+    scores = "".join(f", {name} {psnr:.2f} dB" for name, psnr in spec.quality.items())
+    checked = f"max error {file.max_error:.1e}"
+    if spec.arithmetic != "fp32":
+        checked = (
+            f"{found['psnr_to_checkpoint']:.1f} dB from the checkpoint, loses {found['psnr_lost']:.4f} dB"
+        )
+    if "time_share" in found:
+        checked += f", takes {found['time_share']:.2f} of the time of the next best"
+    return f"{file.path}: x{spec.scale} {spec.arithmetic}, halo {spec.halo}, {checked}{scores}"
+
+
+def _photographs(folder: Path | None) -> "list[Pixels]":
     """The pictures of a folder as 8-bit RGB; others in it are refused by the exporter."""
     from srcli.media.images import read
     from srcli.pipelines.inputs import discover
 
+    if folder is None:
+        return []
     found = discover([str(folder)], folder / "none", recursive=False)
     for problem in found.problems:
         raise problem.error

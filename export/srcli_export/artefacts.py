@@ -1,0 +1,97 @@
+"""The files of the other arithmetics, made from the float32 files of an export."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from srcli.backends.half import to_half
+from srcli_export.emulate import with_rounding
+from srcli_export.external import SharedWeights, share
+from srcli_export.graph import Stored
+from srcli_export.layers import Layer
+from srcli_export.quantize import body_convolutions, quantized
+from srcli_export.runtime import Pixels, Runner
+from srcli_export.storage import save
+
+
+def file_name(name: str, scale: int, arithmetic: str) -> str:
+    """`<name>-x<scale>.onnx`, and with `.fp16` or `.int8` before the suffix for these."""
+    return f"{name}-x{scale}.onnx" if arithmetic == "fp32" else f"{name}-x{scale}.{arithmetic}.onnx"
+
+
+def judged(path: Path, arithmetic: str) -> Runner:
+    """A file as its arithmetic's own hardware would run it; fp16 with every tensor rounded."""
+    return Runner(path, with_rounding(onnx.load(path))) if arithmetic == "fp16" else Runner(path)
+
+
+def write_halves(name: str, full: Mapping[int, Path], folder: Path) -> dict[int, Path]:
+    """Files that compute in fp16, by scale; those of several scales share `<name>.fp16.weights`.
+
+    Raises:
+        ModelFileError: a weight exceeds what a half can hold.
+        OutputError: the folder cannot be written to.
+    """
+    models = {scale: to_half(onnx.load(path)) for scale, path in full.items()}
+    if len(models) > 1:
+        together = {key: values for model in models.values() for key, values in _kernels(model).items()}
+        shared = share(f"{name}.fp16.weights", together)
+        save(folder / shared.location, shared.content)
+        for model in models.values():
+            _refer(model, shared)
+    return _saved(name, models, folder, "fp16")
+
+
+def write_int8(
+    name: str,
+    full: Mapping[int, Path],
+    folder: Path,
+    layers: Mapping[int, Sequence[Layer]],
+    images: Mapping[int, Sequence[Pixels]],
+) -> dict[int, Path]:
+    """Files whose body computes in int8, by scale; each carries its weights.
+
+    Args:
+        name: of the network.
+        full: the float32 files.
+        folder: where the files go.
+        layers: what they were made from.
+        images: LR photographs to find the tensors' ranges on.
+
+    Raises:
+        ExportError: ONNX Runtime cannot quantise a network.
+        OutputError: the folder cannot be written to.
+    """
+    models = {s: quantized(path, body_convolutions(layers[s]), images[s]) for s, path in full.items()}
+    return _saved(name, models, folder, "int8")
+
+
+def _saved(
+    name: str, models: Mapping[int, onnx.ModelProto], folder: Path, arithmetic: str
+) -> dict[int, Path]:
+    paths = {scale: folder / file_name(name, scale, arithmetic) for scale in models}
+    for scale, path in paths.items():
+        save(path, models[scale].SerializeToString())
+    return paths
+
+
+def _kernels(model: onnx.ModelProto) -> dict[str, Stored]:
+    """The convolution kernels of a model in halves."""
+    return {
+        tensor.name: np.asarray(numpy_helper.to_array(tensor), np.float16)
+        for tensor in model.graph.initializer
+        if tensor.data_type == TensorProto.FLOAT16 and len(tensor.dims) == 4
+    }
+
+
+def _refer(model: onnx.ModelProto, shared: SharedWeights) -> None:
+    """Let a model find its kernels in the shared file."""
+    kernels = _kernels(model)
+    rest = [tensor for tensor in model.graph.initializer if tensor.name not in kernels]
+    references = shared.initializers(kernels)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend([*rest, *references])
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    helper.set_model_props(model, metadata | dict(shared.metadata))
