@@ -10,8 +10,12 @@ from pathlib import Path
 
 from common import RESULTS, markdown
 
-_FILES = ("speed", "pipeline", "quality", "training")
-_PLOTS = {"quality-vs-speed.png": "Quality and speed", "training.png": "Validation PSNR while training"}
+_FILES = ("speed", "side-by-side", "pipeline", "quality", "training")
+_PLOTS = {
+    "side-by-side.png": "Side by side",
+    "quality-vs-speed.png": "Quality and speed",
+    "training.png": "Validation PSNR while training",
+}
 _INTRODUCTION = """# Measured results
 
 Written by `python benchmarks/report.py` from the JSON files of this folder. Every table says which command

@@ -1,0 +1,180 @@
+"""What a user would pick instead of srcli, on the same weights: each as its own documentation runs it.
+
+Every contender turns pictures into pictures in memory, (H, W, 3) uint8 RGB to (scale*H, scale*W, 3) uint8 RGB:
+conversion and rounding are part of the work, files are not. All use all cores.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from srcli.models.catalog import ModelFile
+from srcli.pixels import from_network, to_network
+from srcli.upscaler import Upscaler
+
+Pixels = NDArray[np.uint8]
+Batch = NDArray[np.float32]
+Contender = Callable[[Sequence[Pixels]], list[Pixels]]
+
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_TRACED = 64  # side of the picture that PyTorch's network is traced with for ncnn
+
+
+def srcli(file: ModelFile, network: nn.Module, scratch: Path) -> Contender:
+    """As `srcli upscale` runs it: backend, precision and tiles are its own choice."""
+    upscaler = Upscaler(file.path, file.spec.scale)
+    return lambda pictures: [upscaler(picture) for picture in pictures]
+
+
+def srcli_f32(file: ModelFile, network: nn.Module, scratch: Path) -> Contender:
+    """As `srcli upscale --precision f32`."""
+    upscaler = Upscaler(file.path, file.spec.scale, precision="f32")
+    return lambda pictures: [upscaler(picture) for picture in pictures]
+
+
+def pytorch(file: ModelFile, network: nn.Module, scratch: Path) -> Contender:
+    """Eager float32 under no_grad on the whole picture, as the reference implementation does it."""
+
+    def run(batch: Batch) -> Batch:
+        with torch.no_grad():
+            return np.asarray(network(torch.from_numpy(batch), file.spec.scale).numpy(), np.float32)
+
+    return partial(_each, run)
+
+
+def onnxruntime(file: ModelFile, network: nn.Module, scratch: Path) -> Contender:
+    """A session with default options on the whole picture."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file.path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return partial(_each, lambda batch: session.run(None, {name: batch})[0])
+
+
+def openvino(file: ModelFile, network: nn.Module, scratch: Path) -> Contender:
+    """As benchmark_app: throughput hint, as many asynchronous requests as it advises, automatic precision."""
+    from openvino import AsyncInferQueue, Core
+
+    core = Core()
+    compiled = core.compile_model(core.read_model(file.path), "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
+
+    def run(pictures: Sequence[Pixels]) -> list[Pixels]:
+        results: dict[int, Pixels] = {}
+        queue = AsyncInferQueue(compiled)
+        queue.set_callback(
+            lambda request, number: results.__setitem__(number, _picture(request.get_output_tensor(0).data))
+        )
+        for number, picture in enumerate(pictures):
+            queue.start_async([to_network(picture)], number)
+        queue.wait_all()
+        return [results[number] for number in range(len(pictures))]
+
+    return run
+
+
+def opencv(file: ModelFile, network: nn.Module, scratch: Path) -> Contender:
+    """OpenCV's DNN module, on a copy of the file whose weights are float32 and inside."""
+    import cv2
+
+    net = cv2.dnn.readNetFromONNX(str(_plain(file, scratch)))
+
+    def run(batch: Batch) -> Batch:
+        net.setInput(batch)
+        return np.asarray(net.forward(), np.float32)
+
+    return partial(_each, run)
+
+
+def ncnn(file: ModelFile, network: nn.Module, scratch: Path) -> Contender:
+    """ncnn from its wheel with default options, converted by pnnx from the same network in PyTorch."""
+    import ncnn
+
+    param, weights = _converted(file, network, scratch)
+    net = ncnn.Net()
+    net.opt.num_threads = _CORES
+    net.load_param(str(param))
+    net.load_model(str(weights))
+
+    def run(batch: Batch) -> Batch:
+        extractor = net.create_extractor()
+        extractor.input("in0", ncnn.Mat(batch[0]).clone())
+        return np.array(extractor.extract("out0")[1], np.float32)[None]
+
+    return partial(_each, run)
+
+
+CONTENDERS: dict[str, tuple[Callable[[ModelFile, nn.Module, Path], Contender], tuple[str, ...]]] = {
+    "srcli": (srcli, ("openvino",)),
+    "srcli --precision f32": (srcli_f32, ("openvino",)),
+    "PyTorch eager": (pytorch, ("torch",)),
+    "ONNX Runtime": (onnxruntime, ("onnxruntime",)),
+    "OpenVINO, benchmark_app's settings": (openvino, ("openvino",)),
+    "OpenCV DNN": (opencv, ("cv2",)),
+    "ncnn": (ncnn, ("ncnn", "pnnx")),
+}
+"""By name: what makes it, and the modules it needs."""
+
+
+def available() -> list[str]:
+    """Names of the contenders whose packages are installed."""
+    return [name for name, (_, modules) in CONTENDERS.items() if all(find_spec(m) for m in modules)]
+
+
+def _each(run: Callable[[Batch], Any], pictures: Sequence[Pixels]) -> list[Pixels]:
+    return [_picture(run(to_network(picture))) for picture in pictures]
+
+
+def _picture(batch: Any) -> Pixels:
+    return np.asarray(from_network(np.asarray(batch, np.float32), np.dtype(np.uint8), 3), np.uint8)
+
+
+def _plain(file: ModelFile, scratch: Path) -> Path:
+    """The same graph with float32 weights inside."""
+    import onnx
+    from onnx import numpy_helper
+
+    model, path = onnx.load(file.path), scratch / f"{file.path.stem}-plain.onnx"
+    halves = {t.name: t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16}
+    widened = {n.input[0]: n for n in model.graph.node if n.op_type == "Cast" and n.input[0] in halves}
+    for name, cast in widened.items():
+        values = numpy_helper.to_array(halves[name]).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(values, cast.output[0]))
+        model.graph.initializer.remove(halves[name])
+        model.graph.node.remove(cast)
+    onnx.save(model, path)
+    return path
+
+
+class _OneScale(nn.Module):
+    """The network at one scale, for tracing."""
+
+    def __init__(self, network: nn.Module, scale: int) -> None:
+        super().__init__()
+        self.network, self.scale = network, scale
+
+    def forward(self, lr: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.network(lr, self.scale)
+        return result
+
+
+def _converted(file: ModelFile, network: nn.Module, scratch: Path) -> tuple[Path, Path]:
+    """ncnn's two files: graph and weights, the latter in float32."""
+    import pnnx
+
+    traced = scratch / "traced.pt"
+    example = torch.zeros(1, 3, _TRACED, _TRACED)
+    torch.jit.trace(_OneScale(network, file.spec.scale), example).save(str(traced))  # type: ignore[no-untyped-call]
+    tool = shutil.which("pnnx") or str(Path(pnnx.__file__).parent / "bin" / "pnnx")
+    shapes = [f"inputshape{n}=[1,3,{side},{side}]" for n, side in (("", _TRACED), ("2", _TRACED + 8))]
+    subprocess.run([tool, traced.name, *shapes, "fp16=0"], cwd=scratch, check=True, capture_output=True)
+    return scratch / "traced.ncnn.param", scratch / "traced.ncnn.bin"

@@ -1,0 +1,61 @@
+"""Contenders make the same picture from the same weights, so their speeds may be compared."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+import contenders
+import eager
+import side_by_side
+from srcli.models.catalog import resolve
+from srcli_export.exporter import export_checkpoint
+from srcli_train.checkpoint import Checkpoint, save_checkpoint
+from srcli_train.networks import NetworkSpec, build
+from srcli_train.recipes import find
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny EDSR with random weights, stored as halves."""
+    folder = tmp_path_factory.mktemp("contenders")
+    torch.manual_seed(0)
+    spec = NetworkSpec("tiny", "edsr", blocks=1, features=8, residual_scale=0.5, scales=(2,))
+    save_checkpoint(folder / "tiny.pt", Checkpoint(spec, find("fast"), build(spec).state_dict()))
+    return export_checkpoint(folder / "tiny.pt", folder, weights="fp16")[0].path
+
+
+@pytest.mark.parametrize("name", contenders.CONTENDERS)
+def test_contenders_agree_on_pictures_of_different_sizes(network: Path, tmp_path: Path, name: str) -> None:
+    if name not in contenders.available():
+        pytest.skip(f"{name} is not installed")
+    file = resolve(network, 2)
+    plain = eager.from_onnx(file)
+    draw = np.random.default_rng(0)
+    pictures = [draw.integers(0, 256, (*size, 3), np.uint8) for size in ((24, 31), (16, 16), (24, 31))]
+    made = contenders.CONTENDERS[name][0](file, plain, tmp_path)(pictures)
+    exact = contenders.pytorch(file, plain, tmp_path)(pictures)
+    for one, other in zip(made, exact, strict=True):
+        assert one.shape == other.shape
+        assert np.abs(one.astype(int) - other).max() <= 1  # bf16 and the order of sums move a rounding
+
+
+def test_the_script_measures_publishes_and_draws(network: Path, tmp_path: Path) -> None:
+    names = ["srcli", "PyTorch eager"]
+    sizes = ["--smallest", "0.0003", "--largest", "0.0006", "--pictures", "2", "--repetitions", "1"]
+    out = tmp_path / "side-by-side.json"
+    side_by_side.main(
+        ["--model", str(network), "--scale", "2", "--contenders", *names, *sizes, "--out", str(out)]
+    )
+    section = json.loads(out.read_text())["side-by-side"]
+    rows = {row["name"]: row for row in section["measurements"]["rows"]}
+    assert rows["srcli"]["slower"]["median"] == 1
+    assert rows["PyTorch eager"]["differing"] == 0
+    assert rows["srcli"]["megapixels"] > 0
+    assert out.with_suffix(".png").stat().st_size > 1000
+    assert "/tmp" not in section["command"]
