@@ -1,7 +1,7 @@
 """What a user would pick instead of srcli, on the same weights: each as its own documentation runs it.
 
-Every contender turns pictures into pictures in memory, (H, W, 3) uint8 RGB to (scale*H, scale*W, 3) uint8 RGB:
-conversion and rounding are part of the work, files are not. All use all cores.
+Every contender turns pictures into pictures in memory, (H, W, 3) uint8 RGB to (scale*H, scale*W, 3)
+uint8 RGB: conversion and rounding are part of the work, files are not. All use all cores.
 """
 
 import os
