@@ -1,5 +1,6 @@
 """One image in, one larger image out: model, sizes, layouts and alpha. How a network runs: srcli.tiled."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 from math import floor, prod
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from srcli import pixels, tiling
 from srcli.backends import bicubic, table
-from srcli.backends.base import BackendOptions, EngineInfo
+from srcli.backends.base import BackendOptions, EngineInfo, say_nothing
 from srcli.errors import InferenceError, ModelNotFoundError, UsageError
 from srcli.models import catalog
 from srcli.models.catalog import ModelFile
@@ -60,6 +61,8 @@ class Upscaler:
             exact_halo, tiled equals whole up to the rounding of the kernels.
         ensemble: mean over eight flips and rotations: eight times the work, a little more quality.
         threads: CPU threads; 0: all.
+        tell: hears, in lines for people, of work that takes long before anything runs (an engine being
+            built); any thread may call it.
 
     Attributes:
         info: backend, device and precision in use, as the engine reports them.
@@ -91,6 +94,7 @@ class Upscaler:
         halo: int | None = None,
         ensemble: bool = False,
         threads: int = 0,
+        tell: Callable[[str], None] = say_nothing,
     ) -> None:
         if not 1 <= scale <= MAX_SCALE:
             raise UsageError(f"Scale {scale} is out of range.", f"Give a number from 1 to {MAX_SCALE}.")
@@ -99,7 +103,7 @@ class Upscaler:
         self.notes: list[str] = []
         self.made = None
         self._tile, self._halo = tile, halo
-        self._options = BackendOptions(precision, device, threads)
+        self._options = BackendOptions(precision, device, threads, tell)
         self._choice = table.choose(bicubic.NAME if str(model) == bicubic.NAME else backend, self._options)
         self._scales = () if self._choice.name == bicubic.NAME else catalog.scales(model)
         self._networks: dict[int, TiledNetwork] = {}

@@ -104,7 +104,14 @@ def _model(
     from srcli.upscaler import Upscaler
 
     upscaler = Upscaler(
-        name, scale, backend=backend, precision=precision, device=device, ensemble=ensemble, threads=threads
+        name,
+        scale,
+        backend=backend,
+        precision=precision,
+        device=device,
+        ensemble=ensemble,
+        threads=threads,
+        tell=talk,
     )
     talk(f"{upscaler.spec.name} x{scale}: {upscaler.reason}")
     for note in upscaler.notes:

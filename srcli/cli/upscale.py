@@ -56,7 +56,8 @@ def upscale(
     backend: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="auto (the fastest installed), openvino, onnxruntime, torch or bicubic."
+            metavar="NAME",
+            help="auto (the fastest installed), tensorrt (trt), openvino, onnxruntime, torch or bicubic.",
         ),
     ] = "auto",
     precision: Annotated[str, typer.Option(metavar="NAME", help="auto, f32, bf16 or f16.")] = "auto",

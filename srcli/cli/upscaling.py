@@ -61,7 +61,7 @@ def run(files: Files, network: Network, options: "FolderOptions", telling: Telli
     if "" in files.inputs:
         raise UsageError("An input is empty.", "Give files, folders or patterns; is a variable unset?")
     plan = _plan(files, telling)
-    upscaler = _load(network, plan, options)
+    upscaler = _load(network, plan, options, telling)
     with _terminable():
         report = _work(plan, upscaler, options, telling)
     if telling.report is not None:
@@ -102,12 +102,13 @@ def _plan(files: Files, telling: Telling) -> "Plan":
     return made
 
 
-def _load(network: Network, plan: "Plan", options: "FolderOptions") -> "Upscaler | None":
+def _load(network: Network, plan: "Plan", options: "FolderOptions", telling: Telling) -> "Upscaler | None":
     """The network for the first picture, or None if there is no picture at all."""
     from srcli.pipelines.outputs import first_factor
 
     if not plan.jobs:
         return None
+    from srcli.backends.base import say_nothing
     from srcli.upscaler import Upscaler
 
     return Upscaler(
@@ -120,6 +121,7 @@ def _load(network: Network, plan: "Plan", options: "FolderOptions") -> "Upscaler
         halo=_exact_halo(network) if network.exact_halo else None,
         ensemble=network.ensemble,
         threads=network.threads,
+        tell=say_nothing if telling.quiet else talk,
     )
 
 

@@ -15,6 +15,8 @@ NAME = "tensorrt"
 PORTABLE_WORKSPACE = 64 << 30
 """Bytes of scratch memory that an engine for any GPU may ask for: a limit for the builder, none is taken."""
 
+_NO_MEMORY = ("OutOfMemory", "within workspace limit")
+
 
 @dataclass(frozen=True, slots=True)
 class Built:
@@ -111,8 +113,10 @@ class Log:
 
 
 def failure(text: str) -> MemoryError | InferenceError:
-    """TensorRT's words as the error to raise; it spells running out of memory in its own way."""
-    return run_failed(NAME, RuntimeError(text.replace("OutOfMemory", "out of memory")))
+    """TensorRT's words as the error to raise; it says in ways of its own that memory ran out."""
+    if any(phrase in text for phrase in _NO_MEMORY):
+        return MemoryError(f"{NAME}: {text[:200]}")
+    return run_failed(NAME, RuntimeError(text))
 
 
 def _failure(path: Path, text: str) -> Exception:

@@ -22,7 +22,7 @@ def write(path: Path, key: str, content: bytes) -> None:
     Raises:
         OSError: it cannot be written; what was there stays.
     """
-    header = json.dumps({"key": key, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()})
+    header = json.dumps({"key": key, "sha256": hashlib.sha256(content).hexdigest()})
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,0 +1,169 @@
+"""A GPU and an engine made of host memory: work is queued on streams and done no earlier than it must be."""
+
+import ctypes
+from collections.abc import Callable
+
+import numpy as np
+
+from srcli.backends.trt.lanes import Shape
+from srcli.errors import InferenceError
+
+Work = Callable[[], None]
+
+
+class FakeDevice:
+    """`cuda.Device` in host memory.
+
+    Args:
+        memory: bytes there are on the device.
+        recordable: whether a stream can be captured.
+
+    Attributes:
+        log: names of what was done, in order.
+        most: streams that had work at the same time.
+    """
+
+    def __init__(self, memory: int = 1 << 40, recordable: bool = True) -> None:
+        self.memory, self.recordable = memory, recordable
+        self.log: list[str] = []
+        self.most = self.activations = 0
+        self.queues: dict[int, list[Work]] = {}
+        self.device: dict[int, ctypes.Array[ctypes.c_char]] = {}
+        self.host: dict[int, ctypes.Array[ctypes.c_char]] = {}
+        self.graphs: dict[int, list[Work]] = {}
+        self._recording: list[Work] | None = None
+        self._next = 1
+
+    def activate(self) -> None:
+        self.activations += 1
+
+    def stream(self) -> int:
+        number = self._number()
+        self.queues[number] = []
+        return number
+
+    def end(self, stream: int) -> None:
+        assert not self.queues.pop(stream), "a stream was ended that had work left"
+
+    def allocate(self, size: int) -> int:
+        if sum(map(len, self.device.values())) + size > self.memory:
+            raise MemoryError("the GPU is out of memory")
+        return self._take(self.device, size)
+
+    def free(self, address: int) -> None:
+        assert not any(self.queues.values()), "memory was freed while work was queued"
+        del self.device[address]
+
+    def pin(self, size: int) -> int:
+        return self._take(self.host, size)
+
+    def unpin(self, address: int) -> None:
+        del self.host[address]
+
+    def upload(self, device: int, host: int, size: int, stream: int) -> None:
+        assert len(self.device[device]) >= size
+        assert len(self.host[host]) >= size
+        self.queue(stream, lambda: self._copy(device, host, size))
+
+    def download(self, host: int, device: int, size: int, stream: int) -> None:
+        assert len(self.device[device]) >= size
+        assert len(self.host[host]) >= size
+        self.queue(stream, lambda: self._copy(host, device, size))
+
+    def wait(self, stream: int) -> None:
+        work, self.queues[stream] = self.queues[stream], []
+        for step in work:
+            step()
+
+    def record(self, stream: int, work: Work) -> int:
+        if not self.recordable:
+            raise InferenceError("operation not permitted when stream is capturing")
+        self.log.append("record")
+        self._recording = []
+        work()
+        number = self._number()
+        self.graphs[number], self._recording = self._recording, None
+        return number
+
+    def launch(self, graph: int, stream: int) -> None:
+        self.log.append("launch")
+        for step in self.graphs[graph]:
+            self.queue(stream, step)
+
+    def forget(self, graph: int) -> None:
+        self.log.append("forget")
+        del self.graphs[graph]
+
+    def queue(self, stream: int, step: Work) -> None:
+        """Put a step on a stream, or into the graph that is being recorded."""
+        if self._recording is not None:
+            self._recording.append(step)
+            return
+        self.queues[stream].append(step)
+        self.most = max(self.most, sum(map(bool, self.queues.values())))
+
+    def _copy(self, to: int, source: int, size: int) -> None:
+        assert (to in self.device) != (to in self.host), "a copy went where no memory is any more"
+        ctypes.memmove(to, source, size)
+
+    def _take(self, where: dict[int, ctypes.Array[ctypes.c_char]], size: int) -> int:
+        block = ctypes.create_string_buffer(size)
+        where[ctypes.addressof(block)] = block
+        return ctypes.addressof(block)
+
+    def _number(self) -> int:
+        self._next += 1
+        return self._next
+
+
+class FakeProgram:
+    """`lanes.Program` that repeats every pixel, scale times each way."""
+
+    def __init__(self, device: FakeDevice, scale: int = 2, scratch: int = 8) -> None:
+        self.device, self.scale, self.scratch = device, scale, scratch
+        self.contexts: list[FakeContext] = []
+        self.settlings = 0
+
+    def context(self) -> "FakeContext":
+        self.contexts.append(FakeContext(self))
+        return self.contexts[-1]
+
+    def settled(self) -> None:
+        self.settlings += 1
+
+
+class FakeContext:
+    """`lanes.Context` of a `FakeProgram`; scratch memory is `scratch` bytes for each LR pixel."""
+
+    def __init__(self, program: FakeProgram) -> None:
+        self.program = program
+        self.shape: Shape = ()
+        self.addresses: tuple[int, int] = (0, 0)
+
+    def prepare(self, shape: Shape, stream: int) -> tuple[Shape, int]:
+        if shape[1] != 3:
+            raise InferenceError("The tensorrt backend failed: wrong channels")
+        n, c, h, w = self.shape = shape
+        scale = self.program.scale
+        return (n, c, h * scale, w * scale), self.program.scratch * h * w
+
+    def bind(self, lr: int, sr: int, scratch: int, size: int) -> None:
+        assert len(self.program.device.device[scratch]) >= size
+        self.addresses = (lr, sr)
+
+    def enqueue(self, stream: int) -> None:
+        lr, sr = self.addresses
+        self.program.device.queue(stream, lambda: self._compute(lr, sr))
+
+    def _compute(self, lr: int, sr: int) -> None:
+        count = int(np.prod(self.shape))
+        batch = np.array((ctypes.c_float * count).from_address(lr), np.float32).reshape(self.shape)
+        result = enlarged(batch, self.program.scale)
+        ctypes.memmove(sr, result.ctypes.data, result.nbytes)
+
+
+def enlarged(
+    batch: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]", scale: int = 2
+) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+    """What a `FakeProgram` makes of a batch."""
+    return np.ascontiguousarray(batch.repeat(scale, 2).repeat(scale, 3))

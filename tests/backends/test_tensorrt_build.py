@@ -1,0 +1,118 @@
+"""TensorRT for RTX parses and builds every shipped network, which takes no GPU."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+import tiny_networks
+from onnx import helper
+
+from srcli.backends import driver, tensorrt
+from srcli.backends.base import BackendOptions
+from srcli.backends.driver import Driver, Gpu
+from srcli.backends.trt import flavour, store
+from srcli.backends.trt.build import Log, build, failure
+from srcli.backends.trt.progress import Watch
+from srcli.errors import InferenceError, ModelFileError
+from srcli.models import catalog
+from srcli.spec import read_spec
+
+pytest.importorskip("tensorrt_rtx", reason="needs TensorRT for RTX")
+
+SHIPPED = sorted(catalog.MODELS_FOLDER.glob("*.onnx"))
+
+
+@pytest.fixture(scope="module")
+def rtx() -> flavour.Flavour:
+    import tensorrt_rtx
+
+    return flavour.Flavour("tensorrt_rtx", tensorrt_rtx.__version__, tensorrt_rtx)
+
+
+@pytest.fixture(autouse=True)
+def only_rtx_and_no_gpu(monkeypatch: pytest.MonkeyPatch, rtx: flavour.Flavour) -> None:
+    monkeypatch.setattr(driver, "ask", lambda: Driver(problem="there is no NVIDIA driver"))
+    monkeypatch.setattr(flavour, "installed", lambda: ("tensorrt_rtx",))
+    monkeypatch.setattr(flavour, "find", lambda: rtx)
+
+
+def quiet() -> Watch:
+    return Watch(lambda text: None, "engine")
+
+
+@pytest.mark.parametrize("precision", ["f32", "f16"])
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_network_builds(path: Path, precision: str, tmp_path: Path) -> None:
+    spec = read_spec(path)
+    assert spec is not None
+    file = tensorrt.build_ahead(path, spec, BackendOptions(precision), tmp_path)
+    plan = store.read(file, _key(path, precision).text, lambda text: None)
+    assert plan is not None
+    weights = spec.parameters * (4 if precision == "f32" else 2)
+    assert weights < len(plan) < weights + (1 << 20), "weights in that precision, and less than 1 MB besides"
+
+
+def _key(path: Path, precision: str) -> store.Key:
+    found = flavour.find()
+    return store.key_of(path, precision, tensorrt.DEFAULT_SIDE, found.name, found.version, None)
+
+
+def test_progress_reaches_the_end(tiny_models: Path, rtx: flavour.Flavour) -> None:
+    watch = quiet()
+    build(rtx, tiny_models / "tiny-x2.onnx", "f32", 96, None, b"", watch)
+    assert watch.fraction == 1
+
+
+def test_a_build_can_be_stopped(tiny_models: Path, rtx: flavour.Flavour) -> None:
+    watch = quiet()
+    watch.cancelled = True
+    with pytest.raises(KeyboardInterrupt):
+        build(rtx, tiny_models / "tiny-x2.onnx", "f32", 96, None, b"", watch)
+
+
+@pytest.mark.parametrize("capability", ["7.5", "8.9", "9.0", "12.0"])
+def test_it_builds_for_a_gpu_that_is_not_here(
+    capability: str, tiny_models: Path, rtx: flavour.Flavour
+) -> None:
+    gpu = Gpu("G", capability, 8 << 30)
+    listed = flavour.capability_name(rtx.api, gpu)
+    assert listed == (None if capability == "9.0" else "SM" + capability.replace(".", ""))
+    assert build(rtx, tiny_models / "tiny-x2.onnx", "f16", 96, gpu, b"", quiet()).plan
+
+
+def test_too_little_memory_to_build_is_a_memory_error(tiny_models: Path, rtx: flavour.Flavour) -> None:
+    with pytest.raises(MemoryError):
+        build(rtx, tiny_models / "tiny-x4.onnx", "f32", 1536, Gpu("G", "8.9", 1 << 20), b"", quiet())
+
+
+def test_weights_beside_the_model_are_found(tmp_path: Path, rtx: flavour.Flavour) -> None:
+    path = tmp_path / "tiny-x2.onnx"
+    model = tiny_networks.build(tiny_networks.tiny_spec(2))
+    onnx.save(model, path, save_as_external_data=True, location="w.bin", size_threshold=64)
+    assert build(rtx, path, "f32", 96, None, b"", quiet()).plan
+
+
+def test_a_network_it_cannot_parse_is_named(tmp_path: Path, rtx: flavour.Flavour) -> None:
+    model = tiny_networks.build(tiny_networks.tiny_spec(2))
+    model.graph.node[-1].output[0] = "before"
+    model.graph.node.append(helper.make_node("Det", ["before"], ["sr"]))
+    path = tmp_path / "det.onnx"
+    onnx.save(model, path)
+    with pytest.raises(ModelFileError, match=r"det\.onnx.*tensorrt"):
+        build(rtx, path, "f32", 96, None, b"", quiet())
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(b"neither ONNX nor anything")
+    with pytest.raises(ModelFileError, match=r"bad\.onnx"):
+        tensorrt.build_ahead(path, tiny_networks.tiny_spec(2), BackendOptions(), tmp_path)
+
+
+def test_tensorrts_words_become_errors(rtx: flavour.Flavour) -> None:
+    assert isinstance(failure("Error Code 2: OutOfMemory (Requested size was 9 bytes.)"), MemoryError)
+    assert isinstance(failure("Error Code 3: API Usage Error"), InferenceError)
+    log = Log.of(rtx.api)
+    log.logger.log(rtx.api.ILogger.ERROR, "one")
+    log.logger.log(rtx.api.ILogger.WARNING, "two")
+    assert (log.problem(), log.problem()) == ("one", "no reason given")

@@ -1,0 +1,188 @@
+"""Lanes: right results whatever the order, graphs that are replayed, memory that is given back."""
+
+import gc
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tensorrt_doubles import FakeDevice, FakeProgram, enlarged
+
+from srcli.backends.base import Batch
+from srcli.backends.trt.lanes import MAX_SHAPES, Lanes
+from srcli.errors import InferenceError
+
+
+def picture(height: int, width: int, seed: int = 0) -> Batch:
+    return np.random.default_rng(seed).random((1, 3, height, width), np.float32)
+
+
+def lanes(device: FakeDevice, count: int = 2, **program: int) -> Lanes:
+    return Lanes(device, FakeProgram(device, **program), count)
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), max_size=20),
+    count=st.integers(1, 4),
+    memory=st.sampled_from([1 << 40, 6000]),  # 9x9 takes 5508: enough for one lane
+)
+def test_every_batch_gets_its_own_result_in_order(
+    sizes: list[tuple[int, int]], count: int, memory: int
+) -> None:
+    batches = [picture(*size, seed) for seed, size in enumerate(sizes)]
+    results = list(lanes(FakeDevice(memory), count).run(batches))
+    for result, batch in zip(results, batches, strict=True):
+        assert np.array_equal(result, enlarged(batch))
+
+
+def test_batches_overlap_on_as_many_streams_as_asked() -> None:
+    for count in (1, 2, 3):
+        device = FakeDevice()
+        work = lanes(device, count)
+        list(work.run([picture(4, 4)] * 6))  # the first on each lane waits: it sets things up
+        device.most = 0
+        list(work.run([picture(4, 4)] * 6))
+        assert (device.most, len(device.queues)) == (count, count)
+
+
+def test_one_after_the_other_needs_one_lane() -> None:
+    device = FakeDevice()
+    work = lanes(device, 3)
+    for seed in range(4):
+        assert np.array_equal(next(iter(work.run([picture(4, 4, seed)]))), enlarged(picture(4, 4, seed)))
+    assert len(device.queues) == 1
+
+
+def test_a_shape_is_recorded_when_it_comes_again_and_then_replayed() -> None:
+    device = FakeDevice()
+    work = lanes(device, 1)
+    logs = []
+    for _ in range(4):
+        list(work.run([picture(4, 5)]))
+        logs.append(list(device.log))
+        device.log.clear()
+    assert logs == [[], ["record", "launch"], ["launch"], ["launch"]]
+
+
+def test_an_engine_that_cannot_be_recorded_gives_the_same() -> None:
+    device = FakeDevice(recordable=False)
+    batches = [picture(4, 4, seed) for seed in range(5)]
+    for result, batch in zip(lanes(device).run(batches), batches, strict=True):
+        assert np.array_equal(result, enlarged(batch))
+    assert "launch" not in device.log
+
+
+def test_larger_shapes_move_the_buffers_and_end_the_graphs() -> None:
+    device = FakeDevice()
+    work = lanes(device, 1)
+    for size in (4, 4, 4, 8, 4, 4, 8):
+        batch = picture(size, size, size)
+        assert np.array_equal(next(iter(work.run([batch]))), enlarged(batch))
+    assert device.log.count("forget") == 1, "only the graph recorded before the buffers grew"
+
+
+def test_smaller_shapes_keep_the_memory_and_the_graphs() -> None:
+    device = FakeDevice()
+    work = lanes(device, 1)
+    for size in (8, 8, 4, 4, 8):
+        list(work.run([picture(size, size)]))
+    assert len(device.device) == 3
+    assert device.log == ["record", "launch", "record", "launch", "launch"]
+
+
+def test_only_the_last_shapes_are_kept() -> None:
+    device = FakeDevice()
+    work = lanes(device, 1)
+    list(work.run([picture(9, 9)]))
+    for width in range(1, 9):
+        list(work.run([picture(4, width)] * 2))
+    assert len(device.graphs) == MAX_SHAPES
+    list(work.run([picture(9, 9)]))
+    assert len(device.graphs) == MAX_SHAPES - 1, "the new shape took the place of the oldest"
+
+
+def test_results_stay_valid() -> None:
+    work = lanes(FakeDevice(), 1)
+    first = next(iter(work.run([picture(4, 4)])))
+    kept = first.copy()
+    list(work.run([picture(4, 4, seed=1)]))
+    assert np.array_equal(first, kept)
+
+
+def test_out_of_memory_gives_everything_back_and_a_smaller_tile_runs() -> None:
+    device = FakeDevice(memory=5000)  # 68 bytes a pixel: 8x8 takes 4352, 16x16 too much
+    work = lanes(device)
+    with pytest.raises(MemoryError):
+        list(work.run([picture(16, 16)]))
+    assert not device.device
+    assert not device.host
+    assert np.array_equal(next(iter(work.run([picture(8, 8)]))), enlarged(picture(8, 8)))
+
+
+def test_memory_for_one_lane_only_is_enough() -> None:
+    device = FakeDevice(memory=5000)
+    batches = [picture(8, 8, seed) for seed in range(4)]
+    results = list(lanes(device, 3).run(batches))
+    assert all(np.array_equal(r, enlarged(b)) for r, b in zip(results, batches, strict=True))
+
+
+def test_an_idle_lane_gives_way_to_a_larger_tile() -> None:
+    device = FakeDevice(memory=5000)  # two lanes of 4x4 (1088 bytes each) are there when 8x8 (4352) comes
+    work = lanes(device)
+    list(work.run([picture(4, 4)] * 4))
+    assert len(device.queues) == 2
+    assert np.array_equal(next(iter(work.run([picture(8, 8)]))), enlarged(picture(8, 8)))
+
+
+def test_results_before_a_failure_come_out_and_later_ones_run() -> None:
+    device = FakeDevice()
+    work = lanes(device)
+    results = work.run([picture(4, 4), picture(4, 4), picture(4, 4), np.zeros((1, 5, 4, 4), np.float32)])
+    assert np.array_equal(next(results), enlarged(picture(4, 4)))
+    with pytest.raises(InferenceError):
+        list(results)
+    assert not any(device.queues.values()), "work was left behind"
+    assert np.array_equal(next(iter(work.run([picture(5, 4)]))), enlarged(picture(5, 4)))
+
+
+def test_a_caller_who_stops_early_leaves_nothing_behind() -> None:
+    device = FakeDevice()
+    work = lanes(device)
+    for _ in work.run(endless()):
+        break
+    gc.collect()
+    assert not any(device.queues.values())
+    assert np.array_equal(next(iter(work.run([picture(4, 4, 7)]))), enlarged(picture(4, 4, 7)))
+
+
+def endless() -> Iterator[Batch]:
+    while True:
+        yield picture(4, 4)
+
+
+def test_memory_comes_back_when_nobody_has_the_engine_any_more() -> None:
+    device = FakeDevice()
+    work = lanes(device)
+    list(work.run([picture(4, 4)] * 5))
+    assert device.device
+    del work
+    gc.collect()
+    assert (device.device, device.host, device.graphs, device.queues) == ({}, {}, {}, {})
+
+
+def test_every_run_makes_the_gpu_the_threads_own() -> None:
+    device = FakeDevice()
+    work = lanes(device)
+    list(work.run([picture(4, 4)]))
+    list(work.run([picture(4, 4)]))
+    assert device.activations == 2
+
+
+def test_compiled_kernels_are_kept_once_a_shape_has_run() -> None:
+    device = FakeDevice()
+    program = FakeProgram(device)
+    work = Lanes(device, program, 1)
+    list(work.run([picture(4, 4)] * 3))
+    list(work.run([picture(4, 5)]))
+    assert program.settlings == 2

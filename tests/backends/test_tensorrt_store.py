@@ -1,0 +1,138 @@
+"""Engines on disk: found again only if nothing that matters differs, and only if they are whole."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import onnx
+import pytest
+import tiny_networks
+
+from srcli.backends.driver import Gpu
+from srcli.backends.trt import sealed, store
+from srcli.errors import ModelFileError
+
+GPU = Gpu("NVIDIA GeForce RTX 4090", "8.9", 24 << 30)
+KEY = store.Key("abc", "f16", 384, "tensorrt_rtx", "1.7.1", GPU.name, GPU.capability, "0.1.0")
+
+
+def ignore(text: str) -> None:
+    """Told, and not of interest."""
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.engine"
+    sealed.write(path, "key", b"\x00engine\n\xff" * 1000)
+    assert sealed.read(path, "key") == b"\x00engine\n\xff" * 1000
+    assert [p.name for p in path.parent.iterdir()] == ["a.engine"], "a temporary file stayed"
+    assert sealed.read(tmp_path / "none", "key") is None
+
+
+def test_every_flipped_bit_and_every_cut_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.engine"
+    sealed.write(path, "key", b"engine")
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        path.write_bytes(whole[:position])
+        assert _refused(path), f"cut at {position}"
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        assert _refused(path), f"bit at {position}"
+
+
+def _refused(path: Path) -> bool:
+    try:
+        sealed.read(path, "key")
+    except sealed.StaleError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"x", b"srcli sealed 1\n", b"srcli sealed 1\n[]\nabc", b"\x00" * 99]
+)
+def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.engine"
+    path.write_bytes(content)
+    with pytest.raises(sealed.StaleError):
+        sealed.read(path, "key")
+
+
+def test_a_failed_write_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.engine"
+    sealed.write(path, "key", b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        sealed.write(path, "key", b"new")
+    assert sealed.read(path, "key") == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("field", [f.name for f in fields(store.Key)])
+def test_any_difference_is_another_engine(field: str, tmp_path: Path) -> None:
+    old = getattr(KEY, field)
+    other = replace(KEY, **{field: old + (1 if isinstance(old, int) else "x")})
+    assert other.text != KEY.text
+    assert other.file(tmp_path, "m") != KEY.file(tmp_path, "m")
+    sealed.write(KEY.file(tmp_path, "m"), KEY.text, b"engine")
+    assert store.look_up([KEY], [tmp_path], "m", ignore) == b"engine"
+    assert store.look_up([other], [tmp_path], "m", ignore) is None
+
+
+def test_a_file_under_a_wrong_name_is_not_taken(tmp_path: Path) -> None:
+    told: list[str] = []
+    sealed.write(KEY.file(tmp_path, "m"), replace(KEY, gpu="another").text, b"engine")
+    assert store.look_up([KEY], [tmp_path], "m", told.append) is None
+    assert "made for something else" in told[0]
+
+
+def test_a_damaged_engine_is_told_and_the_next_folder_asked(tmp_path: Path) -> None:
+    told: list[str] = []
+    cache, beside = tmp_path / "cache", tmp_path / "models"
+    for folder in (cache, beside):
+        sealed.write(KEY.file(folder, "m"), KEY.text, b"engine")
+    damaged = KEY.file(cache, "m")
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert store.look_up([KEY], [cache, beside], "m", told.append) == b"engine"
+    assert "is damaged" in told[0]
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    told: list[str] = []
+    (tmp_path / "file").write_text("")
+    store.keep(tmp_path / "file" / "a.engine", "key", b"engine", told.append)
+    assert "cannot be written" in told[0]
+
+
+def test_the_checksum_covers_weights_beside_the_model(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.onnx"
+    model = tiny_networks.build(tiny_networks.tiny_spec(2))
+    onnx.save(model, path, save_as_external_data=True, location="w.bin", size_threshold=64)
+    before = store.checksum(path)
+    assert store.checksum(path) == before
+    weights = tmp_path / "w.bin"
+    data = bytearray(weights.read_bytes())
+    data[100] ^= 1
+    weights.write_bytes(data)
+    assert store.checksum(path) != before
+    weights.unlink()
+    with pytest.raises(ModelFileError, match=r"tiny\.onnx"):
+        store.checksum(path)
+
+
+def test_the_key_knows_model_gpu_and_version(tiny_models: Path) -> None:
+    path = tiny_models / "tiny-x2.onnx"
+    key = store.key_of(path, "f16", 384, "tensorrt_rtx", "1.7.1", GPU)
+    assert (key.gpu, key.capability, key.model) == (GPU.name, "8.9", store.checksum(path))
+    assert store.key_of(path, "f16", 384, "tensorrt_rtx", "1.7.1", None) == key.for_any_gpu
+    assert store.key_of(tiny_models / "tiny-x3.onnx", "f16", 384, "tensorrt_rtx", "1.7.1", GPU) != key
+
+
+def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("SRCLI_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert store.cache_folder() == tmp_path / "xdg" / "srcli" / "tensorrt"
+    monkeypatch.setenv("SRCLI_CACHE", str(tmp_path / "own"))
+    assert store.cache_folder() == tmp_path / "own" / "tensorrt"
