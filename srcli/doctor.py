@@ -152,11 +152,11 @@ def problems(versions: dict[str, str], nvidia: Driver) -> list[str]:
 def _trials(name: str, nvidia: Driver) -> list[Trial]:
     """Every precision on every device that the backend knows and the machine has."""
     entry = table.BACKENDS[name]
-    devices = [d for d in entry.devices if d == "cpu" or nvidia.gpus]
+    devices = table.present(entry)
     if not devices:
         reason = f"It needs an NVIDIA GPU, but {nvidia.problem}."
-        return [Trial(name, d, p, False, reason=reason) for d in entry.devices for p in entry.precisions]
-    return [trial(name, device, precision) for device in devices for precision in entry.precisions]
+        return [Trial(name, d, p, False, reason=reason) for d in entry.computes for p in entry.computes[d]]
+    return [trial(name, device, precision) for device in devices for precision in entry.computes[device]]
 
 
 def trial(name: str, device: str, precision: str) -> Trial:

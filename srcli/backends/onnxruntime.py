@@ -1,28 +1,72 @@
-"""ONNX Runtime on the CPU, in f32: runs everywhere, and is what other backends are measured against."""
+"""ONNX Runtime: in f32 on any CPU, the measure of other backends; on GPUs where its wheel has them.
 
+CUDA, CoreML and DirectML are untested on hardware: their options and refusals were tested with a stand-in.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from srcli.backends import driver
 from srcli.backends.base import BackendOptions, Batch, EngineInfo
 from srcli.backends.failures import load_failed, refused, run_failed
-from srcli.errors import BackendUnavailableError, MissingExtraError
+from srcli.errors import BackendUnavailableError, MissingExtraError, SrcliError
 from srcli.spec import ModelSpec
 
 NAME = "onnxruntime"
-_PROVIDERS = {"cpu": "CPUExecutionProvider"}
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One row of the option table: a kind of device, and what ONNX Runtime is told for it.
+
+    Attributes:
+        name: of the execution provider.
+        precisions: what it computes in, best default last; f16 is a graph in halves.
+        options: of the provider, the same for every model.
+        numbered: whether there may be several ("cuda:1").
+        on_device: whether input and output are bound to memory on the device.
+    """
+
+    name: str
+    precisions: tuple[str, ...] = ("f32",)
+    options: Mapping[str, str] = field(default_factory=dict)
+    numbered: bool = False
+    on_device: bool = False
+
+
+PROVIDERS: dict[str, Provider] = {
+    "cuda": Provider(
+        "CUDAExecutionProvider",
+        ("f32", "f16"),
+        {
+            "cudnn_conv_algo_search": "EXHAUSTIVE",  # once a shape, and tiles share one shape
+            "cudnn_conv_use_max_workspace": "1",
+            "prefer_nhwc": "1",
+            "use_tf32": "0",  # f32 means f32
+        },
+        numbered=True,
+        on_device=True,
+    ),
+    "directml": Provider("DmlExecutionProvider", ("f32", "f16"), numbered=True),
+    "coreml": Provider("CoreMLExecutionProvider", ("f32", "f16"), {"ModelFormat": "MLProgram"}),
+    "cpu": Provider("CPUExecutionProvider"),
+}
+"""By kind of device, fastest first; "auto" takes the first that the installed wheel and the machine have."""
 
 
 class OnnxRuntimeEngine:
     """One session; `run` allocates its result anew each time."""
 
-    def __init__(self, session: Any, scale: int) -> None:
-        self.scale = scale
-        self.info = EngineInfo(NAME, _device(session), "f32")
+    def __init__(self, session: Any, info: EngineInfo, scale: int) -> None:
+        self.scale, self.info = scale, info
         self._session = session
-        self._input = session.get_inputs()[0].name
-        self._output = session.get_outputs()[0].name
+        self._input, self._output = _names(session)
 
     def run(self, lr: Batch) -> Batch:
         """(N, 3, H, W) -> (N, 3, scale*H, scale*W)."""
@@ -33,45 +77,143 @@ class OnnxRuntimeEngine:
 
 
 def load(path: Path, spec: ModelSpec, options: BackendOptions) -> OnnxRuntimeEngine:
-    """Open a session on the CPU.
+    """Open a session on one device, and on nothing else.
+
+    "auto" is a GPU where the installed wheel and the machine have one, in f16 there; else the CPU in f32.
 
     Raises:
-        MissingExtraError: ONNX Runtime is not installed.
-        BackendUnavailableError: another device than the CPU, another precision than f32.
+        MissingExtraError: ONNX Runtime is not installed, or onnx is not and f16 needs it.
+        BackendUnavailableError: a device or precision that cannot be had here.
         ModelFileError: the file cannot be loaded.
     """
     try:
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError("The onnxruntime backend", "cpu") from error
-    if options.precision not in ("auto", "f32"):
-        raise refused(NAME, "precision", options.precision, ("f32",))
-    device = "cpu" if options.device == "auto" else options.device
-    if device not in _PROVIDERS:
-        raise refused(NAME, "device", device, tuple(_PROVIDERS))
+    kind, number = _device(onnxruntime, options.device)
+    provider = PROVIDERS[kind]
+    precision = _precision(options.precision, provider)
+    if hasattr(onnxruntime, "preload_dlls") and kind == "cuda":
+        onnxruntime.preload_dlls()  # of the CUDA packages that its extras bring
+    told = dict(provider.options) | ({"device_id": str(number)} if provider.numbered else {})
     try:
         session = onnxruntime.InferenceSession(
-            str(path), _session_options(onnxruntime, options.threads), providers=[_PROVIDERS[device]]
+            _graph(path, precision),
+            _session_options(onnxruntime, options.threads, kind),
+            providers=[(provider.name, told)],
         )
+    except SrcliError:
+        raise
     except Exception as error:  # as above
         raise load_failed(NAME, path, error) from error
-    engine = OnnxRuntimeEngine(session, spec.scale)
-    if engine.info.device != device:
-        raise BackendUnavailableError(f"ONNX Runtime was asked for {device} and chose {engine.info.device}.")
-    return engine
+    _verify(session, kind)
+    device = f"{kind}:{number}" if provider.numbered else kind
+    if provider.on_device:
+        session = BoundSession(onnxruntime.OrtValue, session, (kind, number), spec.scale)
+    return OnnxRuntimeEngine(session, EngineInfo(NAME, device, precision), spec.scale)
 
 
-def _session_options(onnxruntime: Any, threads: int) -> Any:
+def devices(providers: list[str]) -> dict[str, int]:
+    """Kinds of devices that a wheel with these providers and this machine have, each with their number."""
+    gpus = len(driver.ask().gpus) if PROVIDERS["cuda"].name in providers else 0
+    count = {"cuda": gpus, "directml": 8 if sys.platform == "win32" else 0, "coreml": 1, "cpu": 1}
+    return {kind: count[kind] for kind, row in PROVIDERS.items() if row.name in providers and count[kind]}
+
+
+def _device(onnxruntime: Any, asked: str) -> tuple[str, int]:
+    """(kind, number) of what was asked for.
+
+    Raises:
+        BackendUnavailableError: it is not there.
+    """
+    there = devices(onnxruntime.get_available_providers())  # lists what was compiled in, not what works
+    if asked == "auto":
+        return next(iter(there)), 0
+    kind, _, number = asked.partition(":")
+    known = kind in there and (not number or PROVIDERS[kind].numbered)
+    if not known or not (number or "0").isdecimal() or int(number or 0) >= there[kind]:
+        raise refused(NAME, "device", asked, tuple(there))
+    return kind, int(number or 0)
+
+
+def _precision(asked: str, provider: Provider) -> str:
+    if asked == "auto":
+        half = "f16" in provider.precisions and find_spec("onnx") is not None
+        return "f16" if half else "f32"
+    if asked not in provider.precisions:
+        raise refused(NAME, "precision", asked, provider.precisions)
+    return asked
+
+
+def _graph(path: Path, precision: str) -> str | bytes:
+    """What the session reads: the file, or the same network in halves."""
+    if precision == "f32":
+        return str(path)
+    try:
+        import onnx
+
+        from srcli.backends.half import to_half
+    except ImportError as error:
+        raise MissingExtraError("Computing in f16", "gpu") from error
+    halves: bytes = to_half(onnx.load(path)).SerializeToString()
+    return halves
+
+
+def _session_options(onnxruntime: Any, threads: int, kind: str) -> Any:
     """All graph optimisations; no arena, which would keep the largest tile's memory for good."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.enable_cpu_mem_arena = False
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
+    if kind != "cpu":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     return options
 
 
-def _device(session: Any) -> str:
-    """The device of the session's first provider, as the session reports it."""
-    first: str = session.get_providers()[0]
-    return {provider: device for device, provider in _PROVIDERS.items()}.get(first, first)
+def _verify(session: Any, kind: str) -> None:
+    """A provider that does not start is left out of a session without a word.
+
+    Raises:
+        BackendUnavailableError: the session runs somewhere else.
+    """
+    got = session.get_providers()
+    if not got or got[0] != PROVIDERS[kind].name:
+        raise BackendUnavailableError(
+            f"ONNX Runtime was asked for {kind} and chose {', '.join(got) or 'nothing'}.",
+            "srcli doctor says what is missing; --device cpu runs.",
+        )
+
+
+def _names(session: Any) -> tuple[str, str]:
+    return session.get_inputs()[0].name, session.get_outputs()[0].name
+
+
+class BoundSession:
+    """A session whose input and output stay in place on the device while the shape stays the same."""
+
+    def __init__(self, values: Any, session: Any, device: tuple[str, int], scale: int) -> None:
+        self.get_inputs, self.get_outputs = session.get_inputs, session.get_outputs
+        self._values, self._session = values, session
+        self._device, self._scale = device, scale
+        self._shape: tuple[int, ...] = ()
+
+    def run(self, outputs: list[str], feed: Mapping[str, Batch]) -> list[Batch]:
+        """As `InferenceSession.run` with the one input and the one output."""
+        (lr,) = feed.values()
+        if lr.shape != self._shape:
+            self._bind(lr.shape)
+        self._lr.update_inplace(lr)
+        self._session.run_with_iobinding(self._binding)
+        return [self._sr.numpy()]
+
+    def _bind(self, shape: tuple[int, ...]) -> None:
+        batch, channels, height, width = shape
+        larger = batch, channels, height * self._scale, width * self._scale
+        create, (lr, sr) = self._values.ortvalue_from_shape_and_type, _names(self._session)
+        self._lr = create(list(shape), np.float32, *self._device)
+        self._sr = create(list(larger), np.float32, *self._device)
+        self._binding = self._session.io_binding()
+        self._binding.bind_ortvalue_input(lr, self._lr)
+        self._binding.bind_ortvalue_output(sr, self._sr)
+        self._shape = shape

@@ -1,7 +1,10 @@
 """The backends there are, which of them are installed, and which one "auto" takes."""
 
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,34 +21,53 @@ class Entry:
     Attributes:
         packages: modules that must all be installed.
         extra: the extra of pyproject.toml that brings them.
+        computes: precisions by kind of device.
         flavours: modules of which one must be installed, too; empty: none.
+        gpu_build: distribution that must be there for CUDA, if the backend runs on CPUs as well; one whose
+            version ends in "+cpu" does not count.
     """
 
     module: str
     packages: tuple[str, ...]
     extra: str
-    precisions: tuple[str, ...]
-    devices: tuple[str, ...]
+    computes: Mapping[str, tuple[str, ...]]
     flavours: tuple[str, ...] = ()
+    gpu_build: str = ""
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Those of all devices, each once."""
+        return tuple(dict.fromkeys(p for precisions in self.computes.values() for p in precisions))
 
 
+_HALF = ("f32", "f16")
 BACKENDS: dict[str, Entry] = {
     "tensorrt": Entry(
         "srcli.backends.tensorrt",
         ("onnx",),
         "trt",
-        ("f32", "f16"),
-        ("cuda",),
+        {"cuda": _HALF},
         flavours=("tensorrt", "tensorrt_rtx"),
     ),
-    "openvino": Entry("srcli.backends.openvino", ("openvino",), "cpu", ("f32", "bf16"), ("cpu",)),
-    "onnxruntime": Entry("srcli.backends.onnxruntime", ("onnxruntime",), "cpu", ("f32",), ("cpu",)),
-    "torch": Entry(
-        "srcli.backends.torch", ("torch", "onnx"), "export", ("f32", "bf16", "f16"), ("cpu", "cuda")
+    "openvino": Entry("srcli.backends.openvino", ("openvino",), "cpu", {"cpu": ("f32", "bf16")}),
+    "onnxruntime": Entry(
+        "srcli.backends.onnxruntime",
+        ("onnxruntime",),
+        "cpu",
+        {"cpu": ("f32",), "cuda": _HALF, "directml": _HALF, "coreml": _HALF},
+        gpu_build="onnxruntime-gpu",
     ),
-    "bicubic": Entry("srcli.backends.bicubic", (), "", ("f32",), ("cpu",)),
+    "torch": Entry(
+        "srcli.backends.torch",
+        ("torch", "onnx"),
+        "export",
+        {"cpu": ("f32", "bf16"), "cuda": ("f32", "bf16", "f16")},
+        gpu_build="torch",
+    ),
+    "bicubic": Entry("srcli.backends.bicubic", (), "", {"cpu": ("f32",)}),
 }
-"""Fastest first: "auto" takes the first one that is installed, has its device and can do what was asked."""
+"""Fastest first, on a GPU and without: "auto" takes the first that is installed and can do what was asked,
+before all others those that run on a GPU that is there."""
 
 ALIASES = {"trt": "tensorrt"}
 """Short names that users may say."""
@@ -64,7 +86,7 @@ class Choice:
 
 def available() -> tuple[str, ...]:
     """Names of the backends whose packages are installed and whose device is there; nothing is imported."""
-    return tuple(name for name in BACKENDS if _installed(name) and _has_device(name))
+    return tuple(name for name in BACKENDS if _installed(name) and present(BACKENDS[name]))
 
 
 def canonical(name: str) -> str:
@@ -107,8 +129,19 @@ def describe(engine: Engine, choice: Choice) -> str:
     return f"{info.backend} {info.precision} on {info.device} ({choice.why}{native})"
 
 
+def present(entry: Entry) -> tuple[str, ...]:
+    """The kinds of devices, of those the backend knows, that this machine can have."""
+    there = {
+        "cpu": True,
+        "cuda": bool(driver.ask().gpus),
+        "directml": sys.platform == "win32",
+        "coreml": sys.platform == "darwin",
+    }
+    return tuple(kind for kind in entry.computes if there[kind])
+
+
 def _automatic(options: BackendOptions) -> Choice:
-    installed = [name for name in _NETWORK_BACKENDS if _installed(name) and _has_device(name)]
+    installed = [name for name in _NETWORK_BACKENDS if _installed(name) and present(BACKENDS[name])]
     if not installed:
         raise MissingExtraError("An inference backend (openvino or onnxruntime)", "cpu")
     able = [name for name in installed if _able(BACKENDS[name], options)]
@@ -117,20 +150,34 @@ def _automatic(options: BackendOptions) -> Choice:
         raise BackendUnavailableError(
             f"None of {', '.join(installed)} can run {wanted}.", "Use --device auto and --precision auto."
         )
-    return Choice(able[0], "fastest installed" if able[0] == installed[0] else "fastest that can do this")
+    if options.device == "auto":
+        able.sort(key=lambda name: not _on_gpu(BACKENDS[name]))
+    return Choice(able[0], "fastest installed" if len(able) == len(installed) else "fastest that can do this")
 
 
 def _able(entry: Entry, options: BackendOptions) -> bool:
-    device = options.device.partition(":")[0]
-    return options.precision in ("auto", *entry.precisions) and device in ("auto", *entry.devices)
+    kind = options.device.partition(":")[0]
+    kinds = present(entry) if kind == "auto" else (kind,)
+    return any(
+        options.precision in ("auto", *entry.computes.get(kind, ()))
+        for kind in kinds
+        if kind in entry.computes
+    )
+
+
+def _on_gpu(entry: Entry) -> bool:
+    """Whether the backend would run on an NVIDIA GPU that is there."""
+    if "cuda" not in present(entry):
+        return False
+    if "cpu" not in entry.computes:
+        return True
+    try:
+        return not version(entry.gpu_build).endswith("+cpu")
+    except PackageNotFoundError:
+        return False
 
 
 def _installed(name: str) -> bool:
     entry = BACKENDS[name]
     one_of = not entry.flavours or any(find_spec(flavour) is not None for flavour in entry.flavours)
     return one_of and all(find_spec(package) is not None for package in entry.packages)
-
-
-def _has_device(name: str) -> bool:
-    """Whether one of the backend's devices can be there: a CPU is, a GPU where the driver has one."""
-    return "cpu" in BACKENDS[name].devices or bool(driver.ask().gpus)

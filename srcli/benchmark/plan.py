@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from srcli import doctor
-from srcli.backends import bicubic, driver, table
+from srcli.backends import bicubic, table
 from srcli.backends.base import BackendOptions
 from srcli.doctor import Trial
 from srcli.errors import BackendUnavailableError, UsageError
@@ -122,9 +122,8 @@ def _cases(request: Request, tell: Tell) -> list[Case]:
     """What works of what was asked for."""
     _check_names("backend", request.backends, tuple(table.BACKENDS), f"{ALL}, ")
     _check_names("precision", request.precisions, PRECISIONS, "")
-    nvidia = driver.ask()
     names = dict.fromkeys(request.backends or table.BACKENDS)
-    trials = [trial for name in names for trial in _trials(request, name, bool(nvidia.gpus))]
+    trials = [trial for name in names for trial in _trials(request, name)]
     _refuse(request, trials)
     for trial in trials:
         if not trial.works:
@@ -138,15 +137,23 @@ def _check_names(what: str, asked: Sequence[str], known: Sequence[str], more: st
             raise UsageError(f"No {what} {name!r}.", f"Choose from {more}{', '.join(known)}.")
 
 
-def _trials(request: Request, name: str, gpu: bool) -> list[Trial]:
+def _trials(request: Request, name: str) -> list[Trial]:
     """The doctor's trial of each precision on each device that was asked for or is there."""
     entry = table.BACKENDS[name]
-    here = [device for device in entry.devices if device == "cpu" or gpu]
+    here = table.present(entry)
     if request.backends and not here:  # asked for by name: the trial says what is missing
-        here = list(entry.devices)
-    devices = here if request.device == "auto" else [request.device]
-    precisions = dict.fromkeys(request.precisions or entry.precisions)
-    return [doctor.trial(name, device, precision) for device in devices for precision in precisions]
+        here = tuple(entry.computes)
+    devices = here if request.device == "auto" else (request.device,)
+    return [
+        doctor.trial(name, device, precision)
+        for device in devices
+        for precision in dict.fromkeys(request.precisions or _precisions(entry, device))
+    ]
+
+
+def _precisions(entry: table.Entry, device: str) -> tuple[str, ...]:
+    """Those of a device; all, where the backend does not know it: the trial says so."""
+    return entry.computes.get(device.partition(":")[0], entry.precisions)
 
 
 def _refuse(request: Request, trials: list[Trial]) -> None:

@@ -1,0 +1,72 @@
+"""What "auto" takes: a GPU that is there, if something installed was built for it."""
+
+from importlib.metadata import PackageNotFoundError
+
+import pytest
+
+from srcli.backends import driver, table
+from srcli.backends.base import BackendOptions
+from srcli.backends.driver import Driver, Gpu
+from srcli.errors import BackendUnavailableError
+
+GPU = Driver("13.0", (Gpu("NVIDIA H200", "9.0", 150_754_820_096),))
+NO_GPU = Driver(problem="there is no NVIDIA driver")
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> object:
+    """Pretends a driver, installed modules and distributions."""
+
+    def pretend(nvidia: Driver, modules: str, **distributions: str) -> None:
+        names = set(modules.split())
+        versions = {name.replace("_", "-"): number for name, number in distributions.items()}
+
+        def version(name: str) -> str:
+            if name not in versions:
+                raise PackageNotFoundError(name)
+            return versions[name]
+
+        monkeypatch.setattr(driver, "ask", lambda: nvidia)
+        monkeypatch.setattr(table, "find_spec", lambda name: name if name in names else None)
+        monkeypatch.setattr(table, "version", version)
+
+    return pretend
+
+
+ALL = "onnx tensorrt openvino onnxruntime torch"
+
+
+@pytest.mark.parametrize(
+    ("nvidia", "modules", "distributions", "chosen"),
+    [
+        (GPU, ALL, {}, "tensorrt"),
+        (GPU, "onnx tensorrt_rtx openvino", {}, "tensorrt"),
+        (GPU, "onnx openvino onnxruntime", {"onnxruntime_gpu": "1.31.1"}, "onnxruntime"),
+        (GPU, "onnx openvino onnxruntime", {"onnxruntime": "1.31.1"}, "openvino"),
+        (GPU, "onnx openvino torch", {"torch": "2.13.0"}, "torch"),
+        (GPU, "onnx openvino torch", {"torch": "2.13.0+cpu"}, "openvino"),
+        (NO_GPU, ALL, {"onnxruntime_gpu": "1.31.1", "torch": "2.13.0"}, "openvino"),
+        (NO_GPU, "onnxruntime", {}, "onnxruntime"),
+    ],
+)
+def test_auto_takes_the_fastest_that_fits_the_machine(
+    machine, nvidia: Driver, modules: str, distributions: dict[str, str], chosen: str
+) -> None:
+    machine(nvidia, modules, **distributions)
+    assert table.choose("auto", BackendOptions()).name == chosen
+
+
+def test_what_is_asked_for_decides_before_speed(machine) -> None:
+    machine(GPU, ALL, torch="2.13.0")
+    assert table.choose("auto", BackendOptions(device="cpu")).name == "openvino"
+    assert table.choose("auto", BackendOptions("bf16", "cuda")).name == "torch"
+    assert table.choose("auto", BackendOptions("f16", "cuda:0")).name == "tensorrt"
+    assert table.choose("auto", BackendOptions("bf16", "cpu")).name == "openvino"
+    with pytest.raises(BackendUnavailableError, match="f16 on device cpu"):
+        table.choose("auto", BackendOptions("f16", "cpu"))
+
+
+def test_a_precision_that_only_an_absent_gpu_has_is_refused_at_once(machine) -> None:
+    machine(NO_GPU, ALL, torch="2.13.0")
+    with pytest.raises(BackendUnavailableError, match="f16"):
+        table.choose("auto", BackendOptions("f16"))
