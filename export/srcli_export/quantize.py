@@ -75,9 +75,20 @@ def quantized(path: Path, convolutions: Sequence[str], images: Sequence[Pixels])
             result = onnx.load(Path(folder) / "int8.onnx")
         except Exception as error:  # onnx, ONNX Runtime and the quantiser each raise their own
             raise ExportError(f"{path.name}: ONNX Runtime cannot quantise it ({error}).") from error
+    _spare_sums(result.graph)
     del result.metadata_props[:], result.graph.value_info[:]
     result.producer_name, result.producer_version = "srcli", ""
     return result
+
+
+def _spare_sums(graph: onnx.GraphProto) -> None:
+    """Let all but convolutions read a tensor itself where the quantiser gave them its eight bits."""
+    before = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+    widened = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    original = {name: before[eight] for name, eight in widened.items() if eight in before}
+    for node in graph.node:
+        if node.op_type != "Conv":
+            node.input[:] = [original.get(name, name) for name in node.input]
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
