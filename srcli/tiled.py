@@ -13,6 +13,7 @@ from srcli.backends.base import BackendOptions, Batch, Engine, EngineInfo
 from srcli.ensemble import run_ensemble
 from srcli.errors import InferenceError
 from srcli.models.catalog import ModelFile
+from srcli.trust import LEAST, psnr_to_cpu
 
 Pixels = NDArray[Any]
 Size = tuple[int, int]
@@ -33,8 +34,8 @@ class Counter:
         self.tell(self.done, self.total)
 
 
-class _NonFiniteError(Exception):
-    """A tile came out with infinities or NaN."""
+class _UnfitError(Exception):
+    """A tile came out wrong in this precision on this device; the text says how."""
 
 
 class TiledNetwork:
@@ -70,6 +71,8 @@ class TiledNetwork:
         self._backend, self._options, self._ensemble, self._note = backend, options, ensemble, note
         self.engine = table.load(backend, file.path, file.spec, options)
         self._exact: Engine | None = None
+        self._trusted: list[Engine] = []
+        self._trust(self.engine)
 
     @property
     def scale(self) -> int:
@@ -83,24 +86,25 @@ class TiledNetwork:
     def run(self, plane: Pixels, out: Pixels, counter: Counter) -> EngineInfo:
         """Enlarge (H, W) or (H, W, 3) into `out`, which has scale times its size and the same dtype.
 
-        A plane is always computed whole in one precision: if a tile overflows, all of them run again in
-        f32, so that the result depends on the plane alone and not on what was run before.
+        A plane is always computed whole in one precision: if a tile comes out wrong, all of them run again
+        in f32, so that the result depends on the plane alone and not on what was run before.
 
         Returns:
             Where, and in which precision, the plane was computed in the end.
 
         Raises:
-            InferenceError: out of memory with the smallest tile, or non-finite output in f32.
+            InferenceError: out of memory with the smallest tile, or wrong output in f32.
         """
         engine, size = self.engine, (plane.shape[0], plane.shape[1])
         while True:
             tiles, before = self.plan(size), counter.done
             try:
+                self._compare(engine, plane[tiles[0].window.slices])
                 self._run_tiles(engine, tiles, plane, out, counter)
                 return engine.info
             except MemoryError as error:
                 self._halve(max(tiles[0].window.height, tiles[0].window.width), error)
-            except _NonFiniteError as error:
+            except _UnfitError as error:
                 engine = self._in_f32(engine, error)
             counter.total += len(self.plan(size)) - (len(tiles) - (counter.done - before))
 
@@ -112,7 +116,7 @@ class TiledNetwork:
         for tile in tiles:
             core = kept(run(pixels.to_network(plane[tile.window.slices])), tile, engine.scale)
             if not pixels.is_finite(core):
-                raise _NonFiniteError
+                raise _UnfitError("gave infinities or NaN")
             out[tile.core.scaled(engine.scale).slices] = pixels.from_network(core, out.dtype, channels)
             counter.step()
 
@@ -130,20 +134,39 @@ class TiledNetwork:
         self.tile = window // 2
         self._note(f"out of memory with tiles of {window} pixels: going on with {self.tile}")
 
+    def _compare(self, engine: Engine, window: Pixels) -> None:
+        """Hold the first tile that another device than the CPU computes against the CPU's, once an engine."""
+        if engine in self._trusted:
+            return
+        lr = pixels.to_network(window)
+        psnr = psnr_to_cpu(lr, engine.run(lr), self.file, self.halo)
+        if psnr is None:
+            self._note(f"no CPU backend is installed to check {engine.info.device} against")
+        elif not psnr >= LEAST:  # not a number is no trust either
+            raise _UnfitError(f"is far from what the CPU computes ({psnr:.0f} dB)")
+        self._trusted.append(engine)
+
     def _in_f32(self, engine: Engine, error: Exception) -> Engine:
-        """The same network in f32, for a plane on which a lower precision overflowed.
+        """The same network in f32, for a plane that came out wrong in a lower precision.
 
         Raises:
             InferenceError: it was f32 already.
         """
-        if engine.info.precision == "f32":
-            name = self.file.path.name
-            raise InferenceError(f"{name} gave infinities or NaN.", "The model file is damaged.") from error
+        info, name = engine.info, self.file.path.name
+        if info.precision == "f32":
+            hint = "The model file is damaged." if info.device == "cpu" else "Try --device cpu."
+            raise InferenceError(f"{name} {error} in f32 on {info.device}.", hint) from error
         if self._exact is None:
             options = replace(self._options, precision="f32")
             self._exact = table.load(self._backend, self.file.path, self.file.spec, options)
-        self._note(f"{engine.info.precision} overflowed on an image: it was computed again in f32")
+            self._trust(self._exact)
+        self._note(f"{info.precision} on {info.device} {error}: computed again in f32")
         return self._exact
+
+    def _trust(self, engine: Engine) -> None:
+        """The CPU is what others are compared with."""
+        if engine.info.device == "cpu":
+            self._trusted.append(engine)
 
 
 def kept(sr: Batch, tile: tiling.Tile, scale: int) -> Batch:

@@ -120,3 +120,73 @@ def test_a_lying_spec_is_found_out(tmp_path: Path) -> None:
 
 def _whole(side: int) -> tiling.Tile:
     return tiling.plan((side, side), side, 0)[0]
+
+
+class Elsewhere(FaultyEngine):
+    """An engine that says it is on a GPU."""
+
+    def __init__(self, engine: Engine, fault: Callable[[Batch, Engine], Batch], precision: str) -> None:
+        super().__init__(engine, fault)
+        self.info = replace(engine.info, device="cuda:0", precision=precision)
+
+
+def elsewhere(
+    monkeypatch: pytest.MonkeyPatch, faults: dict[str, Callable[[Batch, Engine], Batch]]
+) -> list[str]:
+    """Engines by precision that pretend to be on a GPU, computed by ONNX Runtime; loads are remembered."""
+    real, loads = table.load, list[str]()
+
+    def load(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> Engine:
+        loads.append(f"{options.device} {options.precision}")
+        engine = real("onnxruntime", path, spec, BackendOptions("f32"))
+        if options.device == "cpu":
+            return engine
+        return Elsewhere(engine, faults[options.precision], options.precision)
+
+    monkeypatch.setattr(table, "load", load)
+    return loads
+
+
+def right(lr: Batch, engine: Engine) -> Batch:
+    return engine.run(lr)
+
+
+def wrong(lr: Batch, engine: Engine) -> Batch:
+    """Finite, of the right shape, and of another picture."""
+    return engine.run(lr)[..., ::-1].copy()
+
+
+@pytest.mark.parametrize("size", [(30, 30), (300, 40), (300, 300)])
+def test_a_device_that_computes_right_is_checked_once(
+    tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    exact = Upscaler("tiny", 2, precision="f32")(picture(*size))
+    loads = elsewhere(monkeypatch, {"auto": right})
+    up = Upscaler("tiny", 2)
+    for _ in range(2):
+        assert np.abs(up(picture(*size)) - exact).max() < ROUNDING
+    assert loads == ["auto auto", "cpu f32"]
+    assert up.notes == []
+
+
+def test_a_device_that_computes_something_else_is_tried_in_f32(
+    tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = Upscaler("tiny", 2, precision="f32")(picture(60, 60))
+    elsewhere(monkeypatch, {"f16": wrong, "f32": right})
+    monkeypatch.setattr(table, "choose", lambda name, options: table.Choice("onnxruntime", "test"))
+    up = Upscaler("tiny", 2, precision="f16")
+    assert np.abs(up(picture(60, 60)) - exact).max() < ROUNDING
+    assert up.made is not None
+    assert up.made.info.precision == "f32"
+    (note,) = up.notes
+    assert note.startswith("f16 on cuda:0 is far from what the CPU computes")
+
+
+def test_a_device_that_is_wrong_in_f32_as_well_is_an_error(
+    tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere(monkeypatch, {"f16": wrong, "f32": wrong})
+    monkeypatch.setattr(table, "choose", lambda name, options: table.Choice("onnxruntime", "test"))
+    with pytest.raises(InferenceError, match=r"far from what the CPU computes \(\d+ dB\) in f32 on cuda:0"):
+        Upscaler("tiny", 2, precision="f16")(picture(60, 60))
