@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,8 @@ def key_of(path: Path, precision: str, side: int, flavour: str, version: str, gp
     Raises:
         ModelFileError: the file, or the weights beside it, cannot be read.
     """
-    from srcli import __version__
-
     name, capability = (_ANY, _ANY) if gpu is None else (gpu.name, gpu.capability)
-    return Key(checksum(path), precision, side, flavour, version, name, capability, __version__)
+    return Key(checksum(path), precision, side, flavour, version, name, capability, metadata.version("srcli"))
 
 
 def checksum(path: Path) -> str:
