@@ -10,6 +10,7 @@ from pathlib import Path
 
 from srcli.backends import driver
 from srcli.backends.base import Backend, BackendOptions, Engine
+from srcli.backends.trt import flavour
 from srcli.errors import BackendUnavailableError, MissingExtraError, UsageError
 from srcli.spec import ModelSpec
 
@@ -141,7 +142,7 @@ def present(entry: Entry) -> tuple[str, ...]:
 
 
 def _automatic(options: BackendOptions) -> Choice:
-    installed = [name for name in _NETWORK_BACKENDS if _installed(name) and present(BACKENDS[name])]
+    installed = [name for name in _NETWORK_BACKENDS if _installed(name) and _suits(BACKENDS[name])]
     if not installed:
         raise MissingExtraError("An inference backend (openvino or onnxruntime)", "cpu")
     able = [name for name in installed if _able(BACKENDS[name], options)]
@@ -153,6 +154,11 @@ def _automatic(options: BackendOptions) -> Choice:
     if options.device == "auto":
         able.sort(key=lambda name: not _on_gpu(BACKENDS[name]))
     return Choice(able[0], "fastest installed" if len(able) == len(installed) else "fastest that can do this")
+
+
+def _suits(entry: Entry) -> bool:
+    """Whether the backend has a device here that it is known to run on; by name it is tried on others."""
+    return bool(present(entry)) and (not entry.flavours or flavour.usable(driver.ask()))
 
 
 def _able(entry: Entry, options: BackendOptions) -> bool:
@@ -179,5 +185,5 @@ def _on_gpu(entry: Entry) -> bool:
 
 def _installed(name: str) -> bool:
     entry = BACKENDS[name]
-    one_of = not entry.flavours or any(find_spec(flavour) is not None for flavour in entry.flavours)
+    one_of = not entry.flavours or any(find_spec(module) is not None for module in entry.flavours)
     return one_of and all(find_spec(package) is not None for package in entry.packages)

@@ -92,8 +92,9 @@ def test_deterministic_whatever_ran_before(backend: str, path: Path, precision: 
 
 
 def test_info_is_what_runs(backend: str, tiny_models: Path) -> None:
-    info = load(backend, tiny_models / "tiny-x2.onnx", device="cpu").info
-    assert (info.backend, info.device, info.precision) == (backend, "cpu", "f32")
+    device = next(iter(table.BACKENDS[backend].computes))
+    info = load(backend, tiny_models / "tiny-x2.onnx", device=device).info
+    assert (info.backend, info.device.partition(":")[0], info.precision) == (backend, device, "f32")
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "tpu", "gpu"])
@@ -183,6 +184,8 @@ class Broken:
 def test_a_backend_out_of_memory_raises_memory_error(
     backend: str, tiny_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if backend == "tensorrt":
+        pytest.skip("it has no single handle; its own tests show this")
     engine = load(backend, tiny_models / "tiny-x2.onnx")
     (handle,) = {"_request", "_session", "_network"} & vars(engine).keys()
     monkeypatch.setattr(engine, handle, Broken())

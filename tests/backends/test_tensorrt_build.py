@@ -113,6 +113,8 @@ def test_tensorrts_words_become_errors(rtx: flavour.Flavour) -> None:
     assert isinstance(failure("Error Code 2: OutOfMemory (Requested size was 9 bytes.)"), MemoryError)
     assert isinstance(failure("Error Code 3: API Usage Error"), InferenceError)
     log = Log.of(rtx.api)
+    assert log is Log.of(rtx.api), "TensorRT knows the first only"
+    log.errors.clear()
     log.logger.log(rtx.api.ILogger.ERROR, "one")
     log.logger.log(rtx.api.ILogger.WARNING, "two")
     assert (log.problem(), log.problem()) == ("one", "no reason given")

@@ -177,6 +177,8 @@ def test_a_broken_full_tensorrt_makes_way_for_rtx(monkeypatch: pytest.MonkeyPatc
 
 def test_auto_takes_it_only_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "find_spec", lambda name: name)
+    monkeypatch.setattr(flavour, "installed", lambda: ("tensorrt_rtx",))
+    monkeypatch.setattr(flavour, "cuda_of", lambda name: 13)
     monkeypatch.setattr(driver, "ask", lambda: NO_DRIVER)
     assert table.choose("auto", BackendOptions()).name == "openvino"
     assert "tensorrt" not in table.available()
@@ -185,6 +187,26 @@ def test_auto_takes_it_only_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch
     assert table.choose("auto", BackendOptions(device="cpu")).name == "openvino"
     assert table.choose("auto", BackendOptions("bf16")).name == "openvino"
     assert table.choose("trt", BackendOptions()).name == "tensorrt"
+
+
+@pytest.mark.parametrize(
+    ("name", "cuda", "capability", "known"),
+    [
+        ("tensorrt_rtx", "13.0", "7.0", False),
+        ("tensorrt_rtx", "13.0", "8.9", True),
+        ("tensorrt_rtx", "13.0", "9.0", False),  # a data-centre GPU that it does not list
+        ("tensorrt_rtx", "13.0", "12.0", True),
+        ("tensorrt_rtx", "12.8", "12.0", False),  # the driver
+        ("tensorrt", "13.0", "9.0", True),
+        ("tensorrt", "13.0", "7.0", False),
+    ],
+)
+def test_auto_takes_it_only_on_gpus_it_knows(
+    name: str, cuda: str, capability: str, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flavour, "installed", lambda: (name,))
+    monkeypatch.setattr(flavour, "cuda_of", lambda name: 13)
+    assert flavour.usable(Driver(cuda, (Gpu("G", capability, 1),))) == known
 
 
 @pytest.mark.parametrize("there", [("tensorrt", "onnx"), ("tensorrt_rtx", "onnx")])
@@ -201,6 +223,7 @@ def test_the_doctor_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> Non
         raise AssertionError("tried without a GPU")
 
     monkeypatch.setattr(doctor, "trial", never)
+    monkeypatch.setattr(driver, "ask", lambda: NO_DRIVER)
     trials = doctor._trials("tensorrt", NO_DRIVER)
     assert {t.reason for t in trials} == {"It needs an NVIDIA GPU, but there is no NVIDIA driver."}
     assert [(t.device, t.precision, t.works) for t in trials] == [

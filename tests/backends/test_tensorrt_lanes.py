@@ -171,6 +171,12 @@ def test_memory_comes_back_when_nobody_has_the_engine_any_more() -> None:
     assert (device.device, device.host, device.graphs, device.queues) == ({}, {}, {}, {})
 
 
+def test_an_engine_without_scratch_memory_runs() -> None:
+    assert np.array_equal(
+        next(iter(lanes(FakeDevice(), scratch=0).run([picture(3, 3)]))), enlarged(picture(3, 3))
+    )
+
+
 def test_every_run_makes_the_gpu_the_threads_own() -> None:
     device = FakeDevice()
     work = lanes(device)

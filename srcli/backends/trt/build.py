@@ -1,6 +1,7 @@
 """A network's file -> a TensorRT engine. With TensorRT for RTX this needs no GPU."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def build(
         KeyboardInterrupt: the user stopped it.
     """
     api, log = flavour.api, Log.of(flavour.api)
+    log.errors.clear()
     builder = api.Builder(log.logger)
     network = builder.create_network(_flags(flavour))
     parser = api.OnnxParser(network, log.logger)
@@ -90,8 +92,9 @@ class Log:
     errors: list[str]
 
     @classmethod
+    @cache
     def of(cls, api: Any) -> "Log":
-        """A new one; it must live as long as what it was given to."""
+        """The one of this process: TensorRT tells everything to the first logger it is given."""
         errors: list[str] = []
         serious = (api.ILogger.INTERNAL_ERROR, api.ILogger.ERROR)
 

@@ -1,5 +1,6 @@
 """Which TensorRT is installed: the full one (10 or 11), or TensorRT for RTX; both have the same API here."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from importlib.util import find_spec
@@ -14,6 +15,13 @@ MODULES = ("tensorrt", "tensorrt_rtx")
 WHAT = "The tensorrt backend"
 _OLDEST = (10, 0)  # of the full TensorRT: older ones know no strongly typed networks of this kind
 _CUDA_MAJORS = (13, 12)
+_KNOWN: dict[str, Callable[[tuple[int, ...]], bool]] = {
+    "tensorrt": lambda capability: capability >= (7, 5),
+    "tensorrt_rtx": lambda capability: (
+        capability in ((7, 5), (8, 0), (8, 6), (8, 9)) or capability >= (12, 0)
+    ),
+}
+"""Compute capabilities that the flavours say they run on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,19 @@ def cuda_of(name: str) -> int:
             continue
         return major
     return 0
+
+
+def usable(found: Driver) -> bool:
+    """Whether "auto" may take this backend: an installed flavour is known to run on the first GPU.
+
+    By name it is tried on others, too.
+    """
+    try:
+        check_driver(found)
+    except BackendUnavailableError:
+        return False
+    capability = _numbers(found.gpus[0].capability)
+    return any(_KNOWN[name](capability) for name in installed())
 
 
 def check_driver(found: Driver) -> None:

@@ -139,7 +139,7 @@ class Lane:
     def _prepared(self, shape: Shape) -> _Slot:
         context = self._program.context()
         output, scratch = context.prepare(shape, self._stream)
-        self._reserve(4 * math.prod(shape), 4 * math.prod(output), scratch)
+        self._reserve(4 * math.prod(shape), 4 * math.prod(output), max(1, scratch))
         context.bind(self._lr.device, self._sr.device, self._scratch.device, scratch)
         return _Slot(context, output)
 
