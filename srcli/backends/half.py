@@ -4,26 +4,23 @@ TensorRT 11 has no precision flags: what computes in halves is what the graph sa
 tensor of the body becomes a half. The two ends stay in float32: the few pointwise nodes (mean shift, sum of
 the tail's halves) before the first other node and after the last. They touch three channels and cost next
 to nothing, while an image on 0-1 in halves is as coarse as an eighth of an 8-bit step where it is bright:
-trained networks come within 80 dB of float32 so, and within 76.5 dB in halves throughout. And since all
-kinds of input and output share these ends, they give the same pixels.
+trained networks reach 80 dB against float32 so, and 76.5 dB in halves throughout. And since all kinds of
+input and output share these ends, they give the same pixels.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
 
+from srcli.backends.plain_graph import FLOATS, PlainGraph
 from srcli.errors import ModelFileError, UsageError
 from srcli.spec import METADATA_KEY, WEIGHTS_FILE_KEY, WEIGHTS_SHA256_KEY, ModelSpec
 
 IO = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "uint8": TensorProto.UINT8}
 """Kinds of input and output: RGB 0-1 in the first two, 0-255 in the last."""
 
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 _POINTWISE = ("Add", "Sub", "Mul", "Div", "Slice", "Clip", "Identity")
 _ALWAYS_FLOAT32 = {("Resize", 2), ("Upsample", 1)}
 """Inputs that ONNX defines as float32 whatever the data's type, as (operator, position)."""
@@ -51,103 +48,28 @@ def to_half(model: onnx.ModelProto, io: str = "float32") -> onnx.ModelProto:
     """
     if io not in IO:
         raise UsageError(f"No kind of input and output {io!r}.", f"Choose from {', '.join(IO)}.")
-    graph = _Graph.of(model)
-    writer = _Writer(graph, _ends(graph), io)
-    writer.begin()
-    for node in graph.nodes:
-        writer.add(node)
-    writer.end()
-    return _replaced(model, writer)
+    graph = PlainGraph.of(model)
+    return _rewritten(model, _Writer(graph, _ends(graph), io), "fp16")
 
 
-@dataclass(slots=True)
-class _Graph:
-    """A graph without constants among its nodes and without Casts between floats."""
+def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Rewrite a network in halves so that it computes in float32, with the weights that halves left it.
 
-    input: str
-    output: str
-    result: str  # the tensor that becomes the output
-    nodes: list[NodeProto]
-    constants: dict[str, TensorProto]
-    types: dict[str, int]
+    Args:
+        model: as of `to_half`.
 
-    @classmethod
-    def of(cls, model: onnx.ModelProto) -> "_Graph":
-        types, constants = _types(model), {tensor.name: tensor for tensor in model.graph.initializer}
-        inputs = [value for value in model.graph.input if value.name not in constants]
-        if len(inputs) != 1 or len(model.graph.output) != 1:
-            raise ModelFileError("Only a network of one input and one output can be turned into fp16.")
-        for value in (inputs[0], model.graph.output[0]):
-            if value.type.tensor_type.elem_type not in _FLOATS:
-                raise ModelFileError(f"{value.name!r} is neither float32 nor float16: no fp16 can be made.")
-        nodes, same = _plain(_without_constants(model.graph.node, constants), types)
-        output = model.graph.output[0].name
-        return cls(inputs[0].name, output, same.get(output, output), nodes, constants, types)
+    Returns:
+        A new model with all weights inside, float32 at both ends; its spec says so.
 
-    def is_float(self, name: str) -> bool:
-        """Whether a tensor holds floats; what inference does not know does."""
-        return self.types.get(name, TensorProto.FLOAT) in _FLOATS
-
-    def variable(self, node: NodeProto) -> list[str]:
-        """Inputs of a node that hold floats and depend on the network's input."""
-        return [name for name in node.input if name and name not in self.constants and self.is_float(name)]
+    Raises:
+        ModelFileError: the network is not of this kind.
+    """
+    graph = PlainGraph.of(model)
+    every = {graph.input}.union(*(node.output for node in graph.nodes))
+    return _rewritten(model, _Writer(graph, every, "float32"), "fp32")
 
 
-def _types(model: onnx.ModelProto) -> dict[str, int]:
-    """Element type by tensor, as far as inference finds them."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    values = [*graph.input, *graph.value_info, *graph.output]
-    types = {value.name: value.type.tensor_type.elem_type for value in values}
-    return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
-
-
-def _without_constants(nodes: Iterable[NodeProto], constants: dict[str, TensorProto]) -> list[NodeProto]:
-    """The nodes that are no Constant; those join `constants`."""
-    rest = []
-    for node in nodes:
-        if any(
-            attribute.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for attribute in node.attribute
-        ):
-            raise ModelFileError(f"{node.op_type} holds a graph of its own: no fp16 can be made of it.")
-        if node.op_type == "Constant":
-            constants[node.output[0]] = numpy_helper.from_array(_value(node.attribute[0]), node.output[0])
-        else:
-            rest.append(node)
-    return rest
-
-
-def _value(attribute: AttributeProto) -> NDArray[Any]:
-    value = helper.get_attribute_value(attribute)
-    if attribute.type == AttributeProto.TENSOR:
-        return np.asarray(numpy_helper.to_array(value))
-    kinds = {AttributeProto.FLOAT: np.float32, AttributeProto.FLOATS: np.float32}
-    return np.array(value, kinds.get(attribute.type, np.int64))
-
-
-def _plain(nodes: list[NodeProto], types: dict[str, int]) -> tuple[list[NodeProto], dict[str, str]]:
-    """Copies of the nodes without Casts between floats, and what to read in place of each Cast."""
-    same: dict[str, str] = {}
-    rest = []
-    for node in nodes:
-        copy = NodeProto()
-        copy.CopyFrom(node)
-        copy.input[:] = [same.get(name, name) for name in node.input]
-        if _is_float_cast(copy, types):
-            same[copy.output[0]] = copy.input[0]
-        else:
-            rest.append(copy)
-    return rest, same
-
-
-def _is_float_cast(node: NodeProto, types: dict[str, int]) -> bool:
-    return (
-        node.op_type == "Cast"
-        and types.get(node.input[0]) in _FLOATS
-        and helper.get_attribute_value(node.attribute[0]) in _FLOATS
-    )
-
-
-def _ends(graph: _Graph) -> set[str]:
+def _ends(graph: PlainGraph) -> set[str]:
     """The tensors that stay float32: those of pointwise nodes next to the input or the output."""
     head = {graph.input}
     for node in graph.nodes:
@@ -176,7 +98,7 @@ class _Writer:
         names: name in the new graph by (name in the old one, whether it is float32 there).
     """
 
-    graph: _Graph
+    graph: PlainGraph
     wide: set[str]
     io: str
     nodes: list[NodeProto] = field(default_factory=list)
@@ -197,8 +119,7 @@ class _Writer:
         """One node of the old graph, in the type its output has in the new one."""
         wide = node.output[0] in self.wide
         node.input[:] = [self._read(node, place, wide) for place in range(len(node.input))]
-        if not wide:
-            _narrow_attributes(node)
+        _retype_attributes(node, wide)
         for place, name in enumerate(node.output):
             node.output[place] = self.names[name, wide] = self._new_name(name, wide)
         self.nodes.append(node)
@@ -268,17 +189,21 @@ def _stored(tensor: TensorProto, name: str, wide: bool) -> TensorProto:
     raise ModelFileError(f"{tensor.name} holds {largest}: fp16 ends at 65504.", "Use float32 or bf16.")
 
 
-def _narrow_attributes(node: NodeProto) -> None:
-    """Floats that a node makes by itself become halves: Cast to float, ConstantOfShape."""
+def _retype_attributes(node: NodeProto, wide: bool) -> None:
+    """Floats that a node makes by itself get the type of the others: Cast of integers, ConstantOfShape."""
     for attribute in node.attribute:
-        if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
-            attribute.i = TensorProto.FLOAT16
-        if attribute.type == AttributeProto.TENSOR and attribute.t.data_type == TensorProto.FLOAT:
-            attribute.t.CopyFrom(_stored(attribute.t, attribute.t.name, False))
+        if node.op_type == "Cast" and attribute.name == "to" and attribute.i in FLOATS:
+            attribute.i = FLOATS[0] if wide else FLOATS[1]
+        if attribute.type == AttributeProto.TENSOR and attribute.t.data_type in FLOATS:
+            attribute.t.CopyFrom(_stored(attribute.t, attribute.t.name, wide))
 
 
-def _replaced(model: onnx.ModelProto, writer: _Writer) -> onnx.ModelProto:
+def _rewritten(model: onnx.ModelProto, writer: _Writer, arithmetic: str) -> onnx.ModelProto:
     """The model with the writer's graph, its ports in their new types, and metadata that fit."""
+    writer.begin()
+    for node in writer.graph.nodes:
+        writer.add(node)
+    writer.end()
     ports = [v for v in model.graph.input if v.name == writer.graph.input], list(model.graph.output)
     graph = helper.make_graph(writer.nodes, model.graph.name, *ports, list(writer.constants.values()))
     for value in (*graph.input, *graph.output):
@@ -286,14 +211,16 @@ def _replaced(model: onnx.ModelProto, writer: _Writer) -> onnx.ModelProto:
     result = helper.make_model(
         graph, opset_imports=model.opset_import, ir_version=model.ir_version, producer_name="srcli"
     )
-    helper.set_model_props(result, _metadata(model))
+    helper.set_model_props(result, _metadata(model, arithmetic))
     return result
 
 
-def _metadata(model: onnx.ModelProto) -> dict[str, str]:
+def _metadata(model: onnx.ModelProto, arithmetic: str) -> dict[str, str]:
     found = {entry.key: entry.value for entry in model.metadata_props}
     kept = {key: text for key, text in found.items() if key not in (WEIGHTS_FILE_KEY, WEIGHTS_SHA256_KEY)}
     if METADATA_KEY in kept:
         spec = ModelSpec.from_json(kept[METADATA_KEY])
-        kept[METADATA_KEY] = replace(spec, precision="fp16", arithmetic="fp16").to_json()
+        if spec.arithmetic != "int8":  # which it stays, whatever the rest is computed in
+            stored = spec.precision if arithmetic == "fp32" else "fp16"
+            kept[METADATA_KEY] = replace(spec, precision=stored, arithmetic=arithmetic).to_json()
     return kept

@@ -12,11 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from srcli import pixels
-from srcli.backends.half import to_half
+from srcli.backends.half import to_float32, to_half
 from srcli.errors import ModelFileError, UsageError
 from srcli.spec import METADATA_KEY, WEIGHTS_FILE_KEY, WEIGHTS_SHA256_KEY, ModelSpec
 
-FLOAT, HALF, UINT8 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8
+FLOAT, HALF, UINT8, INT8 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8, TensorProto.INT8
 KINDS = {"float32": FLOAT, "float16": HALF, "uint8": UINT8}
 
 LEAST_PSNR = 75.0
@@ -202,6 +202,47 @@ def test_other_networks() -> None:
     types = {tensor.name: tensor.data_type for tensor in half.graph.initializer}
     assert types == {"twice": FLOAT, "weight": HALF, "low": FLOAT}
     np.testing.assert_allclose(run(half, lr), run(network, lr), atol=2**-10)  # a few roundings of 2**-12
+
+
+def test_back_in_float32() -> None:
+    """What a network in halves is where float32 was asked for: rounded weights, and nothing else rounded."""
+    lr, stored = pixels.to_network(photograph()), model(stored_in_halves=True)
+    wide = to_float32(to_half(model()))
+    onnx.checker.check_model(wide, full_check=True)
+    assert not any(tensor.data_type == HALF for tensor in wide.graph.initializer)
+    assert not any(node.op_type == "Cast" for node in wide.graph.node)
+    np.testing.assert_allclose(in_halves(wide, lr), run(stored, lr), atol=1e-6)  # sums in another order
+    spec = ModelSpec.from_json(next(e.value for e in wide.metadata_props if e.key == METADATA_KEY))
+    assert (spec.precision, spec.arithmetic) == ("fp16", "fp32")
+    np.testing.assert_array_equal(run(to_half(wide), lr), run(to_half(model()), lr))
+
+
+def test_a_network_in_eight_bits_keeps_them() -> None:
+    """Its scales become halves like every other float, and its spec still says int8."""
+    spec = ModelSpec("net", "other", 1, precision="int8", arithmetic="int8")
+    weights: dict[str, NDArray[np.generic]] = {
+        "step": np.array(1 / 127, np.float32),
+        "zero": np.array(0, np.int8),
+        "kernel": np.random.default_rng(0).integers(-127, 128, (3, 3, 3, 3), np.int8),
+        "steps": np.array([1e-3, 2e-3, 5e-4], np.float32),
+        "zeros": np.zeros(3, np.int8),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["lr", "step", "zero"], ["eight"]),
+        helper.make_node("DequantizeLinear", ["eight", "step", "zero"], ["float"]),
+        helper.make_node("DequantizeLinear", ["kernel", "steps", "zeros"], ["weight"], axis=0),
+        helper.make_node("Conv", ["float", "weight"], ["sr"], pads=[1] * 4),
+    ]
+    network, lr = network_of(nodes, weights), pixels.to_network(photograph())
+    helper.set_model_props(network, {METADATA_KEY: spec.to_json()})
+    half = to_half(network)
+    onnx.checker.check_model(half, full_check=True)
+    types = {tensor.name: tensor.data_type for tensor in half.graph.initializer}
+    assert [types[name] for name in ("step", "steps", "zero", "kernel")] == [HALF, HALF, INT8, INT8]
+    assert {entry.value for entry in half.metadata_props} == {spec.to_json()}
+    # As halves, steps and pixels are off by 2**-12, and one pixel in sixteen rounds to another step:
+    # at most three of 27, each by 1/127 times a kernel of 0.25.
+    np.testing.assert_allclose(run(half, lr), run(network, lr), atol=3 * 0.25 / 127 + 1e-3)
 
 
 # What cannot be had.
