@@ -28,7 +28,7 @@ STAGES: dict[str, tuple[Any, str]] = {
     "pixels to network": (pixels, "to_network"),
     "check finite": (pixels, "is_finite"),
     "network to pixels": (pixels, "from_network"),
-    "encode and write": (images, "write"),
+    "encode and write": (images, "use_up"),
 }
 """Everything but the network itself: (module, function) as the pipeline calls them."""
 

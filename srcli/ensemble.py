@@ -1,6 +1,7 @@
 """Self-ensemble: the mean over the eight flips and rotations of a square (EDSR paper, section 3.4)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +37,18 @@ def run_ensemble(run: Callable[[Batch], Batch], batch: Batch) -> Batch:
         run: (N, C, H, W) in, (N, C, sH, sW) out.
         batch: (N, C, H, W) float32.
     """
-    total = run(batch).astype(np.float32, copy=True)
-    for transform in TRANSFORMS[1:]:
-        total += invert(run(np.ascontiguousarray(apply(batch, transform))), transform)
-    total *= np.float32(1 / len(TRANSFORMS))
-    return total
+    return next(ensembles(partial(map, run), [batch]))
+
+
+def ensembles(
+    run_each: Callable[[Iterable[Batch]], Iterator[Batch]], batches: Iterable[Batch]
+) -> Iterator[Batch]:
+    """`run_ensemble` of each batch, in order, by something that may run several batches at once."""
+    seen = (np.ascontiguousarray(apply(batch, number)) for batch in batches for number in TRANSFORMS)
+    made = run_each(seen)
+    for first in made:
+        total = first.astype(np.float32, copy=True)
+        for transform, result in zip(TRANSFORMS[1:], made, strict=False):  # the rest is for other batches
+            total += invert(result, transform)
+        total *= np.float32(1 / len(TRANSFORMS))
+        yield total

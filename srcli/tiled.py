@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from srcli import pixels, tiling
 from srcli.backends import table
-from srcli.backends.base import BackendOptions, Batch, Engine, EngineInfo
-from srcli.ensemble import run_ensemble
+from srcli.backends.base import BackendOptions, Batch, Engine, EngineInfo, results
+from srcli.ensemble import ensembles
 from srcli.errors import InferenceError
 from srcli.models.catalog import ModelFile
 from srcli.trust import LEAST, psnr_to_cpu
@@ -111,10 +111,12 @@ class TiledNetwork:
     def _run_tiles(
         self, engine: Engine, tiles: list[tiling.Tile], plane: Pixels, out: Pixels, counter: Counter
     ) -> None:
-        run = partial(run_ensemble, engine.run) if self._ensemble else engine.run
+        run_each = partial(results, engine)
+        batches = (pixels.to_network(plane[tile.window.slices]) for tile in tiles)
+        made = ensembles(run_each, batches) if self._ensemble else run_each(batches)
         channels = 1 if plane.ndim == 2 else 3
-        for tile in tiles:
-            core = kept(run(pixels.to_network(plane[tile.window.slices])), tile, engine.scale)
+        for tile, sr in zip(tiles, made, strict=True):
+            core = kept(sr, tile, engine.scale)
             if not pixels.is_finite(core):
                 raise _UnfitError("gave infinities or NaN")
             out[tile.core.scaled(engine.scale).slices] = pixels.from_network(core, out.dtype, channels)

@@ -1,9 +1,9 @@
 """What every backend promises: one model file in, one Engine out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,8 @@ class BackendOptions:
 
     Attributes:
         precision: "auto", "f32", "bf16" or "f16". Anything but "auto" is used or refused.
-        device: "auto", "cpu", "cuda", "cuda:1", ... Anything but "auto" is used or refused.
+        device: "auto", "cpu", "cuda", "cuda:1", ... Anything but "auto" is used or refused; "cuda:0,1" and
+            "all" (GPUs) share a picture's tiles.
         threads: CPU threads; 0 means all cores this process may use.
         tell: hears, in lines for people, of work that takes long before anything runs: an engine being
             built, how far it is, how long it will still take. Any thread may call it.
@@ -63,6 +64,23 @@ class Engine(Protocol):
             MemoryError: the input is too large for the device; a smaller one may work.
             InferenceError: the backend failed for another reason.
         """
+
+
+@runtime_checkable
+class Concurrent(Protocol):
+    """An engine that may work on several batches at once: on streams, or on several devices."""
+
+    def run_each(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """As `Engine.run` on each, results in order; takes the next batches before it gives a result."""
+
+
+def results(engine: Engine, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Run batches of any sizes and give the results in order, several at once where the engine can.
+
+    Raises:
+        MemoryError, InferenceError: as `Engine.run`; results before that batch were given out.
+    """
+    return engine.run_each(batches) if isinstance(engine, Concurrent) else map(engine.run, batches)
 
 
 class Backend(Protocol):

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from srcli.backends import driver
 from srcli.backends.base import Backend, BackendOptions, Engine
+from srcli.backends.several import Several, split
 from srcli.backends.trt import flavour
 from srcli.errors import BackendUnavailableError, MissingExtraError, UsageError
 from srcli.spec import ModelSpec
@@ -118,9 +119,10 @@ def choose(name: str, options: BackendOptions) -> Choice:
 
 
 def load(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> Engine:
-    """Load a model file with the named backend; raises what `base.Backend` says."""
+    """Load a model file with the named backend, on one device or several; raises what `base.Backend` says."""
     backend: Backend = import_module(BACKENDS[canonical(name)].module).load
-    return backend(path, spec, options)
+    engines = [backend(path, spec, replace(options, device=one)) for one in split(options.device)]
+    return engines[0] if len(engines) == 1 else Several(engines)
 
 
 def describe(engine: Engine, choice: Choice) -> str:
@@ -162,7 +164,7 @@ def _suits(entry: Entry) -> bool:
 
 
 def _able(entry: Entry, options: BackendOptions) -> bool:
-    kind = options.device.partition(":")[0]
+    kind = split(options.device)[0].partition(":")[0]
     kinds = present(entry) if kind == "auto" else (kind,)
     return any(
         options.precision in ("auto", *entry.computes.get(kind, ()))

@@ -1,6 +1,8 @@
 """Telling a folder run: messages as they come, pictures, megapixels a second and time left."""
 
 import sys
+import threading
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
@@ -120,7 +122,9 @@ class Teller:
     def __init__(self, screen: Screen, *, notes: bool, paths: bool) -> None:
         self._screen, self._notes, self._paths = screen, notes, paths
         self._total = self._done = self._worked = 0
-        self._part = self._megapixels = 0.0
+        self._lock = threading.Lock()
+        self._parts: dict[Path, float] = {}  # of pictures at work, one a device
+        self._megapixels = 0.0
         self._began = monotonic()
 
     def start(self, pictures: int) -> None:
@@ -128,21 +132,24 @@ class Teller:
         self._total, self._began = pictures, monotonic()
 
     def tile(self, job: "Job", done: int, total: int) -> None:
-        """Part of the current picture is ready."""
-        self._part = done / total if done < total else 0.99
-        self._update()
+        """Part of a picture is ready; called from the threads of the engines."""
+        with self._lock:
+            self._parts[job.source] = done / total if done < total else 0.99
+            self._update()
 
     def finished(self, result: PictureResult) -> None:
         """A picture ended: show what is worth showing."""
-        self._done += 1
-        self._worked += result.status is Status.WRITTEN
-        self._megapixels += result.megapixels
-        self._part = 0.0
+        with self._lock:
+            self._done += 1
+            self._worked += result.status is Status.WRITTEN
+            self._megapixels += result.megapixels
+            self._parts.pop(result.input, None)
         for text in self._messages(result):
             self._screen.line(text)
         if self._paths and result.status is Status.WRITTEN and result.output is not None:
             product_path(result.output)
-        self._update()
+        with self._lock:
+            self._update()
 
     def _messages(self, result: PictureResult) -> list[str]:
         if result.status is Status.FAILED:
@@ -153,11 +160,12 @@ class Teller:
 
     def _update(self) -> None:
         elapsed = monotonic() - self._began
-        worked = self._worked + self._part
-        left = elapsed / worked * (self._total - self._done - self._part) if worked else None
+        part = sum(self._parts.values())
+        worked = self._worked + part
+        left = elapsed / worked * (self._total - self._done - part) if worked else None
         parts = [f"{self._done}/{count(self._total, 'picture')}"]
         if self._megapixels:
             parts.append(f"{self._megapixels / elapsed:.2f} MP/s")
         if left is not None:
             parts.append(f"{duration(max(left, 0.0))} left")
-        self._screen.update(self._done + self._part, self._total, ", ".join(parts))
+        self._screen.update(self._done + part, self._total, ", ".join(parts))

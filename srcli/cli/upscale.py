@@ -61,7 +61,9 @@ def upscale(
         ),
     ] = "auto",
     precision: Annotated[str, typer.Option(metavar="NAME", help="auto, f32, bf16 or f16.")] = "auto",
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N, several as cuda:0,1, or all.")
+    ] = "auto",
     tile: Annotated[
         int | None,
         typer.Option(min=1, metavar="PIXELS", help="Tile edge in input pixels; smaller takes less memory."),

@@ -61,9 +61,9 @@ def run(files: Files, network: Network, options: "FolderOptions", telling: Telli
     if "" in files.inputs:
         raise UsageError("An input is empty.", "Give files, folders or patterns; is a variable unset?")
     plan = _plan(files, telling)
-    upscaler = _load(network, plan, options, telling)
+    upscalers = _load(network, plan, options, telling)
     with _terminable():
-        report = _work(plan, upscaler, options, telling)
+        report = _work(plan, upscalers, options, telling)
     if telling.report is not None:
         write_report(report, telling.report)
     if telling.as_json:
@@ -102,21 +102,29 @@ def _plan(files: Files, telling: Telling) -> "Plan":
     return made
 
 
-def _load(network: Network, plan: "Plan", options: "FolderOptions", telling: Telling) -> "Upscaler | None":
-    """The network for the first picture, or None if there is no picture at all."""
+def _load(network: Network, plan: "Plan", options: "FolderOptions", telling: Telling) -> "list[Upscaler]":
+    """The network for the first picture, on each device if all get a picture; none if there is no picture."""
+    from srcli.backends.several import split
     from srcli.pipelines.outputs import first_factor
 
     if not plan.jobs:
-        return None
+        return []
+    scale, devices = first_factor(plan.jobs, options.size), split(network.device)
+    if len(plan.jobs) < len(devices):
+        return [_upscaler(network, network.device, scale, telling)]
+    return [_upscaler(network, device, scale, telling) for device in devices]
+
+
+def _upscaler(network: Network, device: str, scale: float, telling: Telling) -> "Upscaler":
     from srcli.backends.base import say_nothing
     from srcli.upscaler import Upscaler
 
     return Upscaler(
         network.model,
-        first_factor(plan.jobs, options.size),
+        scale,
         backend=network.backend,
         precision=network.precision,
-        device=network.device,
+        device=device,
         tile=network.tile,
         halo=_exact_halo(network) if network.exact_halo else None,
         ensemble=network.ensemble,
@@ -134,7 +142,7 @@ def _exact_halo(network: Network) -> int | None:
     return max(resolve(network.model, scale).spec.exact_halo for scale in scales(network.model))
 
 
-def _work(plan: "Plan", upscaler: "Upscaler | None", options: "FolderOptions", telling: Telling) -> "Report":
+def _work(plan: "Plan", upscalers: "list[Upscaler]", options: "FolderOptions", telling: Telling) -> "Report":
     """Do it, or foresee it, and collect what happened."""
     from srcli.pipelines.report import Report
 
@@ -142,22 +150,23 @@ def _work(plan: "Plan", upscaler: "Upscaler | None", options: "FolderOptions", t
     results, interrupted = [problem.result() for problem in plan.problems], False
     if telling.dry_run:
         results += _foresee(plan, options, telling)
-    elif upscaler is not None:
-        run = _upscale(plan, upscaler, options, telling)
+    elif upscalers:
+        run = _upscale(plan, upscalers, options, telling)
         results, interrupted = results + run.results, run.interrupted
-    return Report(_engine(upscaler), results, perf_counter() - begin, interrupted)
+    return Report(_engine(upscalers), results, perf_counter() - begin, interrupted)
 
 
-def _upscale(plan: "Plan", upscaler: "Upscaler", options: "FolderOptions", telling: Telling) -> "FolderRun":
+def _upscale(
+    plan: "Plan", upscalers: "list[Upscaler]", options: "FolderOptions", telling: Telling
+) -> "FolderRun":
     from srcli.cli.live import Teller, screen
     from srcli.pipelines.folder import FolderRun
 
     view = screen(quiet=telling.quiet)
     paths = not (telling.as_json or sys.stdout.isatty())
     try:
-        return FolderRun(
-            plan.jobs, upscaler, options, Teller(view, notes=not telling.quiet, paths=paths)
-        ).run()
+        teller = Teller(view, notes=not telling.quiet, paths=paths)
+        return FolderRun(plan.jobs, upscalers[0], options, teller, upscalers[1:]).run()
     finally:
         view.close()
 
@@ -184,13 +193,16 @@ def _line(result: "PictureResult") -> str:
     return f"{result.input} {sizes[0]} -> {result.output} {sizes[1]}"
 
 
-def _engine(upscaler: "Upscaler | None") -> "Engine":
+def _engine(upscalers: "list[Upscaler]") -> "Engine":
     from srcli.pipelines.report import Engine
 
-    if upscaler is None:
+    if not upscalers:
         return Engine("", "", "", "")
-    info, notes = upscaler.info, tuple(upscaler.notes)
-    return Engine(upscaler.spec.name, info.backend, info.device, info.precision, upscaler.reason, notes)
+    first, info = upscalers[0], upscalers[0].info
+    devices = ", ".join(upscaler.info.device for upscaler in upscalers)
+    notes = tuple(dict.fromkeys(note for upscaler in upscalers for note in upscaler.notes))
+    reason = first.reason if len(upscalers) == 1 else f"{first.reason}; a picture each on {devices}"
+    return Engine(first.spec.name, info.backend, devices, info.precision, reason, notes)
 
 
 def _summary(report: "Report", out: Path) -> list[str]:

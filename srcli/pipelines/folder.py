@@ -1,13 +1,12 @@
-"""Many pictures through one engine: decode, upscale and encode at the same time, results in order.
+"""Many pictures through the engines: decode, upscale and encode at the same time, results in order.
 
 The caller's thread admits pictures while they fit the memory budget and commits results in the
-order of the inputs; one thread owns the engine; small pools decode before it and encode after it.
+order of the inputs; each engine has one picture at a time; small pools decode before it and encode after it.
 Every picture is a chain of futures, so nothing is shared but what the chain hands on, and an error
 anywhere in it arrives at the commit.
 """
 
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -15,28 +14,25 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from queue import SimpleQueue
 from time import perf_counter
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
-from srcli.errors import InputError, OutputError, SrcliError
+from srcli.errors import InputError, SrcliError
 from srcli.media import images
-from srcli.media.images import Picture
 from srcli.pipelines.inputs import is_folder
 from srcli.pipelines.memory import picture_bytes
 from srcli.pipelines.names import Job
 from srcli.pipelines.progress import Progress
 from srcli.pipelines.report import PictureResult, Status
 from srcli.pipelines.sizes import Size, SizeRequest
+from srcli.pipelines.stages import Stage, decode, encode, stand_back
 from srcli.upscaler import Made
 
 Pixels = NDArray[Any]
 """(H, W) or (H, W, C), uint8 or uint16, as `srcli.media.images` reads them."""
-
-_NICE, _LOWEST = 10, 19
-"""How far decoding and encoding stand back from the network: about a tenth of its share of a core."""
 
 
 class Upscale(Protocol):
@@ -72,16 +68,6 @@ class FolderOptions:
     workers: int = 2
 
 
-@dataclass(frozen=True, slots=True)
-class _Stage:
-    """A picture between two stages: pixels and metadata, what it was, and the work so far."""
-
-    picture: Picture
-    input_size: Size
-    seconds: float
-    made: Made | None = None
-
-
 @dataclass(slots=True)
 class _Flight:
     """An admitted picture: the bytes it was granted and the end of its chain."""
@@ -93,16 +79,21 @@ class _Flight:
 
 @dataclass(slots=True)
 class FolderRun:
-    """One run. `results` grows in the order of the jobs; after an interrupt it is complete too."""
+    """One run. `results` grows in the order of the jobs; after an interrupt it is complete too.
+
+    `more` are further engines, on other devices: each takes a picture of its own.
+    """
 
     jobs: Sequence[Job]
     upscale: Upscale
     options: FolderOptions
     progress: Progress
+    more: Sequence[Upscale] = ()
     results: list[PictureResult] = field(default_factory=list)
     interrupted: bool = False
     _cancelled: threading.Event = field(default_factory=threading.Event)
     _flights: deque[_Flight] = field(default_factory=deque)
+    _idle: SimpleQueue[Upscale] = field(default_factory=SimpleQueue)
 
     def run(self) -> "FolderRun":
         """Do all jobs; an interrupt (Ctrl-C) ends the run early and sets `interrupted`.
@@ -110,8 +101,10 @@ class FolderRun:
         Failed pictures become results, they raise nothing.
         """
         self.progress.start(len(self.jobs))
-        beside = partial(ThreadPoolExecutor, self.options.workers, initializer=_yield)
-        pools = beside(), ThreadPoolExecutor(1), beside()
+        beside = partial(ThreadPoolExecutor, self.options.workers, initializer=stand_back)
+        for upscale in (self.upscale, *self.more):
+            self._idle.put(upscale)
+        pools = beside(), ThreadPoolExecutor(1 + len(self.more)), beside()
         try:
             for job in self.jobs:
                 self._admit(job, *pools)
@@ -140,9 +133,9 @@ class FolderRun:
             return
         cost = picture_bytes(header, self.options.size)
         self._commit_while(lambda: self._is_full(cost))
-        decoded = decoders.submit(_decode, job)
+        decoded = decoders.submit(decode, job)
         upscaled = engine.submit(self._upscale, job, decoded)
-        self._append(job, cost, encoders.submit(_encode, job, upscaled, self.options.quality))
+        self._append(job, cost, encoders.submit(encode, job, upscaled, self.options.quality))
 
     def _append(self, job: Job, cost: int, result: Future[PictureResult]) -> None:
         self._flights.append(_Flight(job, cost, result))
@@ -153,7 +146,9 @@ class FolderRun:
         if not self._flights:
             return False
         granted = sum(flight.cost for flight in self._flights)
-        return granted + cost > self.options.memory or len(self._flights) > 2 * self.options.workers
+        return granted + cost > self.options.memory or len(self._flights) > 2 * self.options.workers + len(
+            self.more
+        )
 
     def _commit_while(self, wanted: Callable[[], bool]) -> None:
         while wanted():
@@ -173,14 +168,18 @@ class FolderRun:
         left = (job for job in self.jobs if job.target not in settled)
         self.results += [PictureResult(job.source, job.target, Status.PENDING) for job in left]
 
-    def _upscale(self, job: Job, decoded: Future[_Stage]) -> _Stage:
+    def _upscale(self, job: Job, decoded: Future[Stage]) -> Stage:
         stage = decoded.result()
         start = perf_counter()
         size = None if self.options.size.by_factor else self.options.size.output(stage.input_size)
-        pixels = self.upscale(stage.picture.pixels, size=size, progress=self._tiles(job))
-        picture = replace(stage.picture, pixels=pixels)
+        upscale = self._idle.get()
+        try:
+            pixels = upscale(stage.picture.pixels, size=size, progress=self._tiles(job))
+            made = upscale.made
+        finally:
+            self._idle.put(upscale)
         seconds = stage.seconds + perf_counter() - start
-        return replace(stage, picture=picture, seconds=seconds, made=self.upscale.made)
+        return replace(stage, picture=replace(stage.picture, pixels=pixels), seconds=seconds, made=made)
 
     def _tiles(self, job: Job) -> Callable[[int, int], None]:
         def tile(done: int, total: int) -> None:
@@ -218,45 +217,6 @@ def foresee(job: Job, options: FolderOptions) -> PictureResult:
     except Exception as error:
         return failure(job, error)
     return PictureResult(job.source, job.target, Status.PLANNED, size, options.size.output(size))
-
-
-def _yield() -> None:
-    """Let this thread work only in gaps of the network's, which all wait for the slowest among them."""
-    if sys.platform == "linux":  # elsewhere, priorities belong to processes
-        thread = threading.get_native_id()
-        lower = min(os.getpriority(os.PRIO_PROCESS, thread) + _NICE, _LOWEST)
-        with suppress(OSError):  # a favour, not a need
-            os.setpriority(os.PRIO_PROCESS, thread, lower)
-
-
-def _decode(job: Job) -> _Stage:
-    start = perf_counter()
-    picture = images.read(job.source)
-    height, width = picture.pixels.shape[:2]
-    return _Stage(picture, (height, width), perf_counter() - start)
-
-
-def _encode(job: Job, upscaled: Future[_Stage], quality: int | None) -> PictureResult:
-    stage = upscaled.result()
-    start = perf_counter()
-    try:
-        job.target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{job.target}: its folder cannot be made ({error.strerror}).", "Choose another place with -o."
-        ) from error
-    notes = images.use_up(job.target, stage.picture, format=None, quality=quality)
-    height, width = np.shape(stage.picture.pixels)[:2]
-    return PictureResult(
-        job.source,
-        job.target,
-        Status.WRITTEN,
-        stage.input_size,
-        (height, width),
-        stage.seconds + perf_counter() - start,
-        notes=(*stage.picture.notes, *notes),
-        made=stage.made,
-    )
 
 
 def _outcome(flight: _Flight) -> PictureResult:

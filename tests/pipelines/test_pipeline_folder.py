@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from srcli.errors import InputError, OutputError
 from srcli.media import images
 from srcli.media.images import Header, Picture
-from srcli.pipelines import folder
+from srcli.pipelines import stages
 from srcli.pipelines.folder import FolderOptions, FolderRun, Pixels, foresee
 from srcli.pipelines.memory import picture_bytes
 from srcli.pipelines.outputs import first_factor
@@ -190,11 +190,28 @@ def test_threads_beside_the_network_stand_back_and_never_push_ahead(monkeypatch:
     monkeypatch.setattr(os, "setpriority", lambda which, who, priority: asked.append(priority))
     for own in (0, 12, 19):
         monkeypatch.setattr(os, "getpriority", lambda which, who, own=own: own)
-        folder._yield()
+        stages.stand_back()
     assert asked == [10, 19, 19]
 
     def refuse(which: int, who: int, priority: int) -> None:
         raise PermissionError
 
     monkeypatch.setattr(os, "setpriority", refuse)
-    folder._yield()
+    stages.stand_back()
+
+
+def test_further_engines_take_a_picture_each(disk: Disk) -> None:
+    """Two engines that wait for each other: one alone would wait for ever."""
+    both = threading.Barrier(2, timeout=TIMEOUT / 2)
+
+    class Waiting(Double):
+        def __call__(
+            self, image: Pixels, *, size: Size | None, progress: Callable[[int, int], None] | None
+        ) -> Pixels:
+            both.wait()
+            return super().__call__(image, size=size, progress=progress)
+
+    jobs = disk.jobs(*[(4, 4)] * 6)
+    run = finish(FolderRun(jobs, Waiting(), TWICE, Listener(), [Waiting()]))
+    assert [result.status for result in run.results] == [Status.WRITTEN] * 6
+    assert names(run.results) == [job.target.name for job in jobs]

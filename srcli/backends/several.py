@@ -1,0 +1,141 @@
+"""The same network on several devices, which share a picture's tiles."""
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from srcli.backends import driver
+from srcli.backends.base import Batch, Engine, EngineInfo, results
+from srcli.errors import BackendUnavailableError, UsageError
+
+AHEAD = 4
+"""Tiles a device may be ahead of the one that is waited for: enough to hide a slow one, few to hold."""
+
+
+def split(device: str) -> tuple[str, ...]:
+    """The devices that "cuda:0,1", "cuda:0,cuda:2" or "all" name; a single one as it is.
+
+    Raises:
+        UsageError: one of them is named twice.
+        BackendUnavailableError: "all" without a GPU.
+    """
+    if device == "all":
+        found = driver.ask()
+        if found.problem:
+            raise BackendUnavailableError(f"--device all: {found.problem}.", "Use --device cpu, or auto.")
+        return tuple(f"cuda:{number}" for number in range(len(found.gpus)))
+    kind, names = "", list[str]()
+    for part in device.split(","):
+        kind = part.partition(":")[0] if ":" in part or not part.isdecimal() else kind
+        names.append(f"{kind}:{part}" if part.isdecimal() else part)
+    if len(set(names)) < len(names):
+        raise UsageError(f"{device} names a device twice.", "Name each once, e.g. cuda:0,1.")
+    return tuple(names)
+
+
+class Several:
+    """Engines of one network, each on a device of its own. Results are those of one: a tile runs on one.
+
+    Args:
+        engines: at least one; same network and precision.
+    """
+
+    def __init__(self, engines: list[Engine]) -> None:
+        self._engines = engines
+        first = engines[0].info
+        self.scale = engines[0].scale
+        self.info: EngineInfo = replace(first, device=", ".join(e.info.device for e in engines))
+
+    def run(self, lr: Batch) -> Batch:
+        """On the first device."""
+        return self._engines[0].run(lr)
+
+    def run_each(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Every device takes the next batch that is left as soon as it has room.
+
+        Raises:
+            MemoryError, InferenceError: what the first device to fail said.
+        """
+        work = _Work(iter(batches), AHEAD * len(self._engines))
+        threads = [threading.Thread(target=work.do, args=(engine,), daemon=True) for engine in self._engines]
+        for thread in threads:
+            thread.start()
+        try:
+            yield from work.in_order()
+        finally:
+            work.stop()
+            for thread in threads:
+                thread.join()
+
+
+@dataclass(slots=True)
+class _Work:
+    """Batches on their way: taken in order, done in any, given out in order."""
+
+    batches: Iterator[Batch]
+    ahead: int
+    taken: int = 0
+    given: int = 0
+    done: dict[int, Batch] = field(default_factory=dict)
+    exhausted: bool = False
+    error: BaseException | None = None
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def do(self, engine: Engine) -> None:
+        """One device's thread."""
+        numbers = deque[int]()
+        try:
+            for result in results(engine, self._feed(numbers)):
+                with self.changed:
+                    self.done[numbers.popleft()] = result
+                    self.changed.notify_all()
+        except BaseException as error:  # the caller of `in_order` raises it
+            with self.changed:
+                self.error = self.error or error
+                self.changed.notify_all()
+
+    def _feed(self, numbers: deque[int]) -> Iterator[Batch]:
+        """The next batches for one device, and their numbers."""
+        while (batch := self._take(numbers)) is not None:
+            yield batch
+
+    def _take(self, numbers: deque[int]) -> Batch | None:
+        with self.changed:
+            self.changed.wait_for(lambda: self.exhausted or self._may_take(numbers))
+            batch = None if self.exhausted else next(self.batches, None)
+            if batch is None:
+                self.exhausted = True
+                self.changed.notify_all()
+                return None
+            numbers.append(self.taken)
+            self.taken += 1
+            return batch
+
+    def _may_take(self, numbers: deque[int]) -> bool:
+        """Not too far ahead; a device at work on what is waited for may want one more before it gives it."""
+        return self.taken - self.given < self.ahead or bool(numbers and numbers[0] == self.given)
+
+    def in_order(self) -> Iterator[Batch]:
+        """Results as soon as it is their turn."""
+        while True:
+            with self.changed:
+                self.changed.wait_for(self._has_news)
+                if self.error is not None:
+                    raise self.error
+                if self.given not in self.done:
+                    return
+                result = self.done.pop(self.given)
+                self.given += 1
+                self.changed.notify_all()
+            yield result
+
+    def _has_news(self) -> bool:
+        finished = self.exhausted and self.given == self.taken
+        return self.error is not None or self.given in self.done or finished
+
+    def stop(self) -> None:
+        """Hand out no more batches."""
+        with self.changed:
+            self.exhausted = True
+            self.changed.notify_all()
