@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tensorrt_doubles import FakeDevice, FakeProgram, enlarged
 
-from srcli import doctor
+from srcli import Upscaler, doctor
 from srcli.backends import driver, table, tensorrt
 from srcli.backends.base import BackendOptions, Batch, EngineInfo
 from srcli.backends.driver import Driver, Gpu
@@ -20,6 +20,7 @@ from srcli.backends.trt.flavour import Flavour
 from srcli.backends.trt.progress import Watch
 from srcli.errors import BackendUnavailableError, InferenceError, MissingExtraError, UsageError
 from srcli.spec import ModelSpec, read_spec
+from srcli.tiled import TiledNetwork
 
 NO_DRIVER = Driver(problem="there is no NVIDIA driver")
 RTX = Gpu("NVIDIA GeForce RTX 4090", "8.9", 24 << 30)
@@ -392,3 +393,38 @@ def test_full_tensorrt_cannot_build_without_a_gpu(
         tensorrt.build_ahead(path, spec_of(path), BackendOptions(), tmp_path)
     with pytest.raises(UsageError, match="bf16"):
         tensorrt.build_ahead(path, spec_of(path), BackendOptions("bf16"), tmp_path)
+
+
+# In the upscaler.
+
+
+def test_the_tiles_of_a_picture_are_worked_on_together(
+    builds: Builds, tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TiledNetwork, "_compare", lambda *arguments: None)  # a fake GPU's pixels are no match
+    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
+    told: list[str] = []
+    upscaler = Upscaler("tiny", 2, backend="trt", tile=32, tell=told.append)
+    result = upscaler(image)
+    assert np.array_equal(result, image.repeat(2, 0).repeat(2, 1))
+    assert builds.device.most == tensorrt.LANES
+    assert upscaler.info == EngineInfo("tensorrt", "cuda:0", "f16")
+    assert "building" in told[0]
+    turned = Upscaler("tiny", 2, backend="trt", tile=32, ensemble=True)(image)
+    assert np.array_equal(turned, result), "eight symmetries of repeating pixels are all the same"
+    builds.device.memory = 0
+    for lanes in upscaler._networks[2].engine._lanes.values():  # type: ignore[attr-defined]
+        lanes.release()
+    with pytest.raises(InferenceError, match="Out of memory"):
+        upscaler(image)
+
+
+def test_a_tile_is_halved_when_memory_is_short(
+    builds: Builds, tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TiledNetwork, "_compare", lambda *arguments: None)
+    builds.device.memory = 70 * 40 * 40  # 68 bytes a pixel: enough for a tile of 40 pixels
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    upscaler = Upscaler("tiny", 2, backend="tensorrt")
+    assert np.array_equal(upscaler(image), image.repeat(2, 0).repeat(2, 1))
+    assert any("going on with 32" in note for note in upscaler.notes)
