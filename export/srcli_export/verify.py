@@ -132,15 +132,14 @@ def check_loss(name: str, verdict: Verdict, arithmetic: str) -> None:
     """Refuse a file that is further from its checkpoint than its arithmetic excuses.
 
     Raises:
-        ExportError: it loses more than `MAX_LOSS`, or is not a number.
+        ExportError: it loses more than `MAX_LOSS`, or its output is not a number.
     """
-    most = MAX_LOSS[arithmetic]
-    if verdict.psnr_lost <= most and np.isfinite(verdict.psnr_to_checkpoint):
-        return
-    raise ExportError(
-        f"{name}: {arithmetic} loses {verdict.psnr_lost:.4f} dB against the checkpoint, more than {most}.",
-        f"Nothing was written. {_INSTEAD[arithmetic]}",
-    )
+    hint = f"Nothing was written. {_INSTEAD[arithmetic]}"
+    if not np.isfinite(verdict.psnr_to_checkpoint):
+        raise ExportError(f"{name}: gives infinities or NaN in {arithmetic}.", hint)
+    if not verdict.psnr_lost <= MAX_LOSS[arithmetic]:
+        lost = f"{arithmetic} loses {verdict.psnr_lost:.4f} dB against the checkpoint"
+        raise ExportError(f"{name}: {lost}, more than {MAX_LOSS[arithmetic]}.", hint)
 
 
 def _psnr(a: Batch, b: Batch) -> float:

@@ -245,6 +245,24 @@ def test_a_network_in_eight_bits_keeps_them() -> None:
     np.testing.assert_allclose(run(half, lr), run(network, lr), atol=3 * 0.25 / 127 + 1e-3)
 
 
+@pytest.mark.parametrize("io", KINDS)
+def test_tensorrt_takes_every_kind(io: str) -> None:
+    """Strongly typed, as TensorRT 11 always is; needs no GPU."""
+    api = pytest.importorskip("tensorrt_rtx")
+    from srcli.backends.trt.build import Log
+
+    builder = api.Builder(Log.of(api).logger)
+    network = builder.create_network(1 << int(api.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = api.OnnxParser(network, Log.of(api).logger)
+    assert parser.parse(to_half(model(), io).SerializeToString()), parser.get_error(0).desc()
+    profile, config = builder.create_optimization_profile(), builder.create_builder_config()
+    profile.set_shape("lr", (1, 3, 8, 8), (1, 3, 8, 8), (1, 3, 8, 8))
+    config.add_optimization_profile(profile)
+    assert builder.build_serialized_network(network, config) is not None
+    ports = {network.get_input(0).dtype, network.get_output(0).dtype}
+    assert ports == {{"float32": api.float32, "float16": api.float16, "uint8": api.uint8}[io]}
+
+
 # What cannot be had.
 
 

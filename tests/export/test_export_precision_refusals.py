@@ -141,9 +141,10 @@ def test_a_loss_is_refused_with_its_number() -> None:
     check_loss("a", Verdict(80.0, 30.0, 0.01, 3), "fp16")
     with pytest.raises(ExportError, match=r"fp16 loses 0\.0101 dB .* more than 0\.01"):
         check_loss("a", Verdict(80.0, 30.0, 0.0101, 3), "fp16")
-    for bad in (Verdict(float("nan"), 30.0, 0.0, 3), Verdict(80.0, 30.0, float("nan"), 3)):
-        with pytest.raises(ExportError, match="a: fp16 loses"):
-            check_loss("a", bad, "fp16")
+    with pytest.raises(ExportError, match="a: gives infinities or NaN in fp16"):
+        check_loss("a", Verdict(float("nan"), 30.0, 0.0, 3), "fp16")
+    with pytest.raises(ExportError, match="a: fp16 loses nan"):
+        check_loss("a", Verdict(80.0, 30.0, float("nan"), 3), "fp16")
 
 
 def _scaled(folder: Path, factor: float) -> Path:
@@ -163,7 +164,7 @@ def test_activations_that_overflow_halves_are_refused(tmp_path: Path) -> None:
     """The weights fit (0.2 * 2e5 < 65504) but what the head gives does not."""
     path = _scaled(tmp_path, 2e5)
     assert export_checkpoint(path, tmp_path / "fp32", calibration=small())
-    with pytest.raises(ExportError, match=r"edsr-baseline-x2\.fp16\.onnx: fp16 loses nan dB"):
+    with pytest.raises(ExportError, match=r"edsr-baseline-x2\.fp16\.onnx: gives infinities or NaN"):
         export_checkpoint(path, tmp_path / "out", precisions=["fp16"], calibration=small())
     assert files(tmp_path / "out") == []
 

@@ -12,8 +12,10 @@ from tiny_exports import Pixels, checkpoint, expected, files, photo_batch, photo
 from srcli import Upscaler
 from srcli.backends import table
 from srcli.backends.base import BackendOptions
+from srcli.errors import ModelFileError
 from srcli.models import catalog
 from srcli.spec import ModelSpec, check_weights, read_spec
+from srcli_export import gain
 from srcli_export.artefacts import judged
 from srcli_export.emulate import with_rounding
 from srcli_export.exporter import Exported, export_checkpoint
@@ -205,8 +207,11 @@ def test_int8_is_symmetric_and_per_channel(edsr: list[Exported]) -> None:
 # For users.
 
 
-@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
-@pytest.mark.parametrize("place", [1, 2])
+RUNS = [(backend, 1) for backend in ("openvino", "onnxruntime", "torch")]
+RUNS += [(backend, 2) for backend in ("openvino", "onnxruntime")]
+
+
+@pytest.mark.parametrize(("backend", "place"), RUNS)
 def test_backends_run_them_by_path(backend: str, place: int, edsr: list[Exported]) -> None:
     pytest.importorskip(backend)
     one, image = edsr[place], photograph()[:40, :50]
@@ -215,6 +220,22 @@ def test_backends_run_them_by_path(backend: str, place: int, edsr: list[Exported
     assert upscaler.spec == one.spec
     steps = np.abs(upscaler(image).astype(int) - exact).max()
     assert steps <= (1, 3)[place - 1]  # on top of a rounding: bf16 0.4 of a level, int8 about one
+
+
+def test_a_backend_without_eight_bits_says_so(edsr: list[Exported]) -> None:
+    with pytest.raises(ModelFileError, match="DequantizeLinear"):
+        Upscaler(edsr[2].path, 2, backend="torch")
+
+
+def test_both_files_are_measured_on_real_engines(
+    edsr: list[Exported], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One round on a tiny tile: that it runs, not how fast."""
+    monkeypatch.setattr(gain, "_SIDE", 8)
+    monkeypatch.setattr(gain, "_REPETITIONS", 1)
+    found = gain.measure_timings(edsr[0].path, edsr[2].path, edsr[2].spec)
+    assert {"onnxruntime f32", "onnxruntime int8"} <= {timing.engine for timing in found}
+    assert all(timing.int8 == timing.engine.endswith("int8") and timing.seconds > 0 for timing in found)
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
