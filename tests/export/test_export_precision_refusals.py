@@ -10,6 +10,7 @@ from tiny_exports import Pixels, checkpoint, files, photograph, tiny
 from srcli.backends.base import BackendOptions, Batch, EngineInfo
 from srcli.cli.app import main
 from srcli.errors import BackendUnavailableError, ExportError, ModelFileError, UsageError
+from srcli.media.images import Picture, write
 from srcli.spec import ModelSpec
 from srcli_export import exporter, gain
 from srcli_export.exporter import export_checkpoint
@@ -214,6 +215,33 @@ def test_the_command_writes_what_it_is_asked_for(
     assert out.splitlines() == ["out/edsr-baseline-x2.onnx", "out/edsr-baseline-x2.fp16.onnx"]
     assert "x2 fp16, halo" in err
     assert "dB from the checkpoint, loses" in err
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(0.5, 0), (1.5, 1)])
+def test_the_command_offers_int8_or_says_why_not(
+    seconds: float,
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Real engines, photographs from a folder, and a clock of our own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("srcli_export.calibration.charts", small)
+    monkeypatch.setattr(
+        gain, "interleave", lambda runs, rounds: {k: [seconds if k[1] else 1.0] for k in runs}
+    )
+    checkpoint(tmp_path, "edsr-baseline")
+    for folder in ("photographs", "crops"):
+        Path(folder).mkdir()
+        write(Path(folder) / "a.png", Picture(small()[0]))
+    options = ["--precision", "int8", "--calibration", "photographs", "--validation", "crops", "-o", "out"]
+    assert main(["export", "checkpoint.pt", *options]) == code
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["out/edsr-baseline-x2.int8.onnx"] * (code == 0)
+    assert files(Path("out")) == [Path(line).name for line in out.splitlines()]
+    assert ("takes 0.50 of the time" if code == 0 else "takes 1.50 times as long as") in err
+    assert "int8 loses 0.0" in err if code else "loses" in err
 
 
 @pytest.mark.parametrize(
