@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,42 +28,58 @@ Pixels = NDArray[np.uint8]
 Batch = NDArray[np.float32]
 Contender = Callable[[Sequence[Pixels]], list[Pixels]]
 
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where contenders run ("cpu" or "cuda"), and a folder for what they convert."""
+
+    scratch: Path
+    device: str = "cpu"
+
+
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _TRACED = 64  # side of the picture that PyTorch's network is traced with for ncnn
 
 
-def srcli(file: ModelFile, network: nn.Module, scratch: Path) -> Contender:
+def srcli(file: ModelFile, network: nn.Module, place: Place) -> Contender:
     """As `srcli upscale` runs it: backend, precision and tiles are its own choice."""
-    upscaler = Upscaler(file.path, file.spec.scale)
+    upscaler = Upscaler(file.path, file.spec.scale, device=place.device)
     return lambda pictures: [upscaler(picture) for picture in pictures]
 
 
-def srcli_f32(file: ModelFile, network: nn.Module, scratch: Path) -> Contender:
+def srcli_f32(file: ModelFile, network: nn.Module, place: Place) -> Contender:
     """As `srcli upscale --precision f32`."""
-    upscaler = Upscaler(file.path, file.spec.scale, precision="f32")
+    upscaler = Upscaler(file.path, file.spec.scale, precision="f32", device=place.device)
     return lambda pictures: [upscaler(picture) for picture in pictures]
 
 
-def pytorch(file: ModelFile, network: nn.Module, scratch: Path) -> Contender:
+def pytorch(file: ModelFile, network: nn.Module, place: Place) -> Contender:
     """Eager float32 under no_grad on the whole picture, as the reference implementation does it."""
+    moved = deepcopy(network).to(place.device)
 
     def run(batch: Batch) -> Batch:
         with torch.no_grad():
-            return np.asarray(network(torch.from_numpy(batch), file.spec.scale).numpy(), np.float32)
+            result = moved(torch.from_numpy(batch).to(place.device), file.spec.scale)
+            return np.asarray(result.cpu().numpy(), np.float32)
 
     return partial(_each, run)
 
 
-def onnxruntime(file: ModelFile, network: nn.Module, scratch: Path) -> Contender:
+def onnxruntime(file: ModelFile, network: nn.Module, place: Place) -> Contender:
     """A session with default options on the whole picture."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(file.path), providers=["CPUExecutionProvider"])
+    if place.device == "cuda":
+        onnxruntime.preload_dlls()
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[place.device]
+    session = onnxruntime.InferenceSession(str(file.path), providers=[provider])
+    if session.get_providers()[0] != provider:
+        raise RuntimeError(f"ONNX Runtime does not start on {place.device}")
     name = session.get_inputs()[0].name
     return partial(_each, lambda batch: session.run(None, {name: batch})[0])
 
 
-def openvino(file: ModelFile, network: nn.Module, scratch: Path) -> Contender:
+def openvino(file: ModelFile, network: nn.Module, place: Place) -> Contender:
     """As benchmark_app: throughput hint, as many asynchronous requests as it advises, automatic precision."""
     from openvino import AsyncInferQueue, Core
 
@@ -82,11 +100,11 @@ def openvino(file: ModelFile, network: nn.Module, scratch: Path) -> Contender:
     return run
 
 
-def opencv(file: ModelFile, network: nn.Module, scratch: Path) -> Contender:
+def opencv(file: ModelFile, network: nn.Module, place: Place) -> Contender:
     """OpenCV's DNN module, on a copy of the file whose weights are float32 and inside."""
     import cv2
 
-    net = cv2.dnn.readNetFromONNX(str(_plain(file, scratch)))
+    net = cv2.dnn.readNetFromONNX(str(_plain(file, place.scratch)))
 
     def run(batch: Batch) -> Batch:
         net.setInput(batch)
@@ -95,11 +113,11 @@ def opencv(file: ModelFile, network: nn.Module, scratch: Path) -> Contender:
     return partial(_each, run)
 
 
-def ncnn(file: ModelFile, network: nn.Module, scratch: Path) -> Contender:
+def ncnn(file: ModelFile, network: nn.Module, place: Place) -> Contender:
     """ncnn from its wheel with default options, converted by pnnx from the same network in PyTorch."""
     import ncnn
 
-    param, weights = _converted(file, network, scratch)
+    param, weights = _converted(file, network, place.scratch)
     net = ncnn.Net()
     net.opt.num_threads = _CORES
     net.load_param(str(param))
@@ -113,21 +131,34 @@ def ncnn(file: ModelFile, network: nn.Module, scratch: Path) -> Contender:
     return partial(_each, run)
 
 
-CONTENDERS: dict[str, tuple[Callable[[ModelFile, nn.Module, Path], Contender], tuple[str, ...]]] = {
-    "srcli": (srcli, ("openvino",)),
-    "srcli --precision f32": (srcli_f32, ("openvino",)),
-    "PyTorch eager": (pytorch, ("torch",)),
-    "ONNX Runtime": (onnxruntime, ("onnxruntime",)),
-    "OpenVINO, benchmark_app's settings": (openvino, ("openvino",)),
-    "OpenCV DNN": (opencv, ("cv2",)),
-    "ncnn": (ncnn, ("ncnn", "pnnx")),
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What makes a contender, the modules it needs, and the devices it runs on."""
+
+    make: Callable[[ModelFile, nn.Module, Place], Contender]
+    modules: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ("cpu",)
+
+
+_BOTH = ("cpu", "cuda")
+CONTENDERS: dict[str, Entry] = {
+    "srcli": Entry(srcli, devices=_BOTH),
+    "srcli --precision f32": Entry(srcli_f32, devices=_BOTH),
+    "PyTorch eager": Entry(pytorch, ("torch",), _BOTH),
+    "ONNX Runtime": Entry(onnxruntime, ("onnxruntime",), _BOTH),
+    "OpenVINO, benchmark_app's settings": Entry(openvino, ("openvino",)),
+    "OpenCV DNN": Entry(opencv, ("cv2",)),
+    "ncnn": Entry(ncnn, ("ncnn", "pnnx")),
 }
-"""By name: what makes it, and the modules it needs."""
 
 
-def available() -> list[str]:
-    """Names of the contenders whose packages are installed."""
-    return [name for name, (_, modules) in CONTENDERS.items() if all(find_spec(m) for m in modules)]
+def available(device: str = "cpu") -> list[str]:
+    """Names of the contenders that run on a device and whose packages are installed."""
+    return [
+        name
+        for name, entry in CONTENDERS.items()
+        if device in entry.devices and all(find_spec(module) for module in entry.modules)
+    ]
 
 
 def _each(run: Callable[[Batch], Any], pictures: Sequence[Pixels]) -> list[Pixels]:

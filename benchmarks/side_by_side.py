@@ -19,7 +19,7 @@ import numpy as np
 import eager
 import pictures
 from common import RESULTS, Section, Spread, Table, machine, publish, ratio, spread
-from contenders import CONTENDERS, Pixels, available
+from contenders import CONTENDERS, Pixels, Place, available
 from srcli.benchmark.rounds import interleave, timed
 from srcli.models import catalog
 
@@ -61,13 +61,16 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--model", default="mdsr-baseline", help="name or .onnx file")
     add("--scale", type=int, default=4)
-    add("--contenders", nargs="+", choices=list(CONTENDERS), default=available())
+    add("--device", choices=["cpu", "cuda"], default="cpu")
+    add("--contenders", nargs="+", choices=list(CONTENDERS), help="default: all that run there")
     add("--pictures", type=int, default=6)
     add("--smallest", type=float, default=0.04, help="megapixels of the smallest picture")
     add("--largest", type=float, default=0.12, help="megapixels of the largest picture")
     add("--repetitions", type=int, default=3, help="rounds that count, after a warm-up")
     add("--out", type=Path, default=RESULTS / "side-by-side.json")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    options.contenders = options.contenders or available(options.device)
+    return options
 
 
 def measure(options: argparse.Namespace) -> list[Row]:
@@ -77,7 +80,10 @@ def measure(options: argparse.Namespace) -> list[Row]:
     eager.check_parity(network, file)
     photographs = _photographs(options)
     with TemporaryDirectory() as scratch:
-        ready = {name: CONTENDERS[name][0](file, network, Path(scratch)) for name in options.contenders}
+        ready = {
+            name: CONTENDERS[name].make(file, network, Place(Path(scratch), options.device))
+            for name in options.contenders
+        }
         made = {name: contender(photographs) for name, contender in ready.items()}
         runs = {name: timed(partial(contender, photographs)) for name, contender in ready.items()}
         seconds = interleave(runs, options.repetitions, warmup=0)  # making the pictures warmed up
@@ -124,7 +130,7 @@ def _section(rows: list[Row], options: argparse.Namespace) -> Section:
         "side-by-side",
         f"Side by side at x{options.scale}",
         f"{Path(options.model).stem} on {options.pictures} photographs of {options.smallest} to "
-        f"{options.largest} MP, bytes in memory to bytes in memory, all cores, {options.repetitions} rounds "
+        f"{options.largest} MP, bytes in memory to bytes in memory on the {options.device}, {options.repetitions} rounds "
         f'in turns after one that warms up; "srcli is faster" is the median of the ratios within rounds. '
         f"PSNR and the largest difference are against eager PyTorch's pictures. Aims: {aims}.{ncnn}",
         (_table(rows),),

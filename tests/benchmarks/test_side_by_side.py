@@ -38,8 +38,8 @@ def test_contenders_agree_on_pictures_of_different_sizes(network: Path, tmp_path
     plain = eager.from_onnx(file)
     draw = np.random.default_rng(0)
     pictures = [draw.integers(0, 256, (*size, 3), np.uint8) for size in ((24, 31), (16, 16), (24, 31))]
-    made = contenders.CONTENDERS[name][0](file, plain, tmp_path)(pictures)
-    exact = contenders.pytorch(file, plain, tmp_path)(pictures)
+    made = contenders.CONTENDERS[name].make(file, plain, contenders.Place(tmp_path))(pictures)
+    exact = contenders.pytorch(file, plain, contenders.Place(tmp_path))(pictures)
     for one, other in zip(made, exact, strict=True):
         assert one.shape == other.shape
         assert np.abs(one.astype(int) - other).max() <= 1  # bf16 and the order of sums move a rounding

@@ -1,0 +1,128 @@
+"""Every backend that has CUDA, on a GPU, where there is one: the CPU's pixels, no lies, little memory."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from srcli import Upscaler
+from srcli.backends import driver, table
+from srcli.backends.base import BackendOptions, Batch, Engine, results
+from srcli.errors import SrcliError
+from srcli.models import catalog
+
+GPUS = driver.ask().gpus
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not GPUS, reason="needs an NVIDIA GPU")]
+
+F32_TOLERANCE = 1e-4
+"""On 0-1, as for all backends: TF32, which is off in f32, would differ by 1e-3."""
+
+LOW_PSNR = {"bf16": 50.0, "f16": 60.0}
+"""dB against f32 on trained networks: eight and eleven bits of mantissa; 59 and 75 were measured on CPUs."""
+
+BACKENDS = [name for name, entry in table.BACKENDS.items() if "cuda" in entry.computes]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    name = str(request.param)
+    try:
+        load(name, "edsr-baseline", 2, "f32")
+    except SrcliError as error:
+        pytest.skip(f"{name}: {error.message}")
+    return name
+
+
+def load(backend: str, model: str, scale: int, precision: str, device: str = "cuda:0") -> Engine:
+    file = catalog.resolve(model, scale)
+    options = BackendOptions(precision, device)
+    return table.load(table.choose(backend, options).name, file.path, file.spec, options)
+
+
+def picture(height: int, width: int, seed: int = 0) -> Batch:
+    """Smooth shapes and some noise: the trained networks see what they were trained for."""
+    y, x = np.mgrid[:height, :width] / 20
+    waves = np.stack([np.sin(x + y * c) for c in (1, 2, 3)]) * 0.4 + 0.5
+    noise = np.random.default_rng(seed).normal(0, 0.02, waves.shape)
+    return np.clip(waves + noise, 0, 1).astype(np.float32)[None]
+
+
+def psnr(a: Batch, b: Batch) -> float:
+    return float(-10 * np.log10(np.mean((a - b) ** 2) + 1e-20))
+
+
+@pytest.mark.parametrize("model", ["mdsr-baseline", "edsr-baseline"])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_f32_is_the_cpus_picture(backend: str, model: str, scale: int) -> None:
+    lr = picture(80, 72)
+    engine = load(backend, model, scale, "f32")
+    assert engine.info.device == "cuda:0"
+    assert np.abs(engine.run(lr) - load("auto", model, scale, "f32", "cpu").run(lr)).max() < F32_TOLERANCE
+
+
+@pytest.mark.parametrize("precision", ["bf16", "f16"])
+def test_low_precision_is_close_and_is_low_precision(backend: str, precision: str) -> None:
+    if precision not in table.BACKENDS[backend].computes["cuda"]:
+        pytest.skip(f"{backend} has no {precision}")
+    lr = picture(96, 96)
+    engine = load(backend, "mdsr-baseline", 4, precision)
+    exact = load("auto", "mdsr-baseline", 4, "f32", "cpu").run(lr)
+    assert engine.info.precision == precision
+    assert psnr(engine.run(lr), exact) > LOW_PSNR[precision]
+    assert np.abs(engine.run(lr) - exact).max() > 1e-5, "as exact as f32: it did not run in low precision"
+
+
+def test_many_sizes_in_any_order_give_each_its_own_picture(backend: str) -> None:
+    engine = load(backend, "edsr-baseline", 2, "f32")
+    batches = [picture(*size, seed) for seed, size in enumerate([(64, 64), (40, 64), (64, 40), (64, 64)] * 3)]
+    alone = [engine.run(batch) for batch in batches]
+    for one, other in zip(results(engine, batches), alone, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_tiles_leave_no_trace_and_the_picture_is_the_cpus(backend: str) -> None:
+    image = np.rint(picture(500, 420)[0].transpose(1, 2, 0) * 255).astype(np.uint8)
+    upscaler = Upscaler("mdsr", 2, backend=backend, precision="f32", device="cuda")
+    whole = upscaler(image)
+    tiled = Upscaler("mdsr", 2, backend=backend, precision="f32", device="cuda", tile=160)(image)
+    on_cpu = Upscaler("mdsr", 2, precision="f32", device="cpu")(image)
+    for other in (tiled, on_cpu):
+        steps = np.abs(whole.astype(int) - other.astype(int))
+        assert steps.max() <= 1, "only rounding may differ"
+        assert (steps > 0).mean() < 0.01
+    assert upscaler.notes[1:] == [], "nothing but the network's choice is worth a note"
+
+
+@pytest.fixture
+def short_memory() -> Iterator[None]:
+    """All but about 1.5 GB of the GPU is taken."""
+    import torch
+
+    free, _ = torch.cuda.mem_get_info(0)
+    taken = torch.empty(max(0, free - 1_500_000_000), dtype=torch.uint8, device="cuda:0")
+    yield
+    del taken
+    torch.cuda.empty_cache()
+
+
+def test_out_of_memory_halves_the_tile(backend: str, short_memory: None) -> None:
+    """A tile of 2,400 pixels at x4 needs 2 GB for one layer's features alone."""
+    image = np.rint(picture(2400, 2400)[0].transpose(1, 2, 0) * 255).astype(np.uint8)
+    upscaler = Upscaler("mdsr", 4, backend=backend, precision="f16", device="cuda", tile=2400)
+    result = upscaler(image)
+    assert result.shape == (9600, 9600, 3)
+    assert any("out of memory" in note for note in upscaler.notes)
+
+
+def test_all_gpus_give_the_picture_of_one(backend: str) -> None:
+    if len(GPUS) < 2:
+        pytest.skip("needs two GPUs")
+    image = np.rint(picture(900, 700)[0].transpose(1, 2, 0) * 255).astype(np.uint8)
+    one = Upscaler("mdsr", 2, backend=backend, device="cuda:0")(image)
+    both = Upscaler("mdsr", 2, backend=backend, device="all")(image)
+    np.testing.assert_array_equal(one, both)
+
+
+def test_auto_takes_the_gpu(backend: str, tmp_path: Path) -> None:
+    assert Upscaler("mdsr", 2, backend=backend).info.device == "cuda:0"
