@@ -3,9 +3,10 @@
 What runs on the GPU is untested on hardware; building, keeping and choosing engines, and the traffic of
 buffers, streams and graphs (with a stand-in of the GPU) are tested.
 
-Pixels cross the bus as float32. `Engine.run` promises the network's values as they are: the caller looks
-for infinities and NaN, averages the self-ensemble and keeps 16-bit pictures deep, none of which survives
-uint8; and halves would save less time on the bus than the host takes to widen them.
+`Engine.run` promises the network's values as they are, so they cross the bus as float32: the caller looks for
+infinities and NaN, averages the self-ensemble and keeps 16-bit pictures deep, and halves would save less time
+on the bus than the host takes to widen them. For 8-bit pictures there is `run_levels`, which brings back
+finished pixels from the same engine: a quarter on the bus, and nothing left for the host to convert.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,7 +23,8 @@ from srcli.backends.failures import refused
 from srcli.backends.trt import flavour as flavours
 from srcli.backends.trt import store
 from srcli.backends.trt.cuda import Cuda, Device
-from srcli.backends.trt.lanes import Lanes, Program
+from srcli.backends.trt.lane import Levels, Program, Wanted
+from srcli.backends.trt.lanes import Lanes, Outputs
 from srcli.backends.trt.workshop import Workshop
 from srcli.errors import InferenceError, MissingExtraError
 from srcli.spec import ModelSpec
@@ -67,8 +69,18 @@ class TensorRtEngine:
             MemoryError: the GPU has too little memory for one of them; the results before it are out.
             InferenceError: the GPU failed in another way.
         """
+        return (sr for (sr,) in self._run(batches, Wanted.SR))
+
+    def run_levels(self, batches: Iterable[Batch]) -> Iterator[Levels | None]:
+        """As `run_each`, but 8-bit pixels (1, scale*H, scale*W, 3), rounded and clipped.
+
+        None stands for a batch in whose result a value was no number.
+        """
+        return (levels if odd == 0 else None for levels, odd in self._run(batches, Wanted.LEVELS))
+
+    def _run(self, batches: Iterable[Batch], wanted: Wanted) -> Iterator[Outputs]:
         for side, group in groupby(batches, lambda batch: self._side(max(batch.shape[2:]))):
-            yield from self.lanes(side).run(group)
+            yield from self.lanes(side).run(group, wanted)
 
     def lanes(self, side: int) -> Lanes:
         """Those of the engine for tiles up to that side; makes the engine if there is none yet."""

@@ -1,11 +1,13 @@
 """A GPU and an engine made of host memory: work is queued on streams and done no earlier than it must be."""
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
+from numpy.typing import NDArray
 
-from srcli.backends.trt.lanes import Shape
+from srcli.backends.trt.lane import Shape
 from srcli.errors import InferenceError
 
 Work = Callable[[], None]
@@ -36,6 +38,10 @@ class FakeDevice:
 
     def activate(self) -> None:
         self.activations += 1
+
+    @contextmanager
+    def borrowed(self) -> Iterator[None]:
+        yield
 
     def stream(self) -> int:
         number = self._number()
@@ -138,32 +144,39 @@ class FakeContext:
     def __init__(self, program: FakeProgram) -> None:
         self.program = program
         self.shape: Shape = ()
-        self.addresses: tuple[int, int] = (0, 0)
+        self.addresses: tuple[int, ...] = ()
 
-    def prepare(self, shape: Shape, stream: int) -> tuple[Shape, int]:
+    def prepare(self, shape: Shape, stream: int) -> tuple[tuple[Shape, ...], int]:
         if shape[1] != 3:
             raise InferenceError("The tensorrt backend failed: wrong channels")
         n, c, h, w = self.shape = shape
         scale = self.program.scale
-        return (n, c, h * scale, w * scale), self.program.scratch * h * w
+        shapes = ((n, c, h * scale, w * scale), (n, h * scale, w * scale, c), ())
+        return shapes, self.program.scratch * h * w
 
-    def bind(self, lr: int, sr: int, scratch: int, size: int) -> None:
+    def bind(self, lr: int, outputs: tuple[int, ...], scratch: int, size: int) -> None:
         assert len(self.program.device.device[scratch]) >= size
-        self.addresses = (lr, sr)
+        self.addresses = (lr, *outputs)
 
     def enqueue(self, stream: int) -> None:
-        lr, sr = self.addresses
-        self.program.device.queue(stream, lambda: self._compute(lr, sr))
+        addresses = self.addresses
+        self.program.device.queue(stream, lambda: self._compute(*addresses))
 
-    def _compute(self, lr: int, sr: int) -> None:
+    def _compute(self, lr: int, sr: int, levels: int, odd: int) -> None:
         count = int(np.prod(self.shape))
         batch = np.array((ctypes.c_float * count).from_address(lr), np.float32).reshape(self.shape)
         result = enlarged(batch, self.program.scale)
-        ctypes.memmove(sr, result.ctypes.data, result.nbytes)
+        wrong = np.array([not np.isfinite(result).all()], np.float32)
+        for address, values in ((sr, result), (levels, finished(result)), (odd, wrong)):
+            ctypes.memmove(address, values.ctypes.data, values.nbytes)
 
 
-def enlarged(
-    batch: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]", scale: int = 2
-) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+def enlarged(batch: NDArray[np.float32], scale: int = 2) -> NDArray[np.float32]:
     """What a `FakeProgram` makes of a batch."""
     return np.ascontiguousarray(batch.repeat(scale, 2).repeat(scale, 3))
+
+
+def finished(sr: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A result as 8-bit pixels in the order of a picture."""
+    levels = np.clip(np.rint(np.nan_to_num(sr) * np.float32(255)), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(levels.transpose(0, 2, 3, 1))

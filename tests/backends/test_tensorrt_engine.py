@@ -423,7 +423,7 @@ def test_a_tile_is_halved_when_memory_is_short(
     builds: Builds, tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TiledNetwork, "_compare", lambda *arguments: None)
-    builds.device.memory = 70 * 40 * 40  # 68 bytes a pixel: enough for a tile of 40 pixels
+    builds.device.memory = 2 * 80 * 40 * 40  # 80 bytes a pixel: enough for two tiles of 40 pixels, not for 64
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     upscaler = Upscaler("tiny", 2, backend="tensorrt")
     assert np.array_equal(upscaler(image), image.repeat(2, 0).repeat(2, 1))

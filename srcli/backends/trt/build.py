@@ -8,6 +8,7 @@ from typing import Any
 from srcli.backends.driver import Gpu
 from srcli.backends.failures import load_failed, run_failed
 from srcli.backends.trt.flavour import Flavour, capability_name
+from srcli.backends.trt.outputs import with_levels
 from srcli.backends.trt.progress import Watch, monitor
 from srcli.errors import InferenceError
 
@@ -28,7 +29,7 @@ class Built:
 
 
 def graph(path: Path, precision: str) -> bytes:
-    """The network as one ONNX text of bytes, weights inside, in "f32" or "f16".
+    """The network as an ONNX file's bytes, weights inside, in "f32" or "f16", with the outputs added.
 
     Raises:
         ModelFileError: the file cannot be read, or not be turned into halves.
@@ -43,7 +44,7 @@ def graph(path: Path, precision: str) -> bytes:
         from srcli.backends.half import to_half
 
         model = to_half(model)
-    data: bytes = model.SerializeToString()
+    data: bytes = with_levels(model).SerializeToString()
     return data
 
 

@@ -4,7 +4,8 @@ Untested on hardware: the calls were checked against a stand-in of the driver on
 """
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from ctypes import byref, c_int, c_size_t, c_uint, c_uint64, c_void_p
 from typing import Any, Protocol
 
@@ -24,6 +25,9 @@ class Device(Protocol):
 
     def activate(self) -> None:
         """Make it the calling thread's; to be done before anything else in each thread."""
+
+    def borrowed(self) -> AbstractContextManager[None]:
+        """The calling thread's for a while; afterwards it has again the one it had."""
 
     def stream(self) -> int:
         """A new stream."""
@@ -82,6 +86,15 @@ class Cuda:
     def activate(self) -> None:
         """Make it the calling thread's."""
         self._call("cuCtxSetCurrent", self._context)
+
+    @contextmanager
+    def borrowed(self) -> Iterator[None]:
+        """The calling thread's for a while."""
+        self._call("cuCtxPushCurrent_v2", self._context)
+        try:
+            yield
+        finally:
+            self._call("cuCtxPopCurrent_v2", byref(c_void_p()))
 
     def stream(self) -> int:
         """A stream that does not wait for the default one."""

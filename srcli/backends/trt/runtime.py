@@ -6,9 +6,12 @@ Untested on hardware: deserialising without a driver ends the process, so nothin
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from srcli.backends.trt.build import Log, failure
 from srcli.backends.trt.flavour import Flavour
-from srcli.backends.trt.lanes import Shape
+from srcli.backends.trt.lane import OUTPUTS, Shape
+from srcli.backends.trt.outputs import LEVELS, ODD
 from srcli.errors import InferenceError
 
 Keep = Callable[[bytes], None]
@@ -76,21 +79,21 @@ class TensorRtProgram:
 class TensorRtContext:
     """`lanes.Context` over an execution context."""
 
-    def __init__(self, context: Any, names: tuple[str, str], log: Log) -> None:
+    def __init__(self, context: Any, names: tuple[str, ...], log: Log) -> None:
         self._context, self._log = context, log
-        self._lr, self._sr = names
+        self._lr, *self._outputs = names
 
-    def prepare(self, shape: Shape, stream: int) -> tuple[Shape, int]:
-        """Set the input's shape; the output's, and the bytes of scratch memory."""
+    def prepare(self, shape: Shape, stream: int) -> tuple[tuple[Shape, ...], int]:
+        """Set the input's shape; the outputs', and the bytes of scratch memory."""
         self._check(self._context.set_optimization_profile_async(0, stream))
         self._check(self._context.set_input_shape(self._lr, shape))
         size = int(self._context.update_device_memory_size_for_shapes())
-        return tuple(self._context.get_tensor_shape(self._sr)), size
+        return tuple(tuple(self._context.get_tensor_shape(name)) for name in self._outputs), size
 
-    def bind(self, lr: int, sr: int, scratch: int, size: int) -> None:
+    def bind(self, lr: int, outputs: tuple[int, ...], scratch: int, size: int) -> None:
         """Device addresses."""
-        self._check(self._context.set_tensor_address(self._lr, lr))
-        self._check(self._context.set_tensor_address(self._sr, sr))
+        for name, address in zip((self._lr, *self._outputs), (lr, *outputs), strict=True):
+            self._check(self._context.set_tensor_address(name, address))
         self._context.set_device_memory(scratch, size)
 
     def enqueue(self, stream: int) -> None:
@@ -102,14 +105,15 @@ class TensorRtContext:
             raise failure(self._log.problem())
 
 
-def _names(api: Any, engine: Any) -> tuple[str, str]:
-    """Names of the one input and the one output, both float32."""
+def _names(api: Any, engine: Any) -> tuple[str, ...]:
+    """Names of the input and of `OUTPUTS`, in their order."""
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    modes = [engine.get_tensor_mode(name) for name in names]
-    types = {engine.get_tensor_dtype(name) for name in names}
-    if sorted(map(str, modes)) != sorted(map(str, (api.TensorIOMode.INPUT, api.TensorIOMode.OUTPUT))):
-        raise InferenceError("The tensorrt backend runs networks of one input and one output.")
-    if types != {api.DataType.FLOAT}:
+    inputs = [name for name in names if engine.get_tensor_mode(name) == api.TensorIOMode.INPUT]
+    sr = [name for name in names if name not in (*inputs, LEVELS, ODD)]
+    found = (*inputs, *sr, LEVELS, ODD)
+    if len(found) != 1 + len(OUTPUTS) or not {LEVELS, ODD} <= set(names):
+        raise InferenceError(f"The tensorrt backend cannot run an engine of {', '.join(names)}.")
+    types = [np.dtype(api.nptype(engine.get_tensor_dtype(name))) for name in found]
+    if types != [np.dtype(np.float32), *OUTPUTS]:
         raise InferenceError("The tensorrt backend runs networks of float32 input and output.")
-    lr = names[modes.index(api.TensorIOMode.INPUT)]
-    return lr, next(name for name in names if name != lr)
+    return found

@@ -8,7 +8,7 @@ from srcli.backends.driver import Gpu
 from srcli.backends.trt import store
 from srcli.backends.trt.build import Built, build
 from srcli.backends.trt.flavour import Flavour
-from srcli.backends.trt.lanes import Program
+from srcli.backends.trt.lane import Program
 from srcli.backends.trt.progress import Watch, duration
 from srcli.backends.trt.runtime import TensorRtProgram
 from srcli.backends.trt.store import Key
