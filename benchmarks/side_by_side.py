@@ -131,7 +131,8 @@ def _section(rows: list[Row], options: argparse.Namespace) -> Section:
         f"Side by side at x{options.scale}",
         f"{Path(options.model).stem} on {options.pictures} photographs of {options.smallest} to "
         f"{options.largest} MP, bytes in memory to bytes in memory on the {options.device}, "
-        f'{options.repetitions} rounds in turns after one that warms up; "srcli is faster" is the median of the ratios within rounds. '
+        f'{options.repetitions} rounds in turns after one that warms up; "srcli is faster" is the median '
+        "of the ratios within rounds. "
         f"PSNR and the largest difference are against eager PyTorch's pictures. Aims: {aims}.{ncnn}",
         (_table(rows),),
         {"rows": [asdict(row) for row in rows]},

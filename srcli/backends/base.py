@@ -46,6 +46,11 @@ class EngineInfo:
     precision: str
 
 
+def in_use(spec: ModelSpec, precision: str) -> str:
+    """The precision to report for a network that was loaded in one: a quantised body computes in int8."""
+    return "int8" if spec.arithmetic == "int8" else precision
+
+
 class Engine(Protocol):
     """A network loaded on a device. Not thread-safe: one caller at a time."""
 

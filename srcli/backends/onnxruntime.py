@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from srcli.backends import driver
-from srcli.backends.base import BackendOptions, Batch, EngineInfo
+from srcli.backends.base import BackendOptions, Batch, EngineInfo, in_use
 from srcli.backends.failures import load_failed, refused, run_failed
 from srcli.errors import BackendUnavailableError, MissingExtraError, SrcliError
 from srcli.spec import ModelSpec
@@ -92,13 +92,13 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> OnnxRuntimeEng
         raise MissingExtraError("The onnxruntime backend", "cpu") from error
     kind, number = _device(onnxruntime, options.device)
     provider = PROVIDERS[kind]
-    precision = _precision(options.precision, provider)
+    precision = _precision(options.precision, provider, spec)
     if hasattr(onnxruntime, "preload_dlls") and kind == "cuda":
         onnxruntime.preload_dlls()  # of the CUDA packages that its extras bring
     told = dict(provider.options) | ({"device_id": str(number)} if provider.numbered else {})
     try:
         session = onnxruntime.InferenceSession(
-            _graph(path, precision),
+            _graph(path, spec, precision, kind),
             _session_options(onnxruntime, options.threads, kind),
             providers=[(provider.name, told)],
         )
@@ -110,7 +110,7 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> OnnxRuntimeEng
     device = f"{kind}:{number}" if provider.numbered else kind
     if provider.on_device:
         session = BoundSession(onnxruntime.OrtValue, session, (kind, number), spec.scale)
-    return OnnxRuntimeEngine(session, EngineInfo(NAME, device, precision), spec.scale)
+    return OnnxRuntimeEngine(session, EngineInfo(NAME, device, in_use(spec, precision)), spec.scale)
 
 
 def devices(providers: list[str]) -> dict[str, int]:
@@ -136,7 +136,9 @@ def _device(onnxruntime: Any, asked: str) -> tuple[str, int]:
     return kind, int(number or 0)
 
 
-def _precision(asked: str, provider: Provider) -> str:
+def _precision(asked: str, provider: Provider, spec: ModelSpec) -> str:
+    if asked == "auto" and spec.arithmetic == "int8":
+        return "f32"  # around the quantised body, as its file says
     if asked == "auto":
         half = "f16" in provider.precisions and find_spec("onnx") is not None
         return "f16" if half else "f32"
@@ -145,18 +147,18 @@ def _precision(asked: str, provider: Provider) -> str:
     return asked
 
 
-def _graph(path: Path, precision: str) -> str | bytes:
-    """What the session reads: the file, or the same network in halves."""
-    if precision == "f32":
+def _graph(path: Path, spec: ModelSpec, precision: str, kind: str) -> str | bytes:
+    """What the session reads: the file, or the same network in the other arithmetic. A CPU has no halves."""
+    if kind == "cpu" or (precision == "f16") == (spec.arithmetic == "fp16"):
         return str(path)
     try:
         import onnx
 
-        from srcli.backends.half import to_half
+        from srcli.backends.half import to_float32, to_half
     except ImportError as error:
-        raise MissingExtraError("Computing in f16", "gpu") from error
-    halves: bytes = to_half(onnx.load(path)).SerializeToString()
-    return halves
+        raise MissingExtraError(f"Computing {path.name} in {precision}", "gpu") from error
+    rewritten: bytes = (to_half if precision == "f16" else to_float32)(onnx.load(path)).SerializeToString()
+    return rewritten
 
 
 def _session_options(onnxruntime: Any, threads: int, kind: str) -> Any:

@@ -1,11 +1,12 @@
 """OpenVINO on the CPU, in f32 or native bf16: the fastest way to run these networks on x86."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from srcli.backends.base import BackendOptions, Batch, EngineInfo
+from srcli.backends.base import BackendOptions, Batch, EngineInfo, in_use
 from srcli.backends.failures import load_failed, refused, run_failed
 from srcli.errors import BackendUnavailableError, MissingExtraError
 from srcli.spec import ModelSpec
@@ -52,6 +53,7 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> OpenVinoEngine
     engine = OpenVinoEngine(compiled, spec.scale)
     if (engine.info.device, engine.info.precision) != ("cpu", precision):
         raise BackendUnavailableError(f"OpenVINO was asked for {precision} on cpu and chose {engine.info}.")
+    engine.info = replace(engine.info, precision=in_use(spec, precision))
     return engine
 
 

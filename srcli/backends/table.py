@@ -121,6 +121,9 @@ def choose(name: str, options: BackendOptions) -> Choice:
 def load(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> Engine:
     """Load a model file with the named backend, on one device or several; raises what `base.Backend` says."""
     backend: Backend = import_module(BACKENDS[canonical(name)].module).load
+    if spec.arithmetic == "int8" and options.precision != "auto":
+        hint = "Use the fp32 file of this network."
+        raise BackendUnavailableError(f"{path.name} computes in int8, not in {options.precision}.", hint)
     engines = [backend(path, spec, replace(options, device=one)) for one in split(options.device)]
     return engines[0] if len(engines) == 1 else Several(engines)
 

@@ -1,17 +1,21 @@
 """ONNX Runtime's devices and options, with a stand-in for the wheels that this machine cannot run."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from onnx import TensorProto
 
 from srcli.backends import driver, table
 from srcli.backends.base import BackendOptions
 from srcli.backends.driver import Driver, Gpu
+from srcli.backends.half import to_half
 from srcli.backends.onnxruntime import PROVIDERS, BoundSession, devices
 from srcli.errors import BackendUnavailableError, UsageError
 from srcli.spec import read_spec
@@ -114,6 +118,34 @@ def test_bound_memory_gives_what_copies_give(tiny_models: Path, install: Any, pr
     for size in ((8, 9), (8, 9), (16, 4), (8, 9)):
         lr = np.random.default_rng(size[0]).random((1, 3, *size), np.float32)
         assert np.abs(engine.run(lr) - exact.run(lr)).max() < tolerance
+
+
+def test_a_file_in_halves_computes_in_f32_where_that_is_asked_for(
+    tiny_models: Path, tmp_path: Path, install: Any
+) -> None:
+    halves = to_half(onnx.load(tiny_models / "tiny-x2.onnx"))
+    onnx.save(halves, tmp_path / "tiny-x2.onnx")
+    wheel = install(GpuWheel())
+    assert load(tmp_path, "cuda", "f16").info.precision == "f16"
+    assert load(tmp_path, "cuda", "f32").info.precision == "f32"
+    as_it_is, widened = wheel.graphs
+    assert as_it_is == str(tmp_path / "tiny-x2.onnx")
+    assert isinstance(widened, bytes)
+    assert not any(
+        t.data_type == TensorProto.FLOAT16 for t in onnx.load_from_string(widened).graph.initializer
+    )
+
+
+def test_a_quantised_file_says_so_and_takes_no_other_precision(tiny_models: Path) -> None:
+    path = tiny_models / "tiny-x2.onnx"
+    spec = read_spec(path)
+    assert spec is not None
+    quantised = replace(spec, arithmetic="int8")
+    for backend in ("onnxruntime", "openvino"):
+        engine = table.load(backend, path, quantised, BackendOptions(device="cpu"))
+        assert engine.info.precision == "int8"
+        with pytest.raises(BackendUnavailableError, match="computes in int8, not in f32"):
+            table.load(backend, path, quantised, BackendOptions("f32", "cpu"))
 
 
 def test_a_provider_that_does_not_start_is_an_error(tiny_models: Path, install: Any) -> None:

@@ -7,9 +7,11 @@ import pytest
 from srcli.backends import driver, table
 from srcli.backends.base import BackendOptions
 from srcli.backends.driver import Driver, Gpu
+from srcli.backends.trt import flavour
 from srcli.errors import BackendUnavailableError
 
 GPU = Driver("13.0", (Gpu("NVIDIA H200", "9.0", 150_754_820_096),))
+RTX = Driver("13.0", (Gpu("NVIDIA GeForce RTX 4090", "8.9", 25_757_220_864),))
 NO_GPU = Driver(problem="there is no NVIDIA driver")
 
 
@@ -27,7 +29,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> object:
             return versions[name]
 
         monkeypatch.setattr(driver, "ask", lambda: nvidia)
-        monkeypatch.setattr(table, "find_spec", lambda name: name if name in names else None)
+        for module in (table, flavour):
+            monkeypatch.setattr(module, "find_spec", lambda name: name if name in names else None)
         monkeypatch.setattr(table, "version", version)
 
     return pretend
@@ -40,7 +43,8 @@ ALL = "onnx tensorrt openvino onnxruntime torch"
     ("nvidia", "modules", "distributions", "chosen"),
     [
         (GPU, ALL, {}, "tensorrt"),
-        (GPU, "onnx tensorrt_rtx openvino", {}, "tensorrt"),
+        (RTX, "onnx tensorrt_rtx openvino", {}, "tensorrt"),
+        (GPU, "onnx tensorrt_rtx openvino", {}, "openvino"),  # not a chip that RTX lists
         (GPU, "onnx openvino onnxruntime", {"onnxruntime_gpu": "1.31.1"}, "onnxruntime"),
         (GPU, "onnx openvino onnxruntime", {"onnxruntime": "1.31.1"}, "openvino"),
         (GPU, "onnx openvino torch", {"torch": "2.13.0"}, "torch"),
