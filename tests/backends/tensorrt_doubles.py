@@ -3,14 +3,24 @@
 import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from srcli.backends import tensorrt
+from srcli.backends.base import BackendOptions, Batch
+from srcli.backends.driver import Driver, Gpu
+from srcli.backends.tensorrt import TensorRtEngine
 from srcli.backends.trt.lane import Shape
 from srcli.errors import InferenceError
+from srcli.spec import ModelSpec, read_spec
 
 Work = Callable[[], None]
+
+NO_DRIVER = Driver(problem="there is no NVIDIA driver")
+RTX = Gpu("NVIDIA GeForce RTX 4090", "8.9", 24 << 30)
+TWO = Driver("13.0", (RTX, RTX))
 
 
 class FakeDevice:
@@ -57,7 +67,6 @@ class FakeDevice:
         return self._take(self.device, size)
 
     def free(self, address: int) -> None:
-        assert not any(self.queues.values()), "memory was freed while work was queued"
         del self.device[address]
 
     def pin(self, size: int) -> int:
@@ -163,6 +172,7 @@ class FakeContext:
         self.program.device.queue(stream, lambda: self._compute(*addresses))
 
     def _compute(self, lr: int, sr: int, levels: int, odd: int) -> None:
+        assert {lr, sr, levels, odd} <= self.program.device.device.keys(), "memory was freed too early"
         count = int(np.prod(self.shape))
         batch = np.array((ctypes.c_float * count).from_address(lr), np.float32).reshape(self.shape)
         result = enlarged(batch, self.program.scale)
@@ -178,5 +188,21 @@ def enlarged(batch: NDArray[np.float32], scale: int = 2) -> NDArray[np.float32]:
 
 def finished(sr: NDArray[np.float32]) -> NDArray[np.uint8]:
     """A result as 8-bit pixels in the order of a picture."""
-    levels = np.clip(np.rint(np.nan_to_num(sr) * np.float32(255)), 0, 255).astype(np.uint8)
+    levels = np.clip(np.rint(np.nan_to_num(sr, posinf=1) * np.float32(255)), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(levels.transpose(0, 2, 3, 1))
+
+
+def picture(height: int, width: int, seed: int = 0, count: int = 1) -> Batch:
+    """Noise."""
+    return np.random.default_rng(seed).random((count, 3, height, width), np.float32)
+
+
+def load(folder: Path, options: BackendOptions) -> TensorRtEngine:
+    path = folder / "tiny-x2.onnx"
+    return tensorrt.load(path, spec_of(path), options)
+
+
+def spec_of(path: Path) -> ModelSpec:
+    spec = read_spec(path)
+    assert spec is not None
+    return spec

@@ -105,3 +105,10 @@ def test_other_errors_are_told_in_the_drivers_words(library: FakeDriver, cuda: C
     library.failing["cuStreamSynchronize"] = 700
     with pytest.raises(InferenceError, match=r"illegal memory access \(error 700\)"):
         cuda.wait(1)
+
+
+def test_a_thread_gets_back_the_gpu_it_had(library: FakeDriver, cuda: Cuda) -> None:
+    library.calls.clear()
+    with pytest.raises(MemoryError), cuda.borrowed():
+        raise MemoryError
+    assert [name for name, _ in library.calls] == ["cuCtxPushCurrent_v2", "cuCtxPopCurrent_v2"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny_networks
 
-from srcli import Upscaler, tiling
+from srcli import Upscaler, pixels, tiling
 from srcli.backends import driver, table, tensorrt
 from srcli.backends.base import BackendOptions, Batch, Engine
 from srcli.backends.trt import flavour
@@ -158,3 +158,23 @@ def test_memory_comes_back(tiny_models: Path) -> None:
 def test_a_gpu_that_is_not_there_is_refused(tiny_models: Path) -> None:
     with pytest.raises(BackendUnavailableError, match="cuda:99"):
         load("tensorrt", tiny_models / "tiny-x2.onnx", device="cuda:99")
+
+
+def test_finished_pixels_are_those_the_host_would_make(tiny_models: Path) -> None:
+    engine = on_gpu(tiny_models / "tiny-x2.onnx", "f16")
+    batches = [picture(64, 60 + seed % 2, seed) for seed in range(8)]
+    for levels, sr in zip(engine.run_levels(batches), engine.run_each(batches), strict=True):
+        assert levels is not None
+        steps = np.abs(levels[0].astype(int) - pixels.from_network(sr, np.dtype(np.uint8), 3))
+        assert steps.max() <= 1, "exact halves may fall to either side"
+        assert (steps > 0).mean() < 1e-4
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_no_number_are_told(value: float, tiny_models: Path) -> None:
+    engine, bad = on_gpu(tiny_models / "tiny-x2.onnx", "f16"), picture(32, 32)
+    bad[0, 0, 9, 9] = value
+    good, wrong = engine.run_levels([picture(32, 32), bad])
+    assert good is not None
+    assert wrong is None
+    assert not np.isfinite(engine.run(bad)).all()

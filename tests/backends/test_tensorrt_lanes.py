@@ -7,16 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tensorrt_doubles import FakeDevice, FakeProgram, enlarged, finished
+from tensorrt_doubles import FakeDevice, FakeProgram, enlarged, finished, picture
 
 from srcli.backends.base import Batch
 from srcli.backends.trt.lane import MAX_SHAPES, Wanted
 from srcli.backends.trt.lanes import Lanes
 from srcli.errors import InferenceError
-
-
-def picture(height: int, width: int, seed: int = 0) -> Batch:
-    return np.random.default_rng(seed).random((1, 3, height, width), np.float32)
 
 
 def lanes(device: FakeDevice, count: int = 2, **program: int) -> Lanes:

@@ -1,0 +1,138 @@
+"""What is refused and why, before anything of TensorRT is touched; what auto takes; what the doctor says."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tensorrt_doubles import (
+    NO_DRIVER,
+    RTX,
+    TWO,
+    load,
+)
+
+from srcli import doctor
+from srcli.backends import driver, table
+from srcli.backends.base import BackendOptions
+from srcli.backends.driver import Driver, Gpu
+from srcli.backends.trt import flavour
+from srcli.backends.trt.flavour import Flavour
+from srcli.errors import BackendUnavailableError, MissingExtraError
+
+
+@pytest.fixture
+def untouchable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def touched() -> Flavour:
+        raise AssertionError("TensorRT was touched")
+
+    monkeypatch.setattr(flavour, "find", touched)
+    monkeypatch.setattr(flavour, "installed", lambda: ("tensorrt_rtx",))
+    monkeypatch.setattr(flavour, "cuda_of", lambda name: 13)
+
+
+@pytest.mark.usefixtures("untouchable")
+@pytest.mark.parametrize(
+    ("found", "options", "words"),
+    [
+        (NO_DRIVER, BackendOptions(), "needs an NVIDIA GPU, but there is no NVIDIA driver"),
+        (NO_DRIVER, BackendOptions(device="cuda:1"), "there is no NVIDIA driver"),
+        (NO_DRIVER, BackendOptions(device="cpu"), "no device cpu"),
+        (Driver("12.8", (RTX,)), BackendOptions(), "runs CUDA 12.8 at most, this TensorRT needs 13"),
+        (TWO, BackendOptions(device="cuda:2"), "no device cuda:2"),
+        (TWO, BackendOptions(device="cpu"), "no device cpu"),
+        (TWO, BackendOptions(device="gpu"), "no device gpu"),
+        (TWO, BackendOptions("bf16"), "no precision bf16"),
+    ],
+)
+def test_what_cannot_run_here_is_refused(
+    found: Driver, options: BackendOptions, words: str, tiny_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "ask", lambda: found)
+    with pytest.raises(BackendUnavailableError, match=words):
+        load(tiny_models, options)
+
+
+def test_without_the_package_the_extra_is_named(tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flavour, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"srcli\[trt\]"):
+        load(tiny_models, BackendOptions())
+    with pytest.raises(MissingExtraError, match=r"srcli\[trt\]"):
+        flavour.find()
+
+
+def test_a_broken_full_tensorrt_makes_way_for_rtx(monkeypatch: pytest.MonkeyPatch) -> None:
+    def importing(name: str) -> Any:
+        if name == "tensorrt":
+            raise ImportError("libnvinfer.so.11: cannot open shared object file")
+        return SimpleNamespace(__version__="1.7.1", IRuntimeCache=object)
+
+    monkeypatch.setattr(flavour, "installed", lambda: flavour.MODULES)
+    monkeypatch.setattr(flavour, "import_module", importing)
+    assert (flavour.find().name, flavour.find().portable) == ("tensorrt_rtx", True)
+    monkeypatch.setattr(flavour, "installed", lambda: ("tensorrt",))
+    with pytest.raises(BackendUnavailableError, match=r"libnvinfer\.so\.11"):
+        flavour.find()
+    monkeypatch.setattr(flavour, "import_module", lambda name: SimpleNamespace(__version__="8.6.0"))
+    with pytest.raises(BackendUnavailableError, match="too old"):
+        flavour.find()
+
+
+# The table and the doctor.
+
+
+def test_auto_takes_it_only_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "find_spec", lambda name: name)
+    monkeypatch.setattr(flavour, "installed", lambda: ("tensorrt_rtx",))
+    monkeypatch.setattr(flavour, "cuda_of", lambda name: 13)
+    monkeypatch.setattr(driver, "ask", lambda: NO_DRIVER)
+    assert table.choose("auto", BackendOptions()).name == "openvino"
+    assert "tensorrt" not in table.available()
+    monkeypatch.setattr(driver, "ask", lambda: TWO)
+    assert table.choose("auto", BackendOptions()).name == "tensorrt"
+    assert table.choose("auto", BackendOptions(device="cpu")).name == "openvino"
+    assert table.choose("auto", BackendOptions("bf16")).name == "openvino"
+    assert table.choose("trt", BackendOptions()).name == "tensorrt"
+
+
+@pytest.mark.parametrize(
+    ("name", "cuda", "capability", "known"),
+    [
+        ("tensorrt_rtx", "13.0", "7.0", False),
+        ("tensorrt_rtx", "13.0", "8.9", True),
+        ("tensorrt_rtx", "13.0", "9.0", False),  # a data-centre GPU that it does not list
+        ("tensorrt_rtx", "13.0", "12.0", True),
+        ("tensorrt_rtx", "12.8", "12.0", False),  # the driver
+        ("tensorrt", "13.0", "9.0", True),
+        ("tensorrt", "13.0", "7.0", False),
+    ],
+)
+def test_auto_takes_it_only_on_gpus_it_knows(
+    name: str, cuda: str, capability: str, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flavour, "installed", lambda: (name,))
+    monkeypatch.setattr(flavour, "cuda_of", lambda name: 13)
+    assert flavour.usable(Driver(cuda, (Gpu("G", capability, 1),))) == known
+
+
+@pytest.mark.parametrize("there", [("tensorrt", "onnx"), ("tensorrt_rtx", "onnx")])
+def test_either_flavour_counts_as_installed(there: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "find_spec", lambda name: name if name in there else None)
+    assert table.choose("tensorrt", BackendOptions()).name == "tensorrt"
+    monkeypatch.setattr(table, "find_spec", lambda name: name if name == there[0] else None)
+    with pytest.raises(MissingExtraError, match=r"srcli\[trt\]"):
+        table.choose("tensorrt", BackendOptions())
+
+
+def test_the_doctor_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*arguments: object) -> None:
+        raise AssertionError("tried without a GPU")
+
+    monkeypatch.setattr(doctor, "trial", never)
+    monkeypatch.setattr(driver, "ask", lambda: NO_DRIVER)
+    trials = doctor._trials("tensorrt", NO_DRIVER)
+    assert {t.reason for t in trials} == {"It needs an NVIDIA GPU, but there is no NVIDIA driver."}
+    assert [(t.device, t.precision, t.works) for t in trials] == [
+        ("cuda", "f32", False),
+        ("cuda", "f16", False),
+    ]
