@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from srcli.backends import driver
-from srcli.backends.base import BackendOptions, Batch, EngineInfo
+from srcli.backends.base import BackendOptions, Batch, EngineInfo, in_use
 from srcli.backends.failures import refused
 from srcli.backends.trt import flavour as flavours
 from srcli.backends.trt import store
@@ -111,11 +111,11 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> TensorRtEngine
         InferenceError: the GPU failed.
     """
     number, gpu = _gpu(options.device)
-    precision = _precision(options.precision)
+    precision = _precision(options.precision, spec)
     flavour = flavours.find()
     folders = (store.cache_folder(), path.parent)
     workshop = Workshop(flavour, path, spec, precision, gpu, folders, options.tell)
-    info = EngineInfo(NAME, f"cuda:{number}", precision)
+    info = EngineInfo(NAME, f"cuda:{number}", in_use(spec, precision))
     try:
         engine = TensorRtEngine(workshop, Cuda(number), info, spec.scale)
     except MemoryError as error:
@@ -159,7 +159,7 @@ def build_ahead(path: Path, spec: ModelSpec, options: BackendOptions, folder: Pa
 
 def _ahead(path: Path, spec: ModelSpec, options: BackendOptions, folder: Path) -> Workshop:
     """The workshop for building ahead: for a GPU where there is one."""
-    precision = _precision(options.precision)
+    precision = _precision(options.precision, spec)
     without = bool(driver.ask().problem) and _portable()
     number, gpu = (0, None) if without else _gpu(options.device)
     if gpu is not None:
@@ -185,7 +185,9 @@ def _gpu(asked: str) -> tuple[int, driver.Gpu]:
     return number, found.gpus[number]
 
 
-def _precision(asked: str) -> str:
+def _precision(asked: str, spec: ModelSpec) -> str:
+    if asked == "auto" and spec.arithmetic == "int8":
+        return "f32"  # around the quantised body, as its file says
     if asked == "auto":
         return PRECISIONS[-1]
     if asked not in PRECISIONS:

@@ -1,5 +1,6 @@
 """TensorRT for RTX parses and builds every shipped network, which takes no GPU."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -10,8 +11,9 @@ from onnx import helper
 from srcli.backends import driver, tensorrt
 from srcli.backends.base import BackendOptions
 from srcli.backends.driver import Driver, Gpu
+from srcli.backends.half import to_half
 from srcli.backends.trt import flavour, store
-from srcli.backends.trt.build import Log, build, failure
+from srcli.backends.trt.build import Log, build, failure, graph
 from srcli.backends.trt.progress import Watch
 from srcli.errors import InferenceError, ModelFileError
 from srcli.models import catalog
@@ -90,6 +92,19 @@ def test_weights_beside_the_model_are_found(tmp_path: Path, rtx: flavour.Flavour
     model = tiny_networks.build(tiny_networks.tiny_spec(2))
     onnx.save(model, path, save_as_external_data=True, location="w.bin", size_threshold=64)
     assert build(rtx, path, "f32", 96, None, b"", quiet()).plan
+
+
+@pytest.mark.parametrize("precision", ["f32", "f16"])
+def test_a_file_in_halves_builds_in_both_precisions(
+    precision: str, tmp_path: Path, rtx: flavour.Flavour
+) -> None:
+    spec = replace(tiny_networks.tiny_spec(2, features=64), arithmetic="fp16")
+    path = tmp_path / "tiny-x2.onnx"
+    onnx.save(to_half(tiny_networks.build(spec), "float16"), path)
+    made = onnx.load_from_string(graph(path, precision))
+    halves = sum(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in made.graph.initializer)
+    assert (halves == 0) == (precision == "f32")
+    assert build(rtx, path, precision, 96, None, b"", quiet()).plan
 
 
 def test_a_network_it_cannot_parse_is_named(tmp_path: Path, rtx: flavour.Flavour) -> None:

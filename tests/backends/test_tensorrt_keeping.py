@@ -1,6 +1,8 @@
 """What is built, what is found, and how the upscaler works with it."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -96,6 +98,25 @@ def test_another_precision_version_or_gpu_is_another_engine(
     assert len(builds.built) == 5
     load(tiny_models, BackendOptions(device="cuda:0"))
     assert len(builds.built) == 5
+
+
+def test_a_quantised_network_is_int8_in_f32(builds: Builds, tiny_models: Path) -> None:
+    path = tiny_models / "tiny-x2.onnx"
+    spec = replace(spec_of(path), arithmetic="int8")
+    assert tensorrt.load(path, spec, BackendOptions()).info.precision == "int8"
+    assert builds.built == [("f32", 384)]
+
+
+def test_uninstalled_it_still_has_a_key(
+    builds: Builds, tiny_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def uninstalled(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", uninstalled)
+    load(tiny_models, BackendOptions())
+    load(tiny_models, BackendOptions())
+    assert len(builds.built) == 1
 
 
 def test_a_damaged_engine_is_built_again(builds: Builds, tiny_models: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from srcli.backends.trt.flavour import Flavour, capability_name
 from srcli.backends.trt.outputs import with_levels
 from srcli.backends.trt.progress import Watch, monitor
 from srcli.errors import InferenceError
+from srcli.spec import read_spec
 
 NAME = "tensorrt"
 
@@ -31,19 +32,23 @@ class Built:
 def graph(path: Path, precision: str) -> bytes:
     """The network as an ONNX file's bytes, weights inside, in "f32" or "f16", with the outputs added.
 
+    A quantised network stays as it is: f32 around a body in int8.
+
     Raises:
-        ModelFileError: the file cannot be read, or not be turned into halves.
+        ModelFileError: the file cannot be read, or not be rewritten in that precision.
     """
     import onnx
 
+    from srcli.backends.half import to_float32, to_half
+
     try:
-        model = onnx.load(path)
+        model, spec = onnx.load(path), read_spec(path)
     except Exception as error:  # protobuf's, onnx's and the system's
         raise load_failed(NAME, path, error) from error
     if precision == "f16":
-        from srcli.backends.half import to_half
-
         model = to_half(model)
+    elif spec is not None and spec.arithmetic == "fp16":
+        model = to_float32(model)
     data: bytes = with_levels(model).SerializeToString()
     return data
 

@@ -29,7 +29,7 @@ MAX_SHAPES = 8
 """Input shapes whose contexts and graphs a lane keeps: two a picture with the self-ensemble."""
 
 
-OUTPUTS = (np.dtype(np.float32), np.dtype(np.uint8), np.dtype(np.float32))
+OUTPUTS: tuple[np.dtype[Any], ...] = (np.dtype(np.float32), np.dtype(np.uint8), np.dtype(np.float32))
 """Types of what an engine gives: the network's output, the same as 8-bit pixels, and whether one of its
 values is no number (`outputs.with_levels`)."""
 

@@ -67,7 +67,15 @@ def key_of(path: Path, precision: str, side: int, flavour: str, version: str, gp
         ModelFileError: the file, or the weights beside it, cannot be read.
     """
     name, capability = (_ANY, _ANY) if gpu is None else (gpu.name, gpu.capability)
-    return Key(checksum(path), precision, side, flavour, version, name, capability, metadata.version("srcli"))
+    return Key(checksum(path), precision, side, flavour, version, name, capability, _own_version())
+
+
+def _own_version() -> str:
+    """Of this package; run from its source, uninstalled, it has none."""
+    try:
+        return metadata.version("srcli")
+    except metadata.PackageNotFoundError:
+        return "source"
 
 
 def checksum(path: Path) -> str:
