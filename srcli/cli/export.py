@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from srcli.cli import engines
 from srcli.cli.console import product_path, talk
 from srcli.cli.extras import missing_extra
 from srcli.cli.units import count
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from srcli.media.containers.base import Pixels
     from srcli_export.exporter import Exported
 
+_FORMATS = ("onnx", "trt")
 _PRECISIONS = ("fp32", "fp16", "int8")
 _WEIGHTS = ("fp32", "fp16")
 _OPSET = 20
@@ -21,10 +23,22 @@ _MAX_PHOTOGRAPHS = 32
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint written by srcli train.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            help="Checkpoint written by srcli train; with --format trt also an .onnx file or a model."
+        ),
+    ],
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="Folder for the .onnx files, one for each scale.")
-    ] = Path("models"),
+        Path | None,
+        typer.Option("-o", "--out", help="Folder for the files, one for each scale.  [default: models]"),
+    ] = None,
+    format_name: Annotated[
+        str,
+        typer.Option(
+            "--format", help="onnx, or trt: also a TensorRT engine of each file, for this machine's GPU."
+        ),
+    ] = "onnx",
     precision: Annotated[
         str,
         typer.Option(
@@ -55,6 +69,10 @@ def export(
 ) -> None:
     """Export a checkpoint to ONNX files and check them against it."""
     precisions = _precisions(precision)
+    if format_name not in _FORMATS:
+        raise UsageError(f"Format {format_name!r} is not known.", f"Choose {' or '.join(_FORMATS)}.")
+    if format_name == "trt" and engines.is_model(checkpoint):
+        return engines.of_model(str(checkpoint), out)
     if weights not in _WEIGHTS:
         raise UsageError(f"Weights cannot be stored as {weights!r}.", f"Choose {' or '.join(_WEIGHTS)}.")
     if opset != _OPSET:
@@ -66,10 +84,10 @@ def export(
         from srcli_export.exporter import export_checkpoint
     except ImportError as error:
         raise missing_extra(error, "Export", "export") from error
-    photographs = _photographs(calibration)
+    photographs, folder = _photographs(calibration), out or Path("models")
     files = export_checkpoint(
         checkpoint,
-        out,
+        folder,
         precisions=precisions,
         weights=weights,
         calibration=[*photographs, *charts()],
@@ -85,6 +103,9 @@ def export(
         f"{count(len(files), 'file')} exported and verified. "
         f"Try: srcli upscale FILE -s {files[-1].spec.scale} --model {files[-1].path}"
     )
+    if format_name == "trt":
+        engines.build(((f.path, f.spec) for f in files if f.spec.arithmetic == "fp32"), folder)
+    return None
 
 
 def _precisions(text: str) -> list[str]:

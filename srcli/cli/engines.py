@@ -1,0 +1,42 @@
+"""`srcli export --format trt`: TensorRT engines built before anybody waits for them."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from srcli.cli.console import product_path, talk
+from srcli.cli.units import count
+
+if TYPE_CHECKING:
+    from srcli.spec import ModelSpec
+
+
+def is_model(name: Path) -> bool:
+    """Whether this is an ONNX file or the name of a model, rather than a checkpoint."""
+    return name.suffix == ".onnx" or (not name.suffix and name.name == str(name) and not name.exists())
+
+
+def of_model(model: str, folder: Path | None) -> None:
+    """Build the engine of every scale of a model, into the cache unless a folder is named.
+
+    Raises:
+        ModelNotFoundError: no such model.
+        MissingExtraError, BackendUnavailableError, InferenceError: as `tensorrt.build_ahead`.
+    """
+    from srcli.backends.trt.store import cache_folder
+    from srcli.models.catalog import is_path, resolve, scales
+
+    name = Path(model) if is_path(model) else model
+    files = [resolve(name, scale) for scale in scales(name)]
+    build(((file.path, file.spec) for file in files), folder or cache_folder())
+
+
+def build(files: "Iterable[tuple[Path, ModelSpec]]", folder: Path) -> None:
+    """Build the engine of each ONNX file for this machine's GPU, and say where it is."""
+    from srcli.backends.base import BackendOptions
+    from srcli.backends.tensorrt import build_ahead
+
+    made = [build_ahead(path, spec, BackendOptions(tell=talk), folder) for path, spec in files]
+    for path in made:
+        product_path(path)
+    talk(f"{count(len(made), 'engine')} ready; srcli upscale --backend trt finds them.")

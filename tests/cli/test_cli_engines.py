@@ -1,0 +1,75 @@
+"""`srcli export --format trt`: which engines it has built, and where."""
+
+from pathlib import Path
+
+import pytest
+from cli_runs import Command
+
+from srcli.backends import tensorrt
+from srcli.backends.base import BackendOptions
+from srcli.backends.trt import store
+from srcli.errors import BackendUnavailableError
+from srcli.spec import ModelSpec
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
+    """What was asked to be built: file name and folder. Building itself has tests of its own."""
+    asked: list[tuple[str, Path]] = []
+
+    def build_ahead(path: Path, spec: ModelSpec, options: BackendOptions, folder: Path) -> Path:
+        asked.append((path.name, folder))
+        options.tell(f"building {spec.name}")
+        return folder / f"{path.stem}.engine"
+
+    monkeypatch.setattr(tensorrt, "build_ahead", build_ahead)
+    return asked
+
+
+def test_a_model_gets_the_engine_of_every_scale_where_the_backend_looks(
+    srcli: Command, tiny_catalog: Path, built: list[tuple[str, Path]]
+) -> None:
+    run = srcli("export", "tiny", "--format", "trt")
+    assert run.code == 0, run.err
+    assert built == [(f"tiny-x{scale}.onnx", store.cache_folder()) for scale in (2, 3, 4)]
+    assert [Path(line).name for line in run.out.split()] == [f"tiny-x{scale}.engine" for scale in (2, 3, 4)]
+    assert "3 engines ready" in run.err
+
+
+def test_an_onnx_file_gets_its_own(srcli: Command, tiny_models: Path, built: list[tuple[str, Path]]) -> None:
+    run = srcli("export", str(tiny_models / "tiny-x3.onnx"), "--format", "trt", "-o", "engines")
+    assert run.code == 0, run.err
+    assert built == [("tiny-x3.onnx", Path("engines"))]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("tiny", "--format", "plan"), 2, "onnx or trt"),
+        (("nosuch", "--format", "trt"), 2, "nosuch"),
+        (("nosuch.onnx", "--format", "trt"), 2, "does not exist"),
+    ],
+)
+def test_what_cannot_be_built_is_said(
+    srcli: Command,
+    tiny_catalog: Path,
+    built: list[tuple[str, Path]],
+    arguments: tuple[str, ...],
+    code: int,
+    words: str,
+) -> None:
+    run = srcli("export", *arguments)
+    assert (run.code, built) == (code, [])
+    assert words in run.err
+
+
+def test_the_backends_refusal_is_passed_on(
+    srcli: Command, tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> Path:
+        raise BackendUnavailableError("No GPU.", "Buy one.")
+
+    monkeypatch.setattr(tensorrt, "build_ahead", refuse)
+    run = srcli("export", "tiny", "--format", "trt")
+    assert run.code == 2
+    assert "No GPU." in run.err
