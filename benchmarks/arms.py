@@ -89,6 +89,7 @@ EXPERIMENTS = {
             Arm("the same again", init="the run before", share=0.25),
             Arm("larger patches", ("batch=4", "patch=64"), init="the run before", share=0.25),
             Arm("L2", ("loss=l2", "clip=30"), init="the run before", share=0.25),
+            Arm("half of the loss on frequencies", ("frequency=0.5",), init="the run before", share=0.25),
             Arm("lower rates", ("lr=3e-4", "muon_lr=0.002"), init="the run before", share=0.25),
         ),
         2000,

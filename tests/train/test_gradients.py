@@ -7,7 +7,7 @@ import torch
 from tiny_training import FAST, TINY_MDSR
 from torch import Tensor, nn
 
-from srcli_train.gradients import WARM_UP, Gradients, Work
+from srcli_train.gradients import WARM_UP, Gradients, Work, _loss
 from srcli_train.networks import build
 
 CPU = torch.device("cpu")
@@ -81,3 +81,18 @@ def test_a_loss_stays_when_the_next_one_is_computed() -> None:
         losses.append(recorded(*batch(number, 2)))
         gradients_of(network)
     assert len({float(loss) for loss in losses}) == len(losses)
+
+
+def test_the_spectrum_of_a_wave_is_one_frequency_and_of_noise_all() -> None:
+    """A wave of amplitude 8 has its energy in one of the frequencies, so the mean amplitude is small;
+    noise of the same mean square spreads it evenly: by Parseval's theorem the root mean square is kept."""
+    side = 32
+    wave = 8 * torch.cos(torch.arange(side) * 2 * torch.pi * 4 / side).expand(1, 3, side, side)
+    noise = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)) * 8 / 2**0.5
+    recipe = replace(FAST, frequency=1.0)
+    assert float(_loss(wave, recipe)) == pytest.approx(8 * side / 2 / (side * (side // 2 + 1)), rel=1e-4)
+    # Rayleigh: the mean of an even spread is sqrt(pi)/2 of its root mean square, to some percent of noise
+    assert float(_loss(noise, recipe)) == pytest.approx(8 / 2**0.5 * torch.pi**0.5 / 2, rel=0.03)
+    assert float(_loss(wave, replace(FAST, frequency=0.25))) == pytest.approx(
+        0.75 * float(wave.abs().mean()) + 0.25 * float(_loss(wave, recipe)), rel=1e-5
+    )

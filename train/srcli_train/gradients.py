@@ -63,9 +63,21 @@ class Gradients:
             with lowered(self._device, self._recipe.precision):
                 sr = self._network(batch_of(lr, self._device), scale)
             error = (sr.float() - batch_of(hr, self._device)) * 255
-            loss = error.abs().mean() if self._recipe.loss == "l1" else error.square().mean()
+            loss = _loss(error, self._recipe)
             loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
+
+
+def _loss(error: Tensor, recipe: Recipe) -> Tensor:
+    """Of (N, 3, H, W) differences in levels: over pixels, and as far as the recipe says over frequencies.
+
+    The transform keeps energy (both of its ways are scaled alike), so that both parts have one scale.
+    """
+    pixels = error.abs().mean() if recipe.loss == "l1" else error.square().mean()
+    if not recipe.frequency:
+        return pixels
+    spectrum = torch.fft.rfft2(error, norm="ortho").abs().mean()
+    return (1 - recipe.frequency) * pixels + recipe.frequency * spectrum
 
 
 class _Recorded:

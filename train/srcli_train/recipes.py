@@ -25,6 +25,7 @@ class Recipe:
             or "photo" (blur, resampling, noise and JPEG, drawn anew for every patch).
         rendered: share of patches that come from rendered lines, facades and lettering, 0-1.
         loss: "l1" or "l2", on 0..255 pixel values.
+        frequency: share of the loss that is the mean amplitude of the error's spectrum, 0-1.
         optimizer: "adam" for every parameter, or "muon" for the convolution weights of the modules
             in `muon_modules` and Adam for the rest.
         lr: Adam's learning rate.
@@ -52,6 +53,7 @@ class Recipe:
     rendered: float = 0.0
     degradation: str = "bicubic"
     loss: str = "l1"
+    frequency: float = 0.0
     optimizer: str = "adam"
     lr: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
@@ -85,8 +87,10 @@ class Recipe:
         decays = (*self.betas, self.muon_momentum)
         if len(self.betas) != 2 or not all(0 <= decay < 1 for decay in decays):
             raise UsageError("There are two betas; they and the momentum are at least 0 and below 1.")
-        if not 0 <= self.rendered <= 1 or not 0 <= self.average < 1:
-            raise UsageError("The share of rendered pictures and the decay of the mean lie between 0 and 1.")
+        if not (0 <= self.rendered <= 1 and 0 <= self.frequency <= 1 and 0 <= self.average < 1):
+            raise UsageError(
+                "The shares `rendered` and `frequency` and the decay `average` lie between 0 and 1."
+            )
         if self.seed < 0:
             raise UsageError("The seed is a whole number, 0 or more.")
 
