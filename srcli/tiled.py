@@ -1,15 +1,16 @@
 """One network over one plane of pixels, tile by tile, as far as memory and precision carry."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from srcli import pixels, tiling
 from srcli.backends import table
-from srcli.backends.base import BackendOptions, Batch, Engine, EngineInfo, results
+from srcli.backends.base import BackendOptions, Batch, Engine, EngineInfo, Finishing, Levels, results
 from srcli.ensemble import ensembles
 from srcli.errors import InferenceError
 from srcli.models.catalog import ModelFile
@@ -111,15 +112,17 @@ class TiledNetwork:
     def _run_tiles(
         self, engine: Engine, tiles: list[tiling.Tile], plane: Pixels, out: Pixels, counter: Counter
     ) -> None:
-        run_each = partial(results, engine)
         batches = (pixels.to_network(plane[tile.window.slices]) for tile in tiles)
-        made = ensembles(run_each, batches) if self._ensemble else run_each(batches)
-        channels = 1 if plane.ndim == 2 else 3
-        for tile, sr in zip(tiles, made, strict=True):
-            core = kept(sr, tile, engine.scale)
-            if not pixels.is_finite(core):
+        if out.dtype == np.uint8 and out.ndim == 3 and not self._ensemble and isinstance(engine, Finishing):
+            cores = _finished_there(engine.run_levels(batches), tiles, engine.scale)
+        else:
+            run_each = partial(results, engine)
+            made = ensembles(run_each, batches) if self._ensemble else run_each(batches)
+            cores = _finished_here(made, tiles, engine.scale, out)
+        for tile, core in zip(tiles, cores, strict=True):
+            if core is None:
                 raise _UnfitError("gave infinities or NaN")
-            out[tile.core.scaled(engine.scale).slices] = pixels.from_network(core, out.dtype, channels)
+            out[tile.core.scaled(engine.scale).slices] = core
             counter.step()
 
     def _halve(self, window: int, error: MemoryError) -> None:
@@ -171,7 +174,28 @@ class TiledNetwork:
             self._trusted.append(engine)
 
 
-def kept(sr: Batch, tile: tiling.Tile, scale: int) -> Batch:
+def _finished_here(
+    made: Iterator[Batch], tiles: list[tiling.Tile], scale: int, out: Pixels
+) -> Iterator[Pixels | None]:
+    """The pixels over each tile's core, of `out`'s type and layout; None where a value is no number."""
+    for tile, sr in zip(tiles, made, strict=True):
+        core = kept(sr, tile, scale)
+        finite = pixels.is_finite(core)
+        yield pixels.from_network(core, out.dtype, 1 if out.ndim == 2 else 3) if finite else None
+
+
+def _finished_there(
+    made: Iterator[Levels | None], tiles: list[tiling.Tile], scale: int
+) -> Iterator[Pixels | None]:
+    """The same, of pixels that the device has finished."""
+    for tile, levels in zip(tiles, made, strict=True):
+        if levels is None:
+            yield None
+        else:
+            yield kept(levels.transpose(0, 3, 1, 2), tile, scale)[0].transpose(1, 2, 0)
+
+
+def kept(sr: NDArray[Any], tile: tiling.Tile, scale: int) -> NDArray[Any]:
     """The part of a tile's output that lies over its core; a view.
 
     Raises:

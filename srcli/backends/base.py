@@ -13,6 +13,9 @@ from srcli.spec import ModelSpec
 Batch = NDArray[np.float32]
 """(N, C, H, W) float32 RGB, 0-1, C-contiguous."""
 
+Levels = NDArray[np.uint8]
+"""(N, H, W, C) uint8 RGB, 0-255: pixels in the order of a picture."""
+
 
 def say_nothing(text: str) -> None:
     """A listener that nobody listens to."""
@@ -86,6 +89,17 @@ def results(engine: Engine, batches: Iterable[Batch]) -> Iterator[Batch]:
         MemoryError, InferenceError: as `Engine.run`; results before that batch were given out.
     """
     return engine.run_each(batches) if isinstance(engine, Concurrent) else map(engine.run, batches)
+
+
+@runtime_checkable
+class Finishing(Protocol):
+    """An engine that can also finish 8-bit pixels on its device: less to bring back, nothing to convert."""
+
+    def run_levels(self, batches: Iterable[Batch]) -> Iterator[Levels | None]:
+        """As `Concurrent.run_each`, each result rounded and clipped as `pixels.from_network` does it.
+
+        None stands for a result in which a value was no number.
+        """
 
 
 class Backend(Protocol):

@@ -18,12 +18,12 @@ from typing import Protocol
 import numpy as np
 
 from srcli.backends import driver
-from srcli.backends.base import BackendOptions, Batch, EngineInfo, in_use
+from srcli.backends.base import BackendOptions, Batch, EngineInfo, Levels, in_use
 from srcli.backends.failures import refused
 from srcli.backends.trt import flavour as flavours
 from srcli.backends.trt import store
 from srcli.backends.trt.cuda import Cuda, Device
-from srcli.backends.trt.lane import Levels, Program, Wanted
+from srcli.backends.trt.lane import Program, Wanted
 from srcli.backends.trt.lanes import Lanes, Outputs
 from srcli.backends.trt.workshop import Workshop
 from srcli.errors import InferenceError, MissingExtraError

@@ -132,10 +132,10 @@ class FakeDevice:
 
 
 class FakeProgram:
-    """`lanes.Program` that repeats every pixel, scale times each way."""
+    """`lane.Program` that repeats every pixel, scale times each way; one may overflow."""
 
-    def __init__(self, device: FakeDevice, scale: int = 2, scratch: int = 8) -> None:
-        self.device, self.scale, self.scratch = device, scale, scratch
+    def __init__(self, device: FakeDevice, scale: int = 2, scratch: int = 8, overflows: bool = False) -> None:
+        self.device, self.scale, self.scratch, self.overflows = device, scale, scratch, overflows
         self.contexts: list[FakeContext] = []
         self.settlings = 0
 
@@ -148,7 +148,7 @@ class FakeProgram:
 
 
 class FakeContext:
-    """`lanes.Context` of a `FakeProgram`; scratch memory is `scratch` bytes for each LR pixel."""
+    """`lane.Context` of a `FakeProgram`; scratch memory is `scratch` bytes for each LR pixel."""
 
     def __init__(self, program: FakeProgram) -> None:
         self.program = program
@@ -176,6 +176,8 @@ class FakeContext:
         count = int(np.prod(self.shape))
         batch = np.array((ctypes.c_float * count).from_address(lr), np.float32).reshape(self.shape)
         result = enlarged(batch, self.program.scale)
+        if self.program.overflows:
+            result[0, 0, 0, 0] = np.inf
         wrong = np.array([not np.isfinite(result).all()], np.float32)
         for address, values in ((sr, result), (levels, finished(result)), (odd, wrong)):
             ctypes.memmove(address, values.ctypes.data, values.nbytes)

@@ -38,6 +38,7 @@ class Builds:
     def __init__(self, device: FakeDevice) -> None:
         self.device, self.built, self.timings = device, list[tuple[str, int]](), list[bytes]()
         self.refused: set[bytes] = set()
+        self.overflowing: set[bytes] = set()
 
     def build(
         self, what: Flavour, path: Path, precision: str, side: int, gpu: Gpu | None, timings: bytes, w: Watch
@@ -49,7 +50,7 @@ class Builds:
     def program(self, what: Flavour, plan: bytes, kernels: bytes, keep: Any) -> FakeProgram:
         if plan in self.refused:
             raise InferenceError("TensorRT refuses it.")
-        return FakeProgram(self.device)
+        return FakeProgram(self.device, overflows=plan in self.overflowing)
 
 
 @pytest.fixture
@@ -232,6 +233,50 @@ def test_the_tiles_of_a_picture_are_worked_on_together(
         lanes.release()
     with pytest.raises(InferenceError, match="Out of memory"):
         upscaler(image)
+
+
+@pytest.mark.parametrize("kind", ["rgb", "gray", "rgba", "uint16", "float32"])
+def test_every_kind_of_picture_comes_out_right(
+    kind: str, builds: Builds, tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TiledNetwork, "_compare", lambda *arguments: None)
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (40, 70, {"gray": 1, "rgba": 4}.get(kind, 3)), np.uint8)
+    if kind == "rgba":
+        image[..., 3] |= 1  # what lies under no opacity at all is filled up before
+    if kind == "uint16":
+        image = image.astype(np.uint16) * 257
+    if kind == "float32":
+        image = image.astype(np.float32) / 255
+    result = Upscaler("tiny", 2, backend="trt", tile=32)(image)
+    assert result.dtype == image.dtype
+    assert np.array_equal(result, image.repeat(2, 0).repeat(2, 1))
+
+
+def test_8_bit_pictures_cross_the_bus_as_such(
+    builds: Builds, tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TiledNetwork, "_compare", lambda *arguments: None)
+    upscaler = Upscaler("tiny", 2, backend="trt")
+    upscaler(np.zeros((32, 32, 3), np.uint8))
+    assert sorted(map(len, builds.device.host.values())) == [4, 3 * 64 * 64, 4 * 3 * 32 * 32]
+    upscaler(np.zeros((32, 32, 3), np.uint16))
+    assert 4 * 3 * 64 * 64 in map(len, builds.device.host.values())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_what_overflows_in_halves_is_computed_again(
+    dtype: type, builds: Builds, tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TiledNetwork, "_compare", lambda *arguments: None)
+    builds.overflowing = {b"plan 1"}
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(dtype)
+    upscaler = Upscaler("tiny", 2, backend="trt", tile=32)
+    assert np.array_equal(upscaler(image), image.repeat(2, 0).repeat(2, 1))
+    assert builds.built == [("f16", 384), ("f32", 384)]
+    assert any("infinities or NaN" in note for note in upscaler.notes)
+    assert upscaler.made is not None
+    assert upscaler.made.info.precision == "f32"
 
 
 def test_a_tile_is_halved_when_memory_is_short(

@@ -22,8 +22,6 @@ from srcli.backends.trt.cuda import Device
 from srcli.errors import InferenceError
 
 Shape = tuple[int, ...]
-Levels = NDArray[np.uint8]
-"""(N, H, W, C) pixels, 0-255."""
 
 MAX_SHAPES = 8
 """Input shapes whose contexts and graphs a lane keeps: two a picture with the self-ensemble."""
