@@ -3,6 +3,7 @@
 python benchmarks/speed.py                     engines and start-up
 python benchmarks/speed.py --only memory       a 12-megapixel picture at x4
 python benchmarks/speed.py --only tiles        window sides from 192 to 512
+python benchmarks/speed.py --only streams      OpenVINO's streams against the tile's side
 """
 
 import argparse
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import memory
 import startup
+import streams
 import throughput
 from common import RESULTS, Section, machine, publish
 
@@ -19,6 +21,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], Section]] = {
     "startup": startup.measure,
     "memory": memory.measure,
     "tiles": memory.sweep,
+    "streams": streams.measure,
 }
 
 
