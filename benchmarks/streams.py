@@ -51,7 +51,7 @@ def measure(options: argparse.Namespace) -> Section:
         f"Streams and tiles at x{options.scale}",
         f"{file.name} on OpenVINO, {_REQUESTS} tiles a run by asynchronous requests, "
         f"{options.repetitions} runs of each in turns after a warm-up; one stream has all cores, {cores} "
-        f"streams have one each. Halos ({file.spec.halo} LR pixels around each tile) are computed and not counted.",
+        f"streams have one each. Halos ({file.spec.halo} LR pixels a side) are computed and not counted.",
         (_table(rows),),
         {"rows": [asdict(row) for row in rows]},
     )
