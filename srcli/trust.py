@@ -1,6 +1,6 @@
 """Whether a device computes what the network means: its first tile beside the CPU's, in f32."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,11 @@ class _Part:
     length: int
     margin: int
 
+    @property
+    def inner(self) -> "_Part":
+        """What counts."""
+        return _Part(self.start + self.margin, self.length - 2 * self.margin, 0)
+
 
 def psnr_to_cpu(lr: Batch, sr: Batch, file: ModelFile, halo: int) -> float | None:
     """How close a tile is to what the CPU makes of its middle; None if no CPU backend is installed.
@@ -40,12 +45,9 @@ def psnr_to_cpu(lr: Batch, sr: Batch, file: ModelFile, halo: int) -> float | Non
     scale = file.spec.scale
     rows, columns = _part(lr.shape[2], halo), _part(lr.shape[3], halo)
     exact = reference.run(np.ascontiguousarray(_cut(lr, rows, columns, 1)))
-    inner = [_Part(part.margin, part.length - 2 * part.margin, 0) for part in (rows, columns)]
-    outer = [
-        _Part(part.start + part.margin, one.length, 0)
-        for part, one in zip((rows, columns), inner, strict=True)
-    ]
-    error = np.square(_cut(exact, *inner, scale) - _cut(sr, *outer, scale), dtype=np.float64).mean()
+    made = _cut(sr, rows.inner, columns.inner, scale)
+    wanted = _cut(exact, replace(rows, start=0).inner, replace(columns, start=0).inner, scale)
+    error = np.square(wanted - made, dtype=np.float64).mean()
     return float(-10 * np.log10(error + 1e-20))
 
 

@@ -7,6 +7,7 @@ lets cuDNN choose its kernels; then forward and backward are recorded once and r
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -76,8 +77,8 @@ def _loss(error: Tensor, recipe: Recipe) -> Tensor:
     pixels = error.abs().mean() if recipe.loss == "l1" else error.square().mean()
     if not recipe.frequency:
         return pixels
-    spectrum = torch.fft.rfft2(error, norm="ortho").abs().mean()
-    return (1 - recipe.frequency) * pixels + recipe.frequency * spectrum
+    spectrum: Tensor = torch.fft.rfft2(error, norm="ortho").abs().mean()
+    return pixels.lerp(spectrum, recipe.frequency)
 
 
 class _Recorded:
@@ -115,6 +116,7 @@ def cuda_graph(work: Work) -> Work:
     return graph.replay
 
 
-def _fastest_kernels() -> torch.backends.cudnn.flags:  # type: ignore[name-defined]
+def _fastest_kernels() -> AbstractContextManager[None]:
     """cuDNN tries its kernels on a shape once; only here, where shapes repeat for hours."""
-    return torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True)
+    flags: Callable[..., AbstractContextManager[None]] = torch.backends.cudnn.flags
+    return flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True)

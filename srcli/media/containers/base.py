@@ -13,7 +13,7 @@ from srcli.media.metadata import Metadata
 Pixels = NDArray[Any]
 """(H, W), (H, W, 2), (H, W, 3) or (H, W, 4); uint8 or uint16."""
 
-Data = bytes | memoryview | mmap.mmap
+Data = bytes | mmap.mmap
 Parts = tuple[bytes | memoryview, ...]
 """A file in pieces, in order: joined, it would take its size in memory once more."""
 """A whole file, in memory or mapped."""

@@ -105,7 +105,7 @@ def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> Parts:
     parameters = (cv2.IMWRITE_JPEG_QUALITY, level)
     full = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
     plain = opencv.encode(".jpg", pixels, parameters + full)
-    at = next(end for _, _, end in _segments(plain))  # right after JFIF's APP0
+    at = next(end for _, _, end in _segments(bytes(plain[: 1 << 17])))  # right after JFIF's APP0
     return plain[:at], *_segments_of(metadata), plain[at:]
 
 

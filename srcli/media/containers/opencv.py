@@ -56,7 +56,7 @@ def encode(
         raise EncodeError(_reason(error)) from error
     if not done or len(data) == 0:
         raise EncodeError("the encoder refused the picture")
-    return memoryview(np.asarray(data, np.uint8).reshape(-1))
+    return np.asarray(data, np.uint8).reshape(-1).data
 
 
 def _for_opencv(metadata: Metadata) -> tuple[list[int], list[Pixels]]:

@@ -27,7 +27,7 @@ _DESCRIPTIVE = frozenset(
 )
 
 
-def _first(data: Data) -> dict[int, ifd.Tag]:
+def _first(data: Data | memoryview) -> dict[int, ifd.Tag]:
     """The tags of the first page."""
     try:
         with memoryview(data) as view:

@@ -81,10 +81,10 @@ def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> Parts:
         raise EncodeError(f"a WebP can be at most {MAX_SIDE} pixels a side")
     level = 95 if quality is None else quality
     plain = opencv.encode(".webp", pixels, (cv2.IMWRITE_WEBP_QUALITY, level))
-    return _extend(plain, metadata) if metadata != Metadata() else (plain,)
+    return _extend(bytes(plain), metadata) if metadata != Metadata() else (plain,)
 
 
-def _extend(plain: memoryview, metadata: Metadata) -> Parts:
+def _extend(plain: bytes, metadata: Metadata) -> Parts:
     """The extended form: VP8X, ICCP, picture, EXIF, XMP, in the order the format asks for."""
     shape = layout(plain)
     picture = {kind: plain[start:end] for kind, start, end in _chunks(plain) if kind != b"VP8X"}
@@ -101,5 +101,5 @@ def _extend(plain: memoryview, metadata: Metadata) -> Parts:
     return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP", chunks
 
 
-def _chunk(kind: bytes, body: bytes | memoryview) -> bytes:
+def _chunk(kind: bytes, body: bytes) -> bytes:
     return kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
