@@ -265,13 +265,13 @@ def _described(path: Path, modified: int) -> ModelFile:
 
 
 def probe(path: Path) -> ModelFile:
-    """Find out what a foreign network does by running it once on a small black picture.
+    """Find out what a foreign network does by running it once on a small black picture, on the CPU.
 
     Raises:
         ModelFileError: it does not turn (1, 3, H, W) into (1, 3, sH, sW).
-        MissingExtraError: no backend is installed.
+        MissingExtraError, BackendUnavailableError: no backend for the CPU is installed.
     """
-    options = BackendOptions(precision="f32")
+    options = BackendOptions("f32", "cpu")  # a GPU's engine would be built for this alone
     spec = _unknown(path.stem, 1)
     hint = "srcli runs networks that turn (N, 3, H, W) RGB 0-1 of any size into (N, 3, sH, sW)."
     engine = table.load(table.choose("auto", options).name, path, spec, options)
