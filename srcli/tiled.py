@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from srcli import pixels, tiling
 from srcli.backends import table
 from srcli.backends.base import BackendOptions, Batch, Engine, EngineInfo, Finishing, Levels, results
+from srcli.backends.several import Several
 from srcli.ensemble import ensembles
 from srcli.errors import InferenceError
 from srcli.models.catalog import ModelFile
@@ -72,8 +73,7 @@ class TiledNetwork:
         self._backend, self._options, self._ensemble, self._note = backend, options, ensemble, note
         self.engine = table.load(backend, file.path, file.spec, options)
         self._exact: Engine | None = None
-        self._trusted: list[Engine] = []
-        self._trust(self.engine)
+        self._verdicts: dict[int, str] = {}  # by an engine's id: what is wrong with it; empty: nothing
 
     @property
     def scale(self) -> int:
@@ -105,8 +105,11 @@ class TiledNetwork:
                 return engine.info
             except MemoryError as error:
                 self._halve(max(tiles[0].window.height, tiles[0].window.width), error)
+                reason = ""
             except _UnfitError as error:
-                engine = self._in_f32(engine, error)
+                reason = str(error)  # without its traceback, which holds on to the device's memory
+            if reason:
+                engine = self._in_f32(engine, reason)
             counter.total += len(self.plan(size)) - (len(tiles) - (counter.done - before))
 
     def _run_tiles(
@@ -140,38 +143,36 @@ class TiledNetwork:
         self._note(f"out of memory with tiles of {window} pixels: going on with {self.tile}")
 
     def _compare(self, engine: Engine, window: Pixels) -> None:
-        """Hold the first tile that another device than the CPU computes against the CPU's, once an engine."""
-        if engine in self._trusted:
-            return
-        lr = pixels.to_network(window)
-        psnr = psnr_to_cpu(lr, engine.run(lr), self.file, self.halo)
+        """Hold the first tile that another device than the CPU computes against the CPU's, once a device."""
+        for one in engine.engines if isinstance(engine, Several) else (engine,):
+            if one.info.device != "cpu" and id(one) not in self._verdicts:
+                self._verdicts[id(one)] = self._verdict(one, pixels.to_network(window))
+            if verdict := self._verdicts.get(id(one)):
+                raise _UnfitError(verdict)
+
+    def _verdict(self, engine: Engine, lr: Batch) -> str:
+        psnr = psnr_to_cpu(engine, lr, self.file)
         if psnr is None:
             self._note(f"no CPU backend is installed to check {engine.info.device} against")
         elif not psnr >= LEAST:  # not a number is no trust either
-            raise _UnfitError(f"is far from what the CPU computes ({psnr:.0f} dB)")
-        self._trusted.append(engine)
+            return f"is far from what the CPU computes ({psnr:.0f} dB on {engine.info.device})"
+        return ""
 
-    def _in_f32(self, engine: Engine, error: Exception) -> Engine:
+    def _in_f32(self, engine: Engine, reason: str) -> Engine:
         """The same network in f32, for a plane that came out wrong in a lower precision.
 
         Raises:
-            InferenceError: it was f32 already.
+            InferenceError: it was f32 already, or the file is quantised and has no other precision.
         """
         info, name = engine.info, self.file.path.name
-        if info.precision == "f32":
+        if info.precision in ("f32", "int8"):
             hint = "The model file is damaged." if info.device == "cpu" else "Try --device cpu."
-            raise InferenceError(f"{name} {error} in f32 on {info.device}.", hint) from error
+            raise InferenceError(f"{name} {reason} in {info.precision} on {info.device}.", hint)
         if self._exact is None:
             options = replace(self._options, precision="f32")
             self._exact = table.load(self._backend, self.file.path, self.file.spec, options)
-            self._trust(self._exact)
-        self._note(f"{info.precision} on {info.device} {error}: computed again in f32")
+        self._note(f"{info.precision} on {info.device} {reason}: computed again in f32")
         return self._exact
-
-    def _trust(self, engine: Engine) -> None:
-        """The CPU is what others are compared with."""
-        if engine.info.device == "cpu":
-            self._trusted.append(engine)
 
 
 def _finished_here(

@@ -12,6 +12,7 @@ from upscaler_pictures import ROUNDING, picture, to_8bit
 from srcli import tiled, tiling
 from srcli.backends import table
 from srcli.backends.base import BackendOptions, Batch, Engine
+from srcli.backends.several import Several
 from srcli.errors import InferenceError, UsageError
 from srcli.models import catalog
 from srcli.spec import ModelSpec
@@ -188,5 +189,38 @@ def test_a_device_that_is_wrong_in_f32_as_well_is_an_error(
 ) -> None:
     elsewhere(monkeypatch, {"f16": wrong, "f32": wrong})
     monkeypatch.setattr(table, "choose", lambda name, options: table.Choice("onnxruntime", "test"))
-    with pytest.raises(InferenceError, match=r"far from what the CPU computes \(\d+ dB\) in f32 on cuda:0"):
+    with pytest.raises(InferenceError, match=r"far from what the CPU computes \(-?\d+ dB on cuda:0\) in f32"):
         Upscaler("tiny", 2, precision="f16")(picture(60, 60))
+
+
+def test_every_one_of_several_devices_is_checked(tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = table.load
+
+    def load(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> Engine:
+        engine = real("onnxruntime", path, spec, BackendOptions("f32"))
+        if options.device == "cpu":
+            return engine
+        faults = (right, wrong if options.precision == "f16" else right)
+        return Several([Elsewhere(engine, fault, options.precision) for fault in faults])
+
+    exact = Upscaler("tiny", 2, precision="f32")(picture(60, 60))
+    monkeypatch.setattr(table, "load", load)
+    monkeypatch.setattr(table, "choose", lambda name, options: table.Choice("onnxruntime", "test"))
+    up = Upscaler("tiny", 2, precision="f16")
+    assert np.abs(up(picture(60, 60)) - exact).max() < ROUNDING
+    assert any("far from what the CPU computes" in note for note in up.notes)
+    loads: list[object] = []
+    monkeypatch.setattr(tiled, "psnr_to_cpu", lambda *a: loads.append(a) or 99.0)
+    up(picture(60, 60))
+    assert loads == [], "a verdict is not asked for again"
+
+
+def test_a_quantised_network_has_no_other_precision_to_fall_back_to(
+    tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch, inject: Inject
+) -> None:
+    inject(lambda lr, engine: spoiled(engine.run(lr)))
+    up = Upscaler("tiny", 2, precision="f32")
+    network = up._networks[2]
+    network.engine.info = replace(network.engine.info, precision="int8")
+    with pytest.raises(InferenceError, match="NaN in int8"):
+        up(picture(30, 30))

@@ -86,7 +86,7 @@ def results(engine: Engine, batches: Iterable[Batch]) -> Iterator[Batch]:
     """Run batches of any sizes and give the results in order, several at once where the engine can.
 
     Raises:
-        MemoryError, InferenceError: as `Engine.run`; results before that batch were given out.
+        MemoryError, InferenceError: as `Engine.run`; some results may not be given out then.
     """
     return engine.run_each(batches) if isinstance(engine, Concurrent) else map(engine.run, batches)
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from onnx import numpy_helper
 
 from srcli.backends.failures import load_failed
+from srcli.backends.half import to_float32
 from srcli.errors import ModelFileError
 
 Tensor = torch.Tensor
@@ -37,11 +38,17 @@ class Step:
 
 
 class Network:
-    """An ONNX graph on a device, convolutions in `dtype`, everything else in what its inputs promote to."""
+    """An ONNX graph on a device, convolutions in `dtype`, everything else in what its inputs promote to.
 
-    def __init__(self, path: Path, dtype: torch.dtype, device: torch.device) -> None:
+    `in_float32` undoes a graph's own halves first.
+    """
+
+    def __init__(
+        self, path: Path, dtype: torch.dtype, device: torch.device, *, in_float32: bool = False
+    ) -> None:
         try:
-            graph = onnx.load(path).graph
+            model = onnx.load(path)
+            graph = (to_float32(model) if in_float32 else model).graph
         except Exception as error:  # protobuf, onnx and the file system each raise their own
             raise load_failed("torch", path, error) from error
         if len(graph.output) != 1:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from srcli.backends import driver
 from srcli.backends.base import Backend, BackendOptions, Engine
-from srcli.backends.several import Several, split
+from srcli.backends.several import split, together
 from srcli.backends.trt import flavour
 from srcli.errors import BackendUnavailableError, MissingExtraError, UsageError
 from srcli.spec import ModelSpec
@@ -125,7 +125,7 @@ def load(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> Eng
         hint = "Use the fp32 file of this network."
         raise BackendUnavailableError(f"{path.name} computes in int8, not in {options.precision}.", hint)
     engines = [backend(path, spec, replace(options, device=one)) for one in split(options.device)]
-    return engines[0] if len(engines) == 1 else Several(engines)
+    return engines[0] if len(engines) == 1 else together(engines)
 
 
 def describe(engine: Engine, choice: Choice) -> str:
@@ -157,7 +157,7 @@ def _automatic(options: BackendOptions) -> Choice:
             f"None of {', '.join(installed)} can run {wanted}.", "Use --device auto and --precision auto."
         )
     if options.device == "auto":
-        able.sort(key=lambda name: not _on_gpu(BACKENDS[name]))
+        able.sort(key=lambda name: "cuda" not in _kinds(BACKENDS[name]))
     return Choice(able[0], "fastest installed" if len(able) == len(installed) else "fastest that can do this")
 
 
@@ -168,24 +168,20 @@ def _suits(entry: Entry) -> bool:
 
 def _able(entry: Entry, options: BackendOptions) -> bool:
     kind = split(options.device)[0].partition(":")[0]
-    kinds = present(entry) if kind == "auto" else (kind,)
-    return any(
-        options.precision in ("auto", *entry.computes.get(kind, ()))
-        for kind in kinds
-        if kind in entry.computes
-    )
+    kinds = _kinds(entry) if kind == "auto" else [known for known in _kinds(entry) if known == kind]
+    return any(options.precision in ("auto", *entry.computes[known]) for known in kinds)
 
 
-def _on_gpu(entry: Entry) -> bool:
-    """Whether the backend would run on an NVIDIA GPU that is there."""
-    if "cuda" not in present(entry):
-        return False
-    if "cpu" not in entry.computes:
-        return True
+def _kinds(entry: Entry) -> tuple[str, ...]:
+    """The kinds of devices that the installed build of a backend can have here."""
+    kinds = present(entry)
+    if "cuda" not in kinds or "cpu" not in kinds:
+        return kinds
     try:
-        return not version(entry.gpu_build).endswith("+cpu")
+        for_gpu = not version(entry.gpu_build).endswith("+cpu")
     except PackageNotFoundError:
-        return False
+        for_gpu = False
+    return kinds if for_gpu else tuple(kind for kind in kinds if kind != "cuda")
 
 
 def _installed(name: str) -> bool:

@@ -25,7 +25,7 @@ class TorchEngine:
         import torch
 
         try:
-            with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+            with torch.inference_mode():
                 result: Batch = self._network(torch.from_numpy(lr).to(self._device)).cpu().numpy()
                 return result
         except (RuntimeError, MemoryError) as error:
@@ -48,9 +48,11 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> TorchEngine:
         raise MissingExtraError("The torch backend", "export") from error
     device = _device(torch, options.device)
     precision = _precision(options.precision, _precisions(torch, device))
+    torch.backends.cudnn.allow_tf32 = False  # of the whole process: several engines may run at once
     if options.threads:
         torch.set_num_threads(options.threads)
-    network = Network(path, getattr(torch, _TYPES[precision]), device)
+    in_float32 = spec.arithmetic == "fp16" and precision != "f16"
+    network = Network(path, getattr(torch, _TYPES[precision]), device, in_float32=in_float32)
     return TorchEngine(network, device, precision, spec.scale)
 
 

@@ -70,6 +70,15 @@ def test_what_is_asked_for_decides_before_speed(machine) -> None:
         table.choose("auto", BackendOptions("f16", "cpu"))
 
 
+def test_a_cpu_build_is_not_taken_for_a_gpu(machine) -> None:
+    machine(GPU, "onnx openvino onnxruntime torch", onnxruntime="1.31.1", torch="2.13.0")
+    assert table.choose("auto", BackendOptions(device="cuda")).name == "torch"
+    assert table.choose("auto", BackendOptions("f16")).name == "torch"
+    machine(GPU, "onnx openvino onnxruntime torch", onnxruntime="1.31.1", torch="2.13.0+cpu")
+    with pytest.raises(BackendUnavailableError, match="cuda"):
+        table.choose("auto", BackendOptions(device="cuda"))
+
+
 def test_a_precision_that_only_an_absent_gpu_has_is_refused_at_once(machine) -> None:
     machine(NO_GPU, ALL, torch="2.13.0")
     with pytest.raises(BackendUnavailableError, match="f16"):

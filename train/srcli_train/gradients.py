@@ -37,7 +37,7 @@ class Gradients:
         self, network: nn.Module, recipe: Recipe, device: torch.device, record: Record | None = None
     ) -> None:
         self._network, self._recipe, self._device = network, recipe, device
-        self._record = cuda_graph if record is None and device.type == "cuda" else record
+        self._record = CudaGraphs(device) if record is None and device.type == "cuda" else record
         self._seen = Counter[int]()
         self._recorded: dict[int, _Recorded] = {}
 
@@ -72,7 +72,7 @@ class Gradients:
 def _loss(error: Tensor, recipe: Recipe) -> Tensor:
     """Of (N, 3, H, W) differences in levels: over pixels, and as far as the recipe says over frequencies.
 
-    The transform keeps energy (both of its ways are scaled alike), so that both parts have one scale.
+    The transform keeps energy (both of its ways are scaled alike), so that both parts of L1 have one scale.
     """
     pixels = error.abs().mean() if recipe.loss == "l1" else error.square().mean()
     if not recipe.frequency:
@@ -108,12 +108,18 @@ class _Recorded:
         return self._loss.clone()
 
 
-def cuda_graph(work: Work) -> Work:
-    """Record work on the GPU without running it."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    return graph.replay
+class CudaGraphs:
+    """Records work on a GPU without running it. Graphs run in turns, so they share their memory."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._pool = device, torch.cuda.graph_pool_handle()
+
+    def __call__(self, work: Work) -> Work:
+        """The graph's replay."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(self._device), torch.cuda.graph(graph, pool=self._pool):
+            work()
+        return graph.replay
 
 
 def _fastest_kernels() -> AbstractContextManager[None]:

@@ -286,4 +286,6 @@ def _device(name: str) -> torch.device:
         device = torch.device("cuda", local_rank() or 0)
     if device.type == "cuda" and device.index >= torch.cuda.device_count():
         raise UsageError(f"There is no device {device} here.", "Train with --device cpu, or mend the driver.")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # CUDA graphs and NCCL work on the current one
     return device

@@ -91,6 +91,10 @@ class Recipe:
             raise UsageError(
                 "The shares `rendered` and `frequency` and the decay `average` lie between 0 and 1."
             )
+        if self.frequency and self.loss != "l1":
+            raise UsageError(
+                "A share of the loss on frequencies goes with l1 only.", "Leave one of them out."
+            )
         if self.seed < 0:
             raise UsageError("The seed is a whole number, 0 or more.")
 
