@@ -56,6 +56,7 @@ def srcli_f32(file: ModelFile, network: nn.Module, place: Place) -> Contender:
 def pytorch(file: ModelFile, network: nn.Module, place: Place) -> Contender:
     """Eager float32 under no_grad on the whole picture, as the reference implementation does it."""
     moved = deepcopy(network).to(place.device)
+    torch.backends.cudnn.allow_tf32 = False  # it is the measure of the others
 
     def run(batch: Batch) -> Batch:
         with torch.no_grad():

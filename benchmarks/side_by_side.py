@@ -69,7 +69,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--repetitions", type=int, default=3, help="rounds that count, after a warm-up")
     add("--out", type=Path, default=RESULTS / "side-by-side.json")
     options = parser.parse_args(arguments)
-    options.contenders = options.contenders or available(options.device)
+    named = options.contenders or available(options.device)
+    options.contenders = list(dict.fromkeys([OURS, EXACT, *named]))  # what the others are held against
     return options
 
 
@@ -120,10 +121,14 @@ def _difference(one: Sequence[Pixels], other: Sequence[Pixels]) -> tuple[float, 
 
 def _section(rows: list[Row], options: argparse.Namespace) -> Section:
     told = {row.name: row for row in rows}
-    aims = ", ".join(
-        f"{name} {aim}× (reached: {told[name].slower.median:.2f}×)"
-        for name, aim in AIMS.items()
-        if name in told
+    aims = (
+        ""
+        if options.device == "cuda"
+        else ", ".join(
+            f"{name} {aim}× (reached: {told[name].slower.median:.2f}×)"
+            for name, aim in AIMS.items()
+            if name in told
+        )
     )
     ncnn = f" ncnn {version('ncnn')}." if "ncnn" in told else ""
     return Section(
@@ -133,7 +138,8 @@ def _section(rows: list[Row], options: argparse.Namespace) -> Section:
         f"{options.largest} MP, bytes in memory to bytes in memory on the {options.device}, "
         f'{options.repetitions} rounds in turns after one that warms up; "srcli is faster" is the median '
         "of the ratios within rounds. "
-        f"PSNR and the largest difference are against eager PyTorch's pictures. Aims: {aims}.{ncnn}",
+        "PSNR and the largest difference are against eager PyTorch's pictures. "
+        f"{aims and f'Aims: {aims}.'}{ncnn}",
         (_table(rows),),
         {"rows": [asdict(row) for row in rows]},
     )

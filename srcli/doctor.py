@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from srcli.backends import driver, table
-from srcli.backends.base import BackendOptions
+from srcli.backends.base import BackendOptions, say_nothing
 from srcli.backends.driver import Driver
 from srcli.errors import SrcliError
 from srcli.models import catalog
@@ -88,15 +89,18 @@ class Diagnosis:
         return any(t.works for t in self.trials if t.backend != "bicubic") and not self.problems
 
 
-def examine() -> Diagnosis:
-    """Try every backend that is installed, in every precision, on every kind of device there is."""
+def examine(tell: Callable[[str], None] = say_nothing) -> Diagnosis:
+    """Try every backend that is installed, in every precision, on every kind of device there is.
+
+    `tell` hears of what takes long: an engine that is built for its trial.
+    """
     nvidia, versions = driver.ask(), installed()
     return Diagnosis(
         system=system(),
         versions=versions,
         processor=processor(),
         nvidia=nvidia,
-        trials=tuple(tried for name in table.BACKENDS for tried in _trials(name, nvidia)),
+        trials=tuple(tried for name in table.BACKENDS for tried in _trials(name, nvidia, tell)),
         problems=tuple(problems(versions, nvidia)),
     )
 
@@ -149,19 +153,21 @@ def problems(versions: dict[str, str], nvidia: Driver) -> list[str]:
     return found
 
 
-def _trials(name: str, nvidia: Driver) -> list[Trial]:
+def _trials(name: str, nvidia: Driver, tell: Callable[[str], None]) -> list[Trial]:
     """Every precision on every device that the backend knows and the machine has."""
     entry = table.BACKENDS[name]
     devices = table.present(entry)
     if not devices:
         reason = f"It needs an NVIDIA GPU, but {nvidia.problem}."
         return [Trial(name, d, p, False, reason=reason) for d in entry.computes for p in entry.computes[d]]
-    return [trial(name, device, precision) for device in devices for precision in entry.computes[device]]
+    return [
+        trial(name, device, precision, tell) for device in devices for precision in entry.computes[device]
+    ]
 
 
-def trial(name: str, device: str, precision: str) -> Trial:
+def trial(name: str, device: str, precision: str, tell: Callable[[str], None] = say_nothing) -> Trial:
     """Load the smallest shipped model on a backend and run one tile; never raises."""
-    options = BackendOptions(precision, device)
+    options = BackendOptions(precision, device, tell=tell)
     try:
         file = catalog.resolve("edsr-baseline", 2)
         begin = time.perf_counter()

@@ -1,7 +1,18 @@
-"""Text files that appear whole or not at all."""
+"""Files that appear whole or not at all, and folders that take them."""
 
 import os
 from pathlib import Path
+from tempfile import TemporaryFile
+
+
+def probe(folder: Path) -> None:
+    """Make a nameless file in a folder, which also tells where permissions look right and writing fails.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    with TemporaryFile(dir=folder):
+        pass
 
 
 def write_text(path: Path, text: str) -> None:

@@ -55,7 +55,8 @@ class Upscaler:
             runs (twice where one is not enough) and bicubic finishes.
         backend: "auto" (the fastest installed), or one of `srcli.backends.table.BACKENDS`.
         precision: "auto", "f32", "bf16", "f16". Anything but "auto" is used or refused.
-        device: "auto", "cpu", "cuda", "cuda:1". Anything but "auto" is used or refused.
+        device: "auto", "cpu", "cuda", "cuda:1", several as "cuda:0,1", or "all" GPUs, which share an
+            image's tiles. Anything but "auto" is used or refused.
         tile: largest window side fed to the network, LR pixels; None: 384.
         halo: LR pixels of context around each tile; None: the model's measured one. With the model's
             exact_halo, tiled equals whole up to the rounding of the kernels.

@@ -19,7 +19,7 @@ failed=0
 part() {
     name=$1
     shift
-    timeout 240 "$@" > "$out/$name.txt" 2>&1 || { echo "$name: failed"; failed=1; }
+    timeout 140 "$@" > "$out/$name.txt" 2>&1 || { echo "$name: failed"; failed=1; }
     tail -n 25 "$out/$name.txt"
 }
 

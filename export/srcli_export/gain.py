@@ -1,4 +1,4 @@
-"""Is int8 worth it? It is offered where it costs little and is the fastest way to run the network here."""
+"""Is int8 worth it? It is offered where it costs little and is the fastest way on this CPU."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ _REPETITIONS = 7
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One way to run the network on this machine.
+    """One way to run the network on this CPU.
 
     Attributes:
         engine: for people, e.g. "openvino bf16".
@@ -84,6 +84,7 @@ def check_gain(name: str, lost: float, timings: Sequence[Timing]) -> float:
         return share
     raise ExportError(
         f"{name}: int8 loses {lost:.3f} dB (at most {MAX_LOSS} is allowed) and, on {best.engine}, takes "
-        f"{share:.2f} times as long as {other.engine}, the best other way here (less than 1 is needed).",
+        f"{share:.2f} times as long as {other.engine}, the best other way on this CPU (less than 1 is "
+        "needed).",
         "Nothing was written. Leave int8 out of the precisions.",
     )

@@ -5,6 +5,7 @@ CUDA, CoreML and DirectML are untested on hardware: their options and refusals w
 
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -94,7 +95,8 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> OnnxRuntimeEng
     provider = PROVIDERS[kind]
     precision = _precision(options.precision, provider, spec)
     if hasattr(onnxruntime, "preload_dlls") and kind == "cuda":
-        onnxruntime.preload_dlls()  # of the CUDA packages that its extras bring
+        with redirect_stdout(sys.stderr):  # it prints, and stdout is for results
+            onnxruntime.preload_dlls()  # of the CUDA packages that its extras bring
     told = dict(provider.options) | ({"device_id": str(number)} if provider.numbered else {})
     try:
         session = onnxruntime.InferenceSession(
@@ -105,6 +107,9 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> OnnxRuntimeEng
     except SrcliError:
         raise
     except Exception as error:  # as above
+        if kind != "cpu" and "fallback" in str(error):
+            hint = "Use --device cpu, or another --backend."
+            raise BackendUnavailableError(f"{path.name} holds operators that {kind} lacks.", hint) from error
         raise load_failed(NAME, path, error) from error
     _verify(session, kind)
     device = f"{kind}:{number}" if provider.numbered else kind
@@ -199,6 +204,9 @@ class BoundSession:
         self._values, self._session = values, session
         self._device, self._scale = device, scale
         self._shape: tuple[int, ...] = ()
+        self._lr: Any = None
+        self._sr: Any = None
+        self._binding: Any = None
 
     def run(self, outputs: list[str], feed: Mapping[str, Batch]) -> list[Batch]:
         """As `InferenceSession.run` with the one input and the one output."""
@@ -210,6 +218,7 @@ class BoundSession:
         return [self._sr.numpy()]
 
     def _bind(self, shape: tuple[int, ...]) -> None:
+        self._shape, self._lr, self._sr, self._binding = (), None, None, None  # their memory may be needed
         batch, channels, height, width = shape
         larger = batch, channels, height * self._scale, width * self._scale
         create, (lr, sr) = self._values.ortvalue_from_shape_and_type, _names(self._session)

@@ -26,14 +26,15 @@ from srcli.backends.trt.cuda import Cuda, Device
 from srcli.backends.trt.lane import Program, Wanted
 from srcli.backends.trt.lanes import Lanes, Outputs
 from srcli.backends.trt.workshop import Workshop
-from srcli.errors import InferenceError, MissingExtraError
+from srcli.errors import InferenceError, MissingExtraError, OutputError
+from srcli.files import probe
 from srcli.spec import ModelSpec
 
 NAME = "tensorrt"
 PRECISIONS = ("f32", "f16")
 SIDES = (96, 192, 384, 768, 1536, 3072)
-"""Largest tile sides that engines are built for: each serves every window up to its own, and halving a
-tile that is too large for the memory leads to the next."""
+"""Largest tile sides that engines are built for: each serves every window up to its own, and a tile that
+is too large to build an engine for is halved, which leads to the next."""
 
 DEFAULT_SIDE = 384
 """Built when a model is loaded: the upscaler's tiles are not larger unless it is told so."""
@@ -112,7 +113,7 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> TensorRtEngine
     """
     number, gpu = _gpu(options.device)
     precision = _precision(options.precision, spec)
-    flavour = flavours.find()
+    flavour = flavours.find(flavours.fitting(driver.ask()))
     folders = (store.cache_folder(), path.parent)
     workshop = Workshop(flavour, path, spec, precision, gpu, folders, options.tell)
     info = EngineInfo(NAME, f"cuda:{number}", in_use(spec, precision))
@@ -142,8 +143,10 @@ def build_ahead(path: Path, spec: ModelSpec, options: BackendOptions, folder: Pa
         MissingExtraError: TensorRT is not installed.
         BackendUnavailableError: no GPU and a TensorRT that needs one; another device or precision.
         ModelFileError: the file cannot be loaded.
-        InferenceError: the GPU has too little memory, or the file cannot be written.
+        InferenceError: the GPU has too little memory.
+        OutputError: nothing can be written to the folder.
     """
+    _check_takes_files(folder)
     workshop = _ahead(path, spec, options, folder)
     key = workshop.key(DEFAULT_SIDE)
     file = key.file(folder, workshop.name)
@@ -152,9 +155,19 @@ def build_ahead(path: Path, spec: ModelSpec, options: BackendOptions, folder: Pa
             workshop.make(key)
         except MemoryError as error:
             raise InferenceError(f"{path}: the GPU has too little memory to build its engine.") from error
-    if not file.is_file():
-        raise InferenceError(f"{file}: cannot be written.", "Give a folder that can.")
+    if store.read(file, key.text, options.tell) is None:
+        raise OutputError(f"{file}: cannot be written.", "Is the disk full?")
     return file
+
+
+def _check_takes_files(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe(folder)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: nothing can be written there ({error.strerror}).", "Name another."
+        ) from error
 
 
 def _ahead(path: Path, spec: ModelSpec, options: BackendOptions, folder: Path) -> Workshop:
@@ -164,7 +177,8 @@ def _ahead(path: Path, spec: ModelSpec, options: BackendOptions, folder: Path) -
     number, gpu = (0, None) if without else _gpu(options.device)
     if gpu is not None:
         Cuda(number)
-    return Workshop(flavours.find(), path, spec, precision, gpu, (folder,), options.tell)
+    names = flavours.installed() if gpu is None else flavours.fitting(driver.ask())
+    return Workshop(flavours.find(names), path, spec, precision, gpu, (folder,), options.tell)
 
 
 def _portable() -> bool:

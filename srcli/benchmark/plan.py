@@ -123,7 +123,7 @@ def _cases(request: Request, tell: Tell) -> list[Case]:
     _check_names("backend", request.backends, tuple(table.BACKENDS), f"{ALL}, ")
     _check_names("precision", request.precisions, PRECISIONS, "")
     names = dict.fromkeys(request.backends or table.BACKENDS)
-    trials = [trial for name in names for trial in _trials(request, name)]
+    trials = [trial for name in names for trial in _trials(request, name, tell)]
     _refuse(request, trials)
     for trial in trials:
         if not trial.works:
@@ -137,7 +137,7 @@ def _check_names(what: str, asked: Sequence[str], known: Sequence[str], more: st
             raise UsageError(f"No {what} {name!r}.", f"Choose from {more}{', '.join(known)}.")
 
 
-def _trials(request: Request, name: str) -> list[Trial]:
+def _trials(request: Request, name: str, tell: Tell) -> list[Trial]:
     """The doctor's trial of each precision on each device that was asked for or is there."""
     entry = table.BACKENDS[name]
     here = table.present(entry)
@@ -145,7 +145,7 @@ def _trials(request: Request, name: str) -> list[Trial]:
         here = tuple(entry.computes)
     devices = here if request.device == "auto" else (request.device,)
     return [
-        doctor.trial(name, device, precision)
+        doctor.trial(name, device, precision, tell)
         for device in devices
         for precision in dict.fromkeys(request.precisions or _precisions(entry, device))
     ]

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from srcli.cli.console import printable, product, table
+from srcli.cli.console import printable, product, table, talk
 from srcli.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Everything as J
     """Say what this machine can run, by trying it, and how to get the rest."""
     from srcli.doctor import examine
 
-    diagnosis = examine()
+    diagnosis = examine(talk)
     for line in [_json(diagnosis)] if as_json else _report(diagnosis):
         product(line)
     if not diagnosis.healthy:

@@ -16,8 +16,13 @@ def is_model(name: Path) -> bool:
     return name.suffix == ".onnx" or (not name.suffix and name.name == str(name) and not name.exists())
 
 
-def of_model(model: str, folder: Path | None) -> None:
+def of_model(model: str, folder: Path | None, precision: str) -> None:
     """Build the engine of every scale of a model, into the cache unless a folder is named.
+
+    Args:
+        model: name or path.
+        folder: where to; None: the cache.
+        precision: "auto", "f32" or "f16".
 
     Raises:
         ModelNotFoundError: no such model.
@@ -28,15 +33,18 @@ def of_model(model: str, folder: Path | None) -> None:
 
     name = Path(model) if is_path(model) else model
     files = [resolve(name, scale) for scale in scales(name)]
-    build(((file.path, file.spec) for file in files), folder or cache_folder())
+    build([(file.path, file.spec, precision) for file in files], folder or cache_folder())
 
 
-def build(files: "Iterable[tuple[Path, ModelSpec]]", folder: Path) -> None:
-    """Build the engine of each ONNX file for this machine's GPU, and say where it is."""
+def build(files: "Iterable[tuple[Path, ModelSpec, str]]", folder: Path) -> None:
+    """Build the engine of each ONNX file, in a precision, for this machine's GPU, and say where it is."""
     from srcli.backends.base import BackendOptions
     from srcli.backends.tensorrt import build_ahead
 
-    made = [build_ahead(path, spec, BackendOptions(tell=talk), folder) for path, spec in files]
+    made = [
+        build_ahead(path, spec, BackendOptions(precision, tell=talk), folder)
+        for path, spec, precision in files
+    ]
     for path in made:
         product_path(path)
     talk(f"{count(len(made), 'engine')} ready; srcli upscale --backend trt finds them.")

@@ -40,12 +40,13 @@ def export(
         ),
     ] = "onnx",
     precision: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="What the files compute in, several with commas: fp32 (any backend, which may take less), "
-            "fp16, int8 (only where it costs little and is fastest on this machine; needs --calibration)."
+            "fp16, int8 (only where it costs little and is fastest on this CPU; needs --calibration).  "
+            "[default: fp32; engines: fp16]"
         ),
-    ] = "fp32",
+    ] = None,
     weights: Annotated[
         str,
         typer.Option(help="How fp32 files store weights: fp32, or fp16 (half the size, widened at load)."),
@@ -68,11 +69,13 @@ def export(
     ] = "",
 ) -> None:
     """Export a checkpoint to ONNX files and check them against it."""
-    precisions = _precisions(precision)
+    precisions = _precisions(precision or "fp32")
     if format_name not in _FORMATS:
         raise UsageError(f"Format {format_name!r} is not known.", f"Choose {' or '.join(_FORMATS)}.")
     if format_name == "trt" and engines.is_model(checkpoint):
-        return engines.of_model(str(checkpoint), out)
+        if calibration or validation or measure or license_name or weights != "fp32":
+            raise UsageError(f"{checkpoint} is exported already.", "Give only --precision and -o with it.")
+        return engines.of_model(str(checkpoint), out, _of_engine(precision, "fp32"))
     if weights not in _WEIGHTS:
         raise UsageError(f"Weights cannot be stored as {weights!r}.", f"Choose {' or '.join(_WEIGHTS)}.")
     if opset != _OPSET:
@@ -104,8 +107,24 @@ def export(
         f"Try: srcli upscale FILE -s {files[-1].spec.scale} --model {files[-1].path}"
     )
     if format_name == "trt":
-        engines.build(((f.path, f.spec) for f in files if f.spec.arithmetic == "fp32"), folder)
+        engines.build([(f.path, f.spec, _of_engine(precision, f.spec.arithmetic)) for f in files], folder)
     return None
+
+
+def _of_engine(asked: str | None, arithmetic: str) -> str:
+    """The precision of an engine: as asked for, which its file must allow; else the backend's choice.
+
+    Raises:
+        UsageError: an engine has one, and of int8 only where the file does.
+    """
+    if asked is None or arithmetic == "int8":
+        return "auto"
+    precisions = {"fp32": "f32", "fp16": "f16"}
+    if arithmetic == "fp32" and asked in precisions:
+        return precisions[asked]
+    if arithmetic == "fp32" and "fp32" not in asked:
+        raise UsageError(f"No engine of this file computes in {asked}.", "Choose fp32 or fp16.")
+    return precisions[arithmetic]
 
 
 def _precisions(text: str) -> list[str]:

@@ -4,9 +4,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 
 from srcli.errors import OutputError, SrcliError, UsageError
+from srcli.files import probe
 from srcli.media import images
 from srcli.media.images import READ_ONLY_SUFFIXES, SUFFIXES
 from srcli.pipelines.inputs import Problem, discover, is_folder, place
@@ -120,8 +120,7 @@ def _check_writable(folder: Path, what: Path) -> None:
     if not is_folder(existing):
         raise OutputError(f"{what}: {existing} is not a folder.", "Choose another place.")
     try:
-        with TemporaryFile(dir=existing):  # also tells where permissions look right and writing fails
-            pass
+        probe(existing)
     except OSError as error:
         raise OutputError(
             f"{what}: nothing can be written to {existing} ({error.strerror}).", "Choose another place."

@@ -35,7 +35,7 @@ def rtx() -> flavour.Flavour:
 def only_rtx_and_no_gpu(monkeypatch: pytest.MonkeyPatch, rtx: flavour.Flavour) -> None:
     monkeypatch.setattr(driver, "ask", lambda: Driver(problem="there is no NVIDIA driver"))
     monkeypatch.setattr(flavour, "installed", lambda: ("tensorrt_rtx",))
-    monkeypatch.setattr(flavour, "find", lambda: rtx)
+    monkeypatch.setattr(flavour, "find", lambda names: rtx)
 
 
 def quiet() -> Watch:
@@ -55,7 +55,7 @@ def test_every_shipped_network_builds(path: Path, precision: str, tmp_path: Path
 
 
 def _key(path: Path, precision: str) -> store.Key:
-    found = flavour.find()
+    found = flavour.find(flavour.installed())
     return store.key_of(path, precision, tensorrt.DEFAULT_SIDE, found.name, found.version, None)
 
 
@@ -129,7 +129,7 @@ def test_tensorrts_words_become_errors(rtx: flavour.Flavour) -> None:
     assert isinstance(failure("Error Code 3: API Usage Error"), InferenceError)
     log = Log.of(rtx.api)
     assert log is Log.of(rtx.api), "TensorRT knows the first only"
-    log.errors.clear()
+    log.forget()
     log.logger.log(rtx.api.ILogger.ERROR, "one")
     log.logger.log(rtx.api.ILogger.WARNING, "two")
     assert (log.problem(), log.problem()) == ("one", "no reason given")

@@ -14,7 +14,7 @@ from tensorrt_doubles import (
 
 from srcli import doctor
 from srcli.backends import driver, table
-from srcli.backends.base import BackendOptions
+from srcli.backends.base import BackendOptions, say_nothing
 from srcli.backends.driver import Driver, Gpu
 from srcli.backends.trt import flavour
 from srcli.backends.trt.flavour import Flavour
@@ -58,7 +58,7 @@ def test_without_the_package_the_extra_is_named(tiny_models: Path, monkeypatch: 
     with pytest.raises(MissingExtraError, match=r"srcli\[trt\]"):
         load(tiny_models, BackendOptions())
     with pytest.raises(MissingExtraError, match=r"srcli\[trt\]"):
-        flavour.find()
+        flavour.find(flavour.installed())
 
 
 def test_a_broken_full_tensorrt_makes_way_for_rtx(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,13 +69,16 @@ def test_a_broken_full_tensorrt_makes_way_for_rtx(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(flavour, "installed", lambda: flavour.MODULES)
     monkeypatch.setattr(flavour, "import_module", importing)
-    assert (flavour.find().name, flavour.find().portable) == ("tensorrt_rtx", True)
+    assert (flavour.find(flavour.installed()).name, flavour.find(flavour.installed()).portable) == (
+        "tensorrt_rtx",
+        True,
+    )
     monkeypatch.setattr(flavour, "installed", lambda: ("tensorrt",))
     with pytest.raises(BackendUnavailableError, match=r"libnvinfer\.so\.11"):
-        flavour.find()
+        flavour.find(flavour.installed())
     monkeypatch.setattr(flavour, "import_module", lambda name: SimpleNamespace(__version__="8.6.0"))
     with pytest.raises(BackendUnavailableError, match="too old"):
-        flavour.find()
+        flavour.find(flavour.installed())
 
 
 # The table and the doctor.
@@ -130,7 +133,7 @@ def test_the_doctor_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(doctor, "trial", never)
     monkeypatch.setattr(driver, "ask", lambda: NO_DRIVER)
-    trials = doctor._trials("tensorrt", NO_DRIVER)
+    trials = doctor._trials("tensorrt", NO_DRIVER, say_nothing)
     assert {t.reason for t in trials} == {"It needs an NVIDIA GPU, but there is no NVIDIA driver."}
     assert [(t.device, t.precision, t.works) for t in trials] == [
         ("cuda", "f32", False),

@@ -69,7 +69,7 @@ def builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Builds]:
 def set_flavour(monkeypatch: pytest.MonkeyPatch, name: str, version: str) -> None:
     api = SimpleNamespace(IRuntimeCache=object) if name == "tensorrt_rtx" else SimpleNamespace()
     monkeypatch.setattr(flavour, "installed", lambda: (name,))
-    monkeypatch.setattr(flavour, "find", lambda: Flavour(name, version, api))
+    monkeypatch.setattr(flavour, "find", lambda names: Flavour(name, version, api))
 
 
 def test_an_engine_is_built_once(builds: Builds, tiny_models: Path) -> None:

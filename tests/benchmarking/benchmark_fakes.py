@@ -54,7 +54,7 @@ class FakeEngine:
 def fake_trials(monkeypatch: pytest.MonkeyPatch, *working: tuple[str, str]) -> None:
     """Only these backends and precisions work, and only on the CPU."""
 
-    def trial(backend: str, device: str, precision: str) -> Trial:
+    def trial(backend: str, device: str, precision: str, tell: object) -> Trial:
         if device == "cpu" and (backend, precision) in working:
             return Trial(backend, device, precision, True, 0.1, 0.1)
         return Trial(backend, device, precision, False, reason=f"No {precision} there.", fix="Buy one.")

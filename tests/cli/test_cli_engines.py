@@ -12,13 +12,22 @@ from srcli.errors import BackendUnavailableError
 from srcli.spec import ModelSpec
 
 
+class Built(list[tuple[str, Path]]):
+    """Files and folders; the precisions beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.precisions: list[str] = []
+
+
 @pytest.fixture
-def built(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
+def built(monkeypatch: pytest.MonkeyPatch) -> Built:
     """What was asked to be built: file name and folder. Building itself has tests of its own."""
-    asked: list[tuple[str, Path]] = []
+    asked = Built()
 
     def build_ahead(path: Path, spec: ModelSpec, options: BackendOptions, folder: Path) -> Path:
         asked.append((path.name, folder))
+        asked.precisions.append(options.precision)
         options.tell(f"building {spec.name}")
         return folder / f"{path.stem}.engine"
 
@@ -27,7 +36,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
 
 
 def test_a_model_gets_the_engine_of_every_scale_where_the_backend_looks(
-    srcli: Command, tiny_catalog: Path, built: list[tuple[str, Path]]
+    srcli: Command, tiny_catalog: Path, built: Built
 ) -> None:
     run = srcli("export", "tiny", "--format", "trt")
     assert run.code == 0, run.err
@@ -36,7 +45,7 @@ def test_a_model_gets_the_engine_of_every_scale_where_the_backend_looks(
     assert "3 engines ready" in run.err
 
 
-def test_an_onnx_file_gets_its_own(srcli: Command, tiny_models: Path, built: list[tuple[str, Path]]) -> None:
+def test_an_onnx_file_gets_its_own(srcli: Command, tiny_models: Path, built: Built) -> None:
     run = srcli("export", str(tiny_models / "tiny-x3.onnx"), "--format", "trt", "-o", "engines")
     assert run.code == 0, run.err
     assert built == [("tiny-x3.onnx", Path("engines"))]
@@ -48,12 +57,14 @@ def test_an_onnx_file_gets_its_own(srcli: Command, tiny_models: Path, built: lis
         (("tiny", "--format", "plan"), 2, "onnx or trt"),
         (("nosuch", "--format", "trt"), 2, "nosuch"),
         (("nosuch.onnx", "--format", "trt"), 2, "does not exist"),
+        (("tiny", "--format", "trt", "--precision", "int8"), 2, "fp32 or fp16"),
+        (("tiny", "--format", "trt", "--weights", "fp16"), 2, "exported already"),
     ],
 )
 def test_what_cannot_be_built_is_said(
     srcli: Command,
     tiny_catalog: Path,
-    built: list[tuple[str, Path]],
+    built: Built,
     arguments: tuple[str, ...],
     code: int,
     words: str,
@@ -61,6 +72,17 @@ def test_what_cannot_be_built_is_said(
     run = srcli("export", *arguments)
     assert (run.code, built) == (code, [])
     assert words in run.err
+
+
+@pytest.mark.parametrize(
+    ("asked", "precision"), [((), "auto"), (("--precision", "fp32"), "f32"), (("--precision", "fp16"), "f16")]
+)
+def test_an_engine_computes_in_what_was_asked_for(
+    srcli: Command, tiny_models: Path, built: Built, asked: tuple[str, ...], precision: str
+) -> None:
+    run = srcli("export", str(tiny_models / "tiny-x3.onnx"), "--format", "trt", *asked)
+    assert run.code == 0, run.err
+    assert built.precisions == [precision]
 
 
 def test_the_backends_refusal_is_passed_on(

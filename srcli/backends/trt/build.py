@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 from srcli.backends.driver import Gpu
@@ -71,7 +72,7 @@ def build(
         KeyboardInterrupt: the user stopped it.
     """
     api, log = flavour.api, Log.of(flavour.api)
-    log.errors.clear()
+    log.forget()
     builder = api.Builder(log.logger)
     network = builder.create_network(_flags(flavour))
     parser = api.OnnxParser(network, log.logger)
@@ -92,16 +93,16 @@ def build(
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A logger for TensorRT that prints nothing and remembers errors."""
+    """A logger for TensorRT that prints nothing and remembers errors, each thread's apart."""
 
     logger: Any
-    errors: list[str]
+    errors: dict[int, list[str]]
 
     @classmethod
     @cache
     def of(cls, api: Any) -> "Log":
         """The one of this process: TensorRT tells everything to the first logger it is given."""
-        errors: list[str] = []
+        errors: dict[int, list[str]] = {}
         serious = (api.ILogger.INTERNAL_ERROR, api.ILogger.ERROR)
 
         class Logger(api.ILogger):  # type: ignore[misc]
@@ -110,15 +111,17 @@ class Log:
 
             def log(self, severity: Any, msg: str) -> None:
                 if severity in serious:
-                    errors.append(msg)
+                    errors.setdefault(get_ident(), []).append(msg)
 
         return cls(Logger(), errors)
 
     def problem(self) -> str:
-        """What went wrong since the last call, told once."""
-        text = "; ".join(self.errors) or "no reason given"
-        self.errors.clear()
-        return text
+        """What went wrong in this thread since the last call, told once."""
+        return "; ".join(self.errors.pop(get_ident(), [])) or "no reason given"
+
+    def forget(self) -> None:
+        """What went wrong before does not matter."""
+        self.errors.pop(get_ident(), None)
 
 
 def failure(text: str) -> MemoryError | InferenceError:

@@ -1,6 +1,6 @@
 """Which TensorRT is installed: the full one (10 or 11), or TensorRT for RTX; both have the same API here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from importlib.util import find_spec
@@ -49,14 +49,21 @@ def installed() -> tuple[str, ...]:
     return tuple(name for name in MODULES if find_spec(name) is not None)
 
 
-def find() -> Flavour:
-    """Import the first flavour that works. Ask the driver before: without one it may end the process.
+def fitting(found: Driver) -> tuple[str, ...]:
+    """Those installed that this driver can run, before all others what lists the first GPU."""
+    names = [name for name in installed() if not found.problem and cuda_of(name) <= float(found.cuda)]
+    return tuple(sorted(names, key=lambda name: not _lists(name, found.gpus[0])))
+
+
+def find(names: Sequence[str]) -> Flavour:
+    """Import the first flavour of these that works.
+
+    One that does not fit the driver may end the process: take `fitting` where there is a GPU.
 
     Raises:
-        MissingExtraError: none is installed.
-        BackendUnavailableError: none that is installed can be imported, or all are too old.
+        MissingExtraError: there are none.
+        BackendUnavailableError: none can be imported, or all are too old.
     """
-    names = installed()
     if not names:
         raise MissingExtraError(WHAT, "trt")
     problems = []
@@ -95,8 +102,11 @@ def usable(found: Driver) -> bool:
         check_driver(found)
     except BackendUnavailableError:
         return False
-    capability = _numbers(found.gpus[0].capability)
-    return any(_KNOWN[name](capability) for name in installed())
+    return any(_lists(name, found.gpus[0]) for name in fitting(found))
+
+
+def _lists(name: str, gpu: Gpu) -> bool:
+    return _KNOWN[name](_numbers(gpu.capability))
 
 
 def check_driver(found: Driver) -> None:
@@ -109,7 +119,7 @@ def check_driver(found: Driver) -> None:
         hint = "Use --backend auto. `srcli doctor` tells what runs here."
         raise BackendUnavailableError(f"{WHAT} needs an NVIDIA GPU, but {found.problem}.", hint)
     needs = [cuda_of(name) for name in installed()]
-    if needs and min(needs) > float(found.cuda):
+    if needs and not fitting(found):
         raise BackendUnavailableError(
             f"The NVIDIA driver runs CUDA {found.cuda} at most, this TensorRT needs {min(needs)}.",
             "Update the driver. `srcli doctor` tells what runs here.",

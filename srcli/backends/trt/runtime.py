@@ -34,7 +34,7 @@ class TensorRtProgram:
 
     def __init__(self, flavour: Flavour, plan: bytes, kernels: bytes, keep: Keep) -> None:
         self._api, self._log, self._keep = flavour.api, Log.of(flavour.api), keep
-        self._log.errors.clear()
+        self._log.forget()
         self._runtime = self._api.Runtime(self._log.logger)  # must live as long as the engine
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:

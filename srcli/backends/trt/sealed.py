@@ -6,6 +6,7 @@ TensorRT aborts the process on some damaged caches, so nothing reaches it before
 import hashlib
 import json
 import os
+import uuid
 from pathlib import Path
 
 _MAGIC = b"srcli sealed 1\n"
@@ -23,7 +24,7 @@ def write(path: Path, key: str, content: bytes) -> None:
         OSError: it cannot be written; what was there stays.
     """
     header = json.dumps({"key": key, "sha256": hashlib.sha256(content).hexdigest()})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with temporary.open("wb") as file:

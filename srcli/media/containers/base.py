@@ -14,9 +14,10 @@ Pixels = NDArray[Any]
 """(H, W), (H, W, 2), (H, W, 3) or (H, W, 4); uint8 or uint16."""
 
 Data = bytes | mmap.mmap
+"""A whole file, in memory or mapped."""
+
 Parts = tuple[bytes | memoryview, ...]
 """A file in pieces, in order: joined, it would take its size in memory once more."""
-"""A whole file, in memory or mapped."""
 
 
 class DamagedError(Exception):
