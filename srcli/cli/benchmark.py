@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from srcli.cli.console import printable, product, table, talk
+from srcli.cli.console import command_line, printable, product, table, talk
 from srcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -99,13 +99,6 @@ def benchmark(
         product(printable(line))
     for line in (report.method, *report.facts):
         talk(line)
-
-
-def command_line(arguments: list[str]) -> str:
-    """The command that repeats this run; of absolute paths only the last part is kept."""
-    from shlex import join
-
-    return join(["srcli", *(Path(a).name if Path(a).is_absolute() else a for a in arguments)])
 
 
 def _each(values: list[_Value] | None) -> tuple[_Value, ...]:

@@ -65,3 +65,11 @@ def _cell(text: str, width: int, right: bool) -> str:
 
 def _is_number(text: str) -> bool:
     return text[:1].isdigit() or text in ("", "–")
+
+
+def command_line(arguments: list[str]) -> str:
+    """The command that repeats this run; of absolute paths only the last part is kept."""
+    from pathlib import Path
+    from shlex import join
+
+    return join(["srcli", *(Path(a).name if Path(a).is_absolute() else a for a in arguments)])

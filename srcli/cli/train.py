@@ -1,6 +1,5 @@
 """`srcli train`: a folder of HR images becomes a checkpoint."""
 
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from srcli.cli.console import product_path, talk
+from srcli.cli.console import command_line, product_path, talk
 from srcli.cli.extras import missing_extra
 from srcli.errors import ExitCode, UsageError
 
@@ -105,7 +104,7 @@ def train(
         resume=resume,
         validate_every=validate_every,
         data_name=data_name,
-        command=shlex.join(["srcli", *sys.argv[1:]]),
+        command=command_line(sys.argv[1:]),
     )
     if gpus > 1 and not launched():
         check(request)

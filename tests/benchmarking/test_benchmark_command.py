@@ -9,7 +9,7 @@ import pytest
 from benchmark_fakes import fake_trials, model_file
 
 from srcli.cli.app import main
-from srcli.cli.benchmark import command_line
+from srcli.cli.console import command_line
 
 
 def test_a_whole_run(
