@@ -21,7 +21,7 @@ from tensorrt_doubles import (
 )
 
 from srcli import Upscaler
-from srcli.backends import driver, tensorrt
+from srcli.backends import driver, table, tensorrt
 from srcli.backends.base import BackendOptions, EngineInfo
 from srcli.backends.driver import Driver, Gpu
 from srcli.backends.trt import flavour, workshop
@@ -70,6 +70,7 @@ def set_flavour(monkeypatch: pytest.MonkeyPatch, name: str, version: str) -> Non
     api = SimpleNamespace(IRuntimeCache=object) if name == "tensorrt_rtx" else SimpleNamespace()
     monkeypatch.setattr(flavour, "installed", lambda: (name,))
     monkeypatch.setattr(flavour, "find", lambda names: Flavour(name, version, api))
+    monkeypatch.setattr(table, "find_spec", lambda module: module)  # as if everything were installed
 
 
 def test_an_engine_is_built_once(builds: Builds, tiny_models: Path) -> None:
