@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from srcli.doctor import cores
+
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("numpy", "opencv-python-headless", "torch", "openvino", "onnxruntime", "srcli")
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
@@ -79,7 +81,7 @@ def machine() -> Machine:
     flags = cpuinfo.get("flags", "").split()
     return Machine(
         cpu=cpuinfo.get("model name", platform.processor() or platform.machine()),
-        cores=len(os.sched_getaffinity(0)),
+        cores=cores(),
         features=tuple(flag for flag in _FLAGS if flag in flags),
         memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         system=f"{platform.system()} {platform.machine()}",

@@ -4,7 +4,6 @@ Every contender turns pictures into pictures in memory, (H, W, 3) uint8 RGB to (
 uint8 RGB: conversion and rounding are part of the work, files are not. All use all cores.
 """
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -16,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from srcli.backends.half import to_float32
+from srcli.doctor import cores
 from srcli.models.catalog import ModelFile
 from srcli.pixels import from_network, to_network
 from srcli.upscaler import Upscaler
@@ -37,7 +39,6 @@ class Place:
     device: str = "cpu"
 
 
-_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _TRACED = 64  # side of the picture that PyTorch's network is traced with for ncnn
 
 
@@ -120,7 +121,7 @@ def ncnn(file: ModelFile, network: nn.Module, place: Place) -> Contender:
 
     param, weights = _converted(file, network, place.scratch)
     net = ncnn.Net()
-    net.opt.num_threads = _CORES
+    net.opt.num_threads = cores()
     net.load_param(str(param))
     net.load_model(str(weights))
 
@@ -172,18 +173,8 @@ def _picture(batch: Any) -> Pixels:
 
 def _plain(file: ModelFile, scratch: Path) -> Path:
     """The same graph with float32 weights inside."""
-    import onnx
-    from onnx import numpy_helper
-
-    model, path = onnx.load(file.path), scratch / f"{file.path.stem}-plain.onnx"
-    halves = {t.name: t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16}
-    widened = {n.input[0]: n for n in model.graph.node if n.op_type == "Cast" and n.input[0] in halves}
-    for name, cast in widened.items():
-        values = numpy_helper.to_array(halves[name]).astype(np.float32)
-        model.graph.initializer.append(numpy_helper.from_array(values, cast.output[0]))
-        model.graph.initializer.remove(halves[name])
-        model.graph.node.remove(cast)
-    onnx.save(model, path)
+    path = scratch / f"{file.path.stem}-plain.onnx"
+    onnx.save(to_float32(onnx.load(file.path)), path)
     return path
 
 

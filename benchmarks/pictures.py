@@ -42,6 +42,12 @@ def photograph(height: int, width: int, seed: int = 0) -> Pixels:
     return np.pad(part, missing, mode="symmetric")
 
 
+def shaped(megapixels: float, shape: float, seed: int = 0) -> Pixels:
+    """As `photograph`, of so many megapixels and width / height."""
+    height = round((megapixels * 1e6 / shape) ** 0.5)
+    return photograph(height, round(height * shape), seed)
+
+
 def save(pixels: Pixels, path: Path, quality: int | None = None) -> None:
     """Write in the format of the suffix."""
     picture = Picture(pixels, Metadata(None, None, None), images.format_of(path) or "png", ())
@@ -61,8 +67,7 @@ def folder(
     draw, paths = np.random.default_rng(1), []
     for number, megapixels in enumerate(draw.permutation(np.linspace(smallest, largest, count))):
         shape = (1.0, 3 / 2, 2 / 3, 16 / 9)[int(draw.integers(4))]
-        height = round((megapixels * 1e6 / shape) ** 0.5)
         path = into / f"{number:03}{suffixes[number % len(suffixes)]}"
-        save(photograph(height, round(height * shape), number), path, 92 if path.suffix == ".jpg" else None)
+        save(shaped(megapixels, shape, number), path, 92 if path.suffix == ".jpg" else None)
         paths.append(path)
     return paths

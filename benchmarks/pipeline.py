@@ -7,7 +7,6 @@ freshly loaded each time as the command does, with the inputs ready in memory an
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
@@ -25,6 +24,7 @@ from srcli import pixels
 from srcli.backends.base import Batch
 from srcli.benchmark.rounds import interleave
 from srcli.cli.app import main as srcli_main
+from srcli.doctor import cores
 from srcli.media import images
 from srcli.tiled import TiledNetwork
 from srcli.upscaler import Upscaler
@@ -148,7 +148,7 @@ class _Cpu:
 
     def bound(self, engine: float) -> float:
         """Engine / pipeline if the extra work spread over all cores without disturbing the engine."""
-        return engine / (engine + self.extra / len(os.sched_getaffinity(0)))
+        return engine / (engine + self.extra / cores())
 
 
 def _compared(

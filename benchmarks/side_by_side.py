@@ -104,11 +104,7 @@ def measure(options: argparse.Namespace) -> list[Row]:
 def _photographs(options: argparse.Namespace) -> list[Pixels]:
     """Mixed sizes and shapes, in memory."""
     shapes, sizes = (1.0, 3 / 2, 2 / 3), np.linspace(options.smallest, options.largest, options.pictures)
-    found = []
-    for number, megapixels in enumerate(sizes):
-        height = round((megapixels * 1e6 / shapes[number % 3]) ** 0.5)
-        found.append(pictures.photograph(height, round(height * shapes[number % 3]), number))
-    return found
+    return [pictures.shaped(size, shapes[number % 3], number) for number, size in enumerate(sizes)]
 
 
 def _difference(one: Sequence[Pixels], other: Sequence[Pixels]) -> tuple[float, int]:

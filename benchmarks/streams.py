@@ -1,7 +1,6 @@
 """How OpenVINO's streams, the tile's side and the halo trade against each other on this machine."""
 
 import argparse
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -12,6 +11,7 @@ import numpy as np
 from common import Section, Spread, Table, ratio, spread
 from srcli.backends.openvino import has_bf16
 from srcli.benchmark.rounds import interleave, timed
+from srcli.doctor import cores
 from srcli.models import catalog
 from srcli.models.catalog import ModelFile
 
@@ -40,9 +40,9 @@ class Row:
 def measure(options: argparse.Namespace) -> Section:
     """All streams and tiles in turns."""
     file = catalog.resolve(options.models[0], options.scale)
-    cores = len(os.sched_getaffinity(0))
-    cases = [(streams, side) for streams in (1, cores) for side in options.tiles]
-    engines = {streams: _engine(file, streams) for streams in (1, cores)}
+    shares = cores()
+    cases = [(streams, side) for streams in (1, shares) for side in options.tiles]
+    engines = {streams: _engine(file, streams) for streams in (1, shares)}
     runs = {case: timed(partial(engines[case[0]], _tiles(case[1]))) for case in cases}
     seconds = interleave(runs, options.repetitions, warmup=1)
     rows = [_row(file, case, seconds) for case in cases]
@@ -50,7 +50,7 @@ def measure(options: argparse.Namespace) -> Section:
         "streams",
         f"Streams and tiles at x{options.scale}",
         f"{file.name} on OpenVINO, {_REQUESTS} tiles a run by asynchronous requests, "
-        f"{options.repetitions} runs of each in turns after a warm-up; one stream has all cores, {cores} "
+        f"{options.repetitions} runs of each in turns after a warm-up; one stream has all cores, {shares} "
         f"streams have one each. Halos ({file.spec.halo} LR pixels a side) are computed and not counted.",
         (_table(rows),),
         {"rows": [asdict(row) for row in rows]},

@@ -121,14 +121,18 @@ def installed() -> dict[str, str]:
     return found
 
 
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def processor() -> Processor:
     """This CPU, as far as the operating system tells."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = facts.get("flags", "").split()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     name = facts.get("model name") or platform.processor() or platform.machine()
-    return Processor(name, cores, tuple(feature for feature in _FEATURES if feature in flags))
+    return Processor(name, cores(), tuple(feature for feature in _FEATURES if feature in flags))
 
 
 def problems(versions: dict[str, str], nvidia: Driver) -> list[str]:

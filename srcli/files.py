@@ -1,6 +1,9 @@
 """Files that appear whole or not at all, and folders that take them."""
 
 import os
+import uuid
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -15,16 +18,29 @@ def probe(folder: Path) -> None:
         pass
 
 
+def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Replace a file by these bytes, one part after the other: all of them, on the disk, or nothing.
+
+    Raises:
+        OSError, ValueError: it cannot be written, or no file can have this name; what was there stays.
+    """
+    temporary = path.parent / f".srcli-{uuid.uuid4().hex}.part"
+    try:
+        with temporary.open("xb") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        with suppress(OSError, ValueError):
+            temporary.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a file by this text (UTF-8, line ends as they are); its folder is made if it is missing.
 
     Raises:
         OSError: it cannot be written there; what was there stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, [text.encode()])

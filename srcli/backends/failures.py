@@ -29,6 +29,19 @@ def load_failed(backend: str, path: Path, error: Exception) -> ModelFileError:
     return ModelFileError(f"{path}: the {backend} backend cannot load it ({_first_line(str(error))}).", hint)
 
 
+def settled(backend: str, asked: str, possible: tuple[str, ...]) -> str:
+    """The precision asked for, if it is possible; "auto" is the last of those.
+
+    Raises:
+        BackendUnavailableError: it is not possible.
+    """
+    if asked == "auto":
+        return possible[-1]
+    if asked not in possible:
+        raise refused(backend, "precision", asked, possible)
+    return asked
+
+
 def refused(backend: str, what: str, asked: str, possible: tuple[str, ...]) -> BackendUnavailableError:
     """The error to raise when a device or precision cannot be had; nothing falls back silently."""
     hint = f"Use {what} {', '.join(possible)}, or auto, or another backend."

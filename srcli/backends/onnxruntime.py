@@ -15,7 +15,7 @@ import numpy as np
 
 from srcli.backends import driver
 from srcli.backends.base import BackendOptions, Batch, EngineInfo, in_use
-from srcli.backends.failures import load_failed, refused, run_failed
+from srcli.backends.failures import load_failed, refused, run_failed, settled
 from srcli.errors import BackendUnavailableError, MissingExtraError, SrcliError
 from srcli.spec import ModelSpec
 
@@ -142,14 +142,9 @@ def _device(onnxruntime: Any, asked: str) -> tuple[str, int]:
 
 
 def _precision(asked: str, provider: Provider, spec: ModelSpec) -> str:
-    if asked == "auto" and spec.arithmetic == "int8":
-        return "f32"  # around the quantised body, as its file says
-    if asked == "auto":
-        half = "f16" in provider.precisions and find_spec("onnx") is not None
-        return "f16" if half else "f32"
-    if asked not in provider.precisions:
-        raise refused(NAME, "precision", asked, provider.precisions)
-    return asked
+    """As asked for; "auto" is f32 around a quantised body, and without onnx, which makes the halves."""
+    plain = spec.arithmetic == "int8" or find_spec("onnx") is None
+    return settled(NAME, asked, ("f32",) if asked == "auto" and plain else provider.precisions)
 
 
 def _graph(path: Path, spec: ModelSpec, precision: str, kind: str) -> str | bytes:

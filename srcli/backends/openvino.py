@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from srcli.backends.base import BackendOptions, Batch, EngineInfo, in_use
-from srcli.backends.failures import load_failed, refused, run_failed
+from srcli.backends.failures import load_failed, refused, run_failed, settled
 from srcli.errors import BackendUnavailableError, MissingExtraError
 from srcli.spec import ModelSpec
 
@@ -45,7 +45,7 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> OpenVinoEngine
     core = openvino.Core()
     if options.device not in ("auto", "cpu"):
         raise refused(NAME, "device", options.device, ("cpu",))
-    precision = _precision(options.precision, has_bf16(core))
+    precision = settled(NAME, options.precision, ("f32", "bf16") if has_bf16(core) else ("f32",))
     try:
         compiled = core.compile_model(core.read_model(path), "CPU", _config(precision, options.threads))
     except RuntimeError as error:
@@ -60,15 +60,6 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> OpenVinoEngine
 def has_bf16(core: Any) -> bool:
     """Whether this CPU multiplies bf16 natively (AVX512-BF16 or AMX)."""
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
-def _precision(asked: str, native_bf16: bool) -> str:
-    possible = ("f32", "bf16") if native_bf16 else ("f32",)
-    if asked == "auto":
-        return possible[-1]
-    if asked not in possible:
-        raise refused(NAME, "precision", asked, possible)
-    return asked
 
 
 def _config(precision: str, threads: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from srcli.backends import driver
 from srcli.backends.base import BackendOptions, Batch, EngineInfo, Levels, in_use
-from srcli.backends.failures import refused
+from srcli.backends.failures import refused, settled
 from srcli.backends.trt import flavour as flavours
 from srcli.backends.trt import store
 from srcli.backends.trt.cuda import Cuda, Device
@@ -200,10 +200,6 @@ def _gpu(asked: str) -> tuple[int, driver.Gpu]:
 
 
 def _precision(asked: str, spec: ModelSpec) -> str:
-    if asked == "auto" and spec.arithmetic == "int8":
-        return "f32"  # around the quantised body, as its file says
-    if asked == "auto":
-        return PRECISIONS[-1]
-    if asked not in PRECISIONS:
-        raise refused(NAME, "precision", asked, PRECISIONS)
-    return asked
+    """As asked for; "auto" is f16, and f32 around a quantised body, as its file says."""
+    around = asked == "auto" and spec.arithmetic == "int8"
+    return settled(NAME, asked, PRECISIONS[:1] if around else PRECISIONS)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from srcli.backends.base import BackendOptions, Batch, EngineInfo
-from srcli.backends.failures import refused, run_failed
+from srcli.backends.failures import refused, run_failed, settled
 from srcli.errors import MissingExtraError
 from srcli.spec import ModelSpec
 
@@ -47,7 +47,7 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> TorchEngine:
     except ImportError as error:
         raise MissingExtraError("The torch backend", "export") from error
     device = _device(torch, options.device)
-    precision = _precision(options.precision, _precisions(torch, device))
+    precision = settled(NAME, options.precision, _precisions(torch, device))
     torch.backends.cudnn.allow_tf32 = False  # of the whole process: several engines may run at once
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -74,11 +74,3 @@ def _precisions(torch: Any, device: Any) -> tuple[str, ...]:
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
     return ("f32", "bf16") if native else ("f32",)
-
-
-def _precision(asked: str, possible: tuple[str, ...]) -> str:
-    if asked == "auto":
-        return possible[-1]
-    if asked not in possible:
-        raise refused(NAME, "precision", asked, possible)
-    return asked

@@ -1,17 +1,16 @@
 """Picture files in and out: any supported format, 8 or 16 bits, gray to RGBA, with its metadata."""
 
 import mmap
-import os
 import stat
-import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 
 from srcli.errors import InputError, OutputError, UsageError
+from srcli.files import write_whole
 from srcli.media import fitting
 from srcli.media.containers import avif, bmp, gif, jpeg, png, tiff, webp
 from srcli.media.containers.base import DamagedError, Data, EncodeError, Layout, Parts, Pixels, Reader, Writer
@@ -271,18 +270,10 @@ def _write(
 
 
 def _commit(path: Path, parts: Parts) -> None:
-    """Write to a temporary file beside `path`, then rename: never a half-written file."""
-    temporary = path.parent / f".srcli-{uuid.uuid4().hex}.part"
+    """Store a file, whole or not at all."""
     try:
-        with temporary.open("xb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_whole(path, parts)
     except (OSError, ValueError) as error:
         hint = "Check that the folder exists, is writable and has space, or choose another with -o."
         reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise OutputError(f"{shown(path)} cannot be written: {reason}.", hint) from error
-    finally:
-        with suppress(OSError, ValueError):
-            temporary.unlink(missing_ok=True)

@@ -7,39 +7,23 @@ import numpy as np
 import onnx
 import pytest
 import tiny_networks
+from engines import F32_TOLERANCE, load, picture, psnr
 from onnx import helper
 
 from srcli.backends import bicubic, failures, table
-from srcli.backends.base import BackendOptions, Batch, Engine
+from srcli.backends.base import BackendOptions, Batch
 from srcli.errors import BackendUnavailableError, InferenceError, ModelFileError, SrcliError, UsageError
 from srcli.spec import read_spec
 
 NETWORK_BACKENDS = [name for name in table.available() if name != "bicubic"]
 SCALES = (2, 3, 4)
 
-F32_TOLERANCE = 1e-4
-"""On 0-1: what an export may differ by. Kernels differ by some 1e-6, so this leaves room for any of them."""
-
 BF16_PSNR = 50.0
 """dB against f32: eight bits of mantissa through a dozen layers; 59 dB were measured on trained networks."""
 
 
-def picture(height: int, width: int, seed: int = 0) -> Batch:
-    return np.random.default_rng(seed).random((1, 3, height, width), np.float32)
-
-
-def load(backend: str, path: Path, precision: str = "f32", device: str = "auto") -> Engine:
-    spec = read_spec(path)
-    assert spec is not None
-    return table.load(backend, path, spec, BackendOptions(precision, device))
-
-
 def reference(path: Path, lr: Batch) -> Batch:
     return load("onnxruntime", path).run(lr)
-
-
-def psnr(a: Batch, b: Batch) -> float:
-    return float(-10 * np.log10(np.mean((a - b) ** 2) + 1e-20))
 
 
 @pytest.fixture(params=NETWORK_BACKENDS)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from engines import F32_TOLERANCE, psnr
 
 from srcli import Upscaler
 from srcli.backends import driver, table
@@ -14,9 +15,6 @@ from srcli.models import catalog
 
 GPUS = driver.ask().gpus
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not GPUS, reason="needs an NVIDIA GPU")]
-
-F32_TOLERANCE = 1e-4
-"""On 0-1, as for all backends: TF32, which is off in f32, would differ by 1e-3."""
 
 LOW_PSNR = {"bf16": 50.0, "f16": 60.0}
 """dB against f32 on trained networks: eight and eleven bits of mantissa; 59 and 75 were measured on CPUs."""
@@ -46,10 +44,6 @@ def picture(height: int, width: int, seed: int = 0) -> Batch:
     waves = np.stack([np.sin(x + y * c) for c in (1, 2, 3)]) * 0.4 + 0.5
     noise = np.random.default_rng(seed).normal(0, 0.02, waves.shape)
     return np.clip(waves + noise, 0, 1).astype(np.float32)[None]
-
-
-def psnr(a: Batch, b: Batch) -> float:
-    return float(-10 * np.log10(np.mean((a - b) ** 2) + 1e-20))
 
 
 @pytest.mark.parametrize("model", ["mdsr-baseline", "edsr-baseline"])

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_networks
+from engines import F32_TOLERANCE, load, picture, psnr
 
 from srcli import Upscaler, pixels, tiling
-from srcli.backends import driver, table, tensorrt
-from srcli.backends.base import BackendOptions, Batch, Engine
+from srcli.backends import driver, tensorrt
+from srcli.backends.base import BackendOptions
 from srcli.backends.trt import flavour
 from srcli.backends.trt.cuda import Cuda
 from srcli.errors import BackendUnavailableError
@@ -20,9 +21,6 @@ pytestmark = [
     pytest.mark.skipif(not driver.ask().gpus, reason="needs an NVIDIA GPU"),
     pytest.mark.skipif(not flavour.installed(), reason="needs TensorRT"),
 ]
-
-F32_TOLERANCE = 1e-4
-"""On 0-1, as for all backends: kernels differ by some 1e-6, and TF32, which is off, would by 1e-3."""
 
 F16_PSNR = 60.0
 """dB against f32: eleven bits of mantissa between float32 ends; bf16's eight give 59 on trained networks."""
@@ -37,24 +35,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> "pytest.MonkeyPatch":  # 
     patch.undo()
 
 
-def picture(height: int, width: int, seed: int = 0) -> Batch:
-    return np.random.default_rng(seed).random((1, 3, height, width), np.float32)
-
-
-def load(backend: str, path: Path, precision: str = "f32", device: str = "auto") -> Engine:
-    spec = read_spec(path)
-    assert spec is not None
-    return table.load(backend, path, spec, BackendOptions(precision, device))
-
-
 def on_gpu(path: Path, precision: str = "f32") -> tensorrt.TensorRtEngine:
     engine = load("tensorrt", path, precision)
     assert isinstance(engine, tensorrt.TensorRtEngine)
     return engine
-
-
-def psnr(a: Batch, b: Batch) -> float:
-    return float(-10 * np.log10(np.mean((a - b) ** 2) + 1e-20))
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

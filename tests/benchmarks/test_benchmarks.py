@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_exported import exported
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
@@ -26,20 +27,14 @@ import training  # noqa: E402
 from srcli.benchmark.rounds import interleave  # noqa: E402
 from srcli.media import images  # noqa: E402
 from srcli.models.catalog import resolve  # noqa: E402
-from srcli_export.exporter import export_checkpoint  # noqa: E402
-from srcli_train.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
 from srcli_train.networks import NetworkSpec, build  # noqa: E402
-from srcli_train.recipes import Recipe, find  # noqa: E402
+from srcli_train.recipes import Recipe  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny MDSR with random weights, exported for x4 with fp16 weights."""
-    folder = tmp_path_factory.mktemp("network")
-    torch.manual_seed(0)
-    spec = NetworkSpec("tiny", "mdsr", blocks=1, features=8, residual_scale=0.5, scales=(4,))
-    save_checkpoint(folder / "tiny.pt", Checkpoint(spec, find("fast"), build(spec).state_dict()))
-    return export_checkpoint(folder / "tiny.pt", folder)[0].path
+    """A tiny MDSR with random weights, exported for x4."""
+    return exported(tmp_path_factory.mktemp("network"), "mdsr", 4)
 
 
 def _tables(out: Path, section: str) -> list[list[str]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from tiny_exported import exported
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -14,20 +14,12 @@ import contenders
 import eager
 import side_by_side
 from srcli.models.catalog import resolve
-from srcli_export.exporter import export_checkpoint
-from srcli_train.checkpoint import Checkpoint, save_checkpoint
-from srcli_train.networks import NetworkSpec, build
-from srcli_train.recipes import find
 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny EDSR with random weights, stored as halves."""
-    folder = tmp_path_factory.mktemp("contenders")
-    torch.manual_seed(0)
-    spec = NetworkSpec("tiny", "edsr", blocks=1, features=8, residual_scale=0.5, scales=(2,))
-    save_checkpoint(folder / "tiny.pt", Checkpoint(spec, find("fast"), build(spec).state_dict()))
-    return export_checkpoint(folder / "tiny.pt", folder, weights="fp16")[0].path
+    return exported(tmp_path_factory.mktemp("contenders"), "edsr", 2, weights="fp16")
 
 
 @pytest.mark.parametrize("name", contenders.CONTENDERS)

@@ -5,9 +5,9 @@ TensorRT aborts the process on some damaged caches, so nothing reaches it before
 
 import hashlib
 import json
-import os
-import uuid
 from pathlib import Path
+
+from srcli.files import write_whole
 
 _MAGIC = b"srcli sealed 1\n"
 _MAX_HEADER = 1 << 16
@@ -24,17 +24,8 @@ def write(path: Path, key: str, content: bytes) -> None:
         OSError: it cannot be written; what was there stays.
     """
     header = json.dumps({"key": key, "sha256": hashlib.sha256(content).hexdigest()})
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with temporary.open("wb") as file:
-            file.write(_MAGIC + header.encode() + b"\n")
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, [_MAGIC + header.encode() + b"\n", content])
 
 
 def read(path: Path, key: str) -> bytes | None:
