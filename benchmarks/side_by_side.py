@@ -21,6 +21,7 @@ import pictures
 from common import RESULTS, Section, Spread, Table, machine, publish, ratio, spread
 from contenders import CONTENDERS, Pixels, Place, available
 from srcli.benchmark.rounds import interleave, timed
+from srcli.metrics import decibels
 from srcli.models import catalog
 
 OURS, EXACT = "srcli", "PyTorch eager"
@@ -111,8 +112,7 @@ def _difference(one: Sequence[Pixels], other: Sequence[Pixels]) -> tuple[float, 
     """(PSNR in dB over all pixels, largest difference)."""
     differences = [a.astype(np.int16) - b for a, b in zip(one, other, strict=True)]
     error = mean(float(np.square(d, dtype=np.float64).mean()) for d in differences)
-    psnr = 10 * float(np.log10(255**2 / error)) if error else float("inf")
-    return psnr, max(int(np.abs(d).max()) for d in differences)
+    return decibels(error), max(int(np.abs(d).max()) for d in differences)
 
 
 def _section(rows: list[Row], options: argparse.Namespace) -> Section:

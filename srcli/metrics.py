@@ -43,8 +43,12 @@ def psnr(a: Pixels, b: Pixels, *, shave: int = 0) -> float:
         UsageError: shapes differ, or nothing is left after shaving.
     """
     a, b = _shaved(a, b, shave)
-    mse = float(np.mean((a - b) ** 2))
-    return math.inf if mse == 0 else 10 * math.log10(255.0**2 / mse)
+    return decibels(float(np.mean((a - b) ** 2)))
+
+
+def decibels(mse: float, peak: float = 255.0) -> float:
+    """PSNR in dB of a mean squared error, of values from 0 to `peak`; infinite for 0, NaN stays NaN."""
+    return math.inf if mse == 0 else float(-10 * np.log10(mse / peak**2))
 
 
 def ssim(a: Pixels, b: Pixels, *, shave: int = 0) -> float:

@@ -5,6 +5,7 @@ import numpy as np
 from srcli.backends import table
 from srcli.backends.base import BackendOptions, Batch, Engine
 from srcli.errors import BackendUnavailableError, MissingExtraError
+from srcli.metrics import decibels
 from srcli.models.catalog import ModelFile
 
 LEAST = 35.0
@@ -28,7 +29,7 @@ def psnr_to_cpu(engine: Engine, lr: Batch, file: ModelFile) -> float | None:
         return None
     middle = np.ascontiguousarray(lr[:, :, _middle(lr.shape[2]), _middle(lr.shape[3])])
     error = np.square(engine.run(middle) - reference.run(middle), dtype=np.float64).mean()
-    return float(-10 * np.log10(error + 1e-20))
+    return decibels(float(error), peak=1.0)
 
 
 def _middle(length: int) -> slice:

@@ -28,6 +28,13 @@ def test_equal_images_are_infinitely_good() -> None:
     assert metrics.ssim(hr, hr) == pytest.approx(1.0, abs=1e-12)
 
 
+def test_decibels_of_errors_that_are_none_or_no_numbers() -> None:
+    assert metrics.decibels(0.01, peak=1.0) == pytest.approx(20, abs=1e-12)
+    assert metrics.decibels(0.0) == math.inf
+    assert metrics.decibels(math.inf) == -math.inf
+    assert math.isnan(metrics.decibels(math.nan))
+
+
 @pytest.mark.parametrize(
     ("rgb", "y"), [((0, 0, 0), 16.0), ((255, 255, 255), 235.0), ((255, 0, 0), 81.481), ((0, 255, 0), 144.553)]
 )

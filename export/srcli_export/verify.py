@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from srcli.errors import ExportError
-from srcli.metrics import psnr_y
+from srcli.metrics import decibels, psnr_y
 from srcli_export.runtime import Batch, Pixels, Runner, to_batch, to_levels
 
 MAX_ERROR = 1e-4
@@ -144,8 +144,8 @@ def check_loss(name: str, verdict: Verdict, arithmetic: str) -> None:
 
 def _psnr(a: Batch, b: Batch) -> float:
     """PSNR on 0-1 in dB, at most 150; not a number where one of them is not finite."""
-    error = float(np.mean((a.astype(np.float64) - b) ** 2))
-    return min(_SAME, float(-10 * np.log10(error))) if error > 0 else (_SAME if error == 0 else error)
+    psnr = decibels(float(np.mean((a.astype(np.float64) - b) ** 2)), peak=1.0)
+    return min(psnr, _SAME)
 
 
 def _reference(network: nn.Module, scale: int, batch: Batch) -> Batch:

@@ -6,6 +6,7 @@ import numpy as np
 
 from srcli.backends import table
 from srcli.backends.base import BackendOptions, Batch, Engine
+from srcli.metrics import decibels
 from srcli.spec import read_spec
 
 F32_TOLERANCE = 1e-4
@@ -25,5 +26,5 @@ def load(backend: str, path: Path, precision: str = "f32", device: str = "auto")
 
 
 def psnr(a: Batch, b: Batch) -> float:
-    """In dB on 0-1; 200 for equal ones."""
-    return float(-10 * np.log10(np.mean((a - b) ** 2) + 1e-20))
+    """In dB on 0-1; infinite for equal ones."""
+    return decibels(float(np.mean(np.square(a - b, dtype=np.float64))), peak=1.0)

@@ -14,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from srcli import pixels
 from srcli.backends.half import to_float32, to_half
 from srcli.errors import ModelFileError, UsageError
+from srcli.metrics import decibels
 from srcli.spec import METADATA_KEY, WEIGHTS_FILE_KEY, WEIGHTS_SHA256_KEY, ModelSpec
 
 FLOAT, HALF, UINT8, INT8 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8, TensorProto.INT8
@@ -55,7 +56,7 @@ def in_halves(network: onnx.ModelProto, lr: NDArray[np.generic]) -> NDArray[np.g
 
 
 def psnr(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
-    return float(-10 * np.log10(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)))
+    return decibels(float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)), peak=1.0)
 
 
 def network_of(

@@ -13,6 +13,7 @@ from srcli import Upscaler
 from srcli.backends import table
 from srcli.backends.base import BackendOptions
 from srcli.errors import ModelFileError
+from srcli.metrics import decibels
 from srcli.models import catalog
 from srcli.spec import ModelSpec, check_weights, read_spec
 from srcli_export import gain
@@ -58,7 +59,7 @@ def export_all(folder: Path, name: str = "edsr-baseline", weights: str = "fp32")
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:  # type: ignore[type-arg]
-    return float(-10 * np.log10(np.mean((a.astype(np.float64) - b) ** 2)))
+    return decibels(float(np.mean((a.astype(np.float64) - b) ** 2)), peak=1.0)
 
 
 @pytest.fixture(scope="module")
