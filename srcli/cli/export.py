@@ -70,16 +70,11 @@ def export(
 ) -> None:
     """Export a checkpoint to ONNX files and check them against it."""
     precisions = _precisions(precision or "fp32")
-    if format_name not in _FORMATS:
-        raise UsageError(f"Format {format_name!r} is not known.", f"Choose {' or '.join(_FORMATS)}.")
+    _check(format_name, weights, opset)
     if format_name == "trt" and engines.is_model(checkpoint):
         if calibration or validation or measure or license_name or weights != "fp32":
             raise UsageError(f"{checkpoint} is exported already.", "Give only --precision and -o with it.")
         return engines.of_model(str(checkpoint), out, _of_engine(precision, "fp32"))
-    if weights not in _WEIGHTS:
-        raise UsageError(f"Weights cannot be stored as {weights!r}.", f"Choose {' or '.join(_WEIGHTS)}.")
-    if opset != _OPSET:
-        raise UsageError(f"Opset {opset} is not supported.", f"Leave --opset out or set it to {_OPSET}.")
     if "int8" in precisions and calibration is None:
         raise UsageError("int8 needs photographs to be calibrated on.", "Give some: --calibration FOLDER.")
     try:
@@ -102,13 +97,25 @@ def export(
     for file in files:
         product_path(file.path)
         talk(_told(file))
-    talk(
-        f"{count(len(files), 'file')} exported and verified. "
-        f"Try: srcli upscale FILE -s {files[-1].spec.scale} --model {files[-1].path}"
-    )
+    last, exported = files[-1], f"{count(len(files), 'file')} exported and verified."
+    talk(f"{exported} Try: srcli upscale FILE -s {last.spec.scale} --model {last.path}")
     if format_name == "trt":
         engines.build([(f.path, f.spec, _of_engine(precision, f.spec.arithmetic)) for f in files], folder)
     return None
+
+
+def _check(format_name: str, weights: str, opset: int) -> None:
+    """Refuse what no export can be.
+
+    Raises:
+        UsageError: one of them is not among those there are.
+    """
+    if format_name not in _FORMATS:
+        raise UsageError(f"Format {format_name!r} is not known.", f"Choose {' or '.join(_FORMATS)}.")
+    if weights not in _WEIGHTS:
+        raise UsageError(f"Weights cannot be stored as {weights!r}.", f"Choose {' or '.join(_WEIGHTS)}.")
+    if opset != _OPSET:
+        raise UsageError(f"Opset {opset} is not supported.", f"Leave --opset out or set it to {_OPSET}.")
 
 
 def _of_engine(asked: str | None, arithmetic: str) -> str:

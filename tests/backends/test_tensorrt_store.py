@@ -1,5 +1,7 @@
 """Engines on disk: found again only if nothing that matters differs, and only if they are whole."""
 
+import os
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -136,3 +138,28 @@ def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert store.cache_folder() == tmp_path / "xdg" / "srcli" / "tensorrt"
     monkeypatch.setenv("SRCLI_CACHE", str(tmp_path / "own"))
     assert store.cache_folder() == tmp_path / "own" / "tensorrt"
+
+
+def _age(path: Path, days: float) -> None:
+    then = time.time() - days * 24 * 3600
+    os.utime(path, (then, then))
+
+
+def test_what_nobody_reads_leaves_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SRCLI_CACHE", str(tmp_path))
+    cache = store.cache_folder()
+    old, used, other = cache / "old.engine", cache / "used.engine", cache / "notes.txt"
+    for path in (old, used, other):
+        sealed.write(path, "key", b"engine")
+        _age(path, store.UNUSED_DAYS + 1)
+    assert store.read(used, "key", ignore) == b"engine"
+    store.keep(cache / "new.engine", "key", b"engine", ignore)
+    assert sorted(p.name for p in cache.iterdir()) == ["new.engine", "notes.txt", "used.engine"]
+
+
+def test_engines_in_folders_of_their_own_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SRCLI_CACHE", str(tmp_path / "cache"))
+    sealed.write(tmp_path / "old.engine", "key", b"engine")
+    _age(tmp_path / "old.engine", store.UNUSED_DAYS + 1)
+    store.keep(tmp_path / "new.engine", "key", b"engine", ignore)
+    assert (tmp_path / "old.engine").exists()
