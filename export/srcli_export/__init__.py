@@ -1,5 +1,9 @@
 """Checkpoint -> verified ONNX files: `export_checkpoint(Path("best.pt"), Path("models"))`."""
 
-from srcli_export.exporter import Exported, export_checkpoint
+from srcli.backends.private import silence_onnxruntime
+
+silence_onnxruntime()
+
+from srcli_export.exporter import Exported, export_checkpoint  # noqa: E402 - imports it
 
 __all__ = ["Exported", "export_checkpoint"]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from srcli.backends import driver
+from srcli.backends import driver, private
 from srcli.backends.base import BackendOptions, Batch, EngineInfo, in_use
 from srcli.backends.failures import load_failed, refused, run_failed, settled
 from srcli.errors import BackendUnavailableError, MissingExtraError, SrcliError
@@ -88,7 +88,7 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> OnnxRuntimeEng
         ModelFileError: the file cannot be loaded.
     """
     try:
-        import onnxruntime
+        onnxruntime = private.onnxruntime()
     except ImportError as error:
         raise MissingExtraError("The onnxruntime backend", "cpu") from error
     kind, number = _device(onnxruntime, options.device)

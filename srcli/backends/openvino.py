@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from srcli.backends import private
 from srcli.backends.base import BackendOptions, Batch, EngineInfo, in_use
 from srcli.backends.failures import load_failed, refused, run_failed, settled
 from srcli.errors import BackendUnavailableError, MissingExtraError
@@ -39,7 +40,7 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> OpenVinoEngine
         ModelFileError: the file cannot be loaded.
     """
     try:
-        import openvino
+        openvino = private.openvino()
     except ImportError as error:
         raise MissingExtraError("The openvino backend", "cpu") from error
     core = openvino.Core()

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from srcli.backends import private
+
 SIDE = 2048
 """Of the matrices; their product takes 2 * SIDE**3 floating-point operations, 17 billion."""
 
@@ -57,9 +59,8 @@ def _by_openvino(precision: str, threads: int) -> Product | None:
     """The second matrix is a constant, as the weights of a network are."""
     if find_spec("openvino") is None or precision not in ("f32", "bf16"):
         return None
-    import openvino
-    from openvino import opset13 as ops
-
+    openvino = private.openvino()
+    ops = openvino.opset13
     a, b = _matrices()
     config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
     try:

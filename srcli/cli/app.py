@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from srcli import __version__
 from srcli.cli.benchmark import benchmark
-from srcli.cli.console import show_error, talk
+from srcli.cli.console import show_error, talk, unheard
 from srcli.cli.doctor import doctor
 from srcli.cli.evaluate import evaluate
 from srcli.cli.export import export
@@ -72,11 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; None takes those of the process.
     """
+    code = int(ExitCode.OK)
     try:
-        code = _run(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return _reader_left()
+        with unheard(sys.stdout):  # of help and version, which Typer prints
+            code = _run(arguments)
+            sys.stdout.flush()
     except KeyboardInterrupt:
         talk("Interrupted.")
         return ExitCode.INTERRUPTED
@@ -109,9 +109,3 @@ def _bug(error: Exception) -> SrcliError:
         f"This is a bug in srcli: {type(error).__name__}: {error}",
         "Please report it with the command you ran; SRCLI_DEBUG=1 shows where it happened.",
     )
-
-
-def _reader_left() -> int:
-    """stdout's reader has gone (`srcli models | head`): end quietly, also when Python flushes at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return ExitCode.FAILED

@@ -1,8 +1,15 @@
-"""Printing. stdout carries the product (paths, JSON, tables), stderr carries the talk."""
+"""Printing. stdout carries the product (paths, JSON, tables), stderr carries the talk.
+
+A reader that leaves (`srcli upscale … | head`) stops no work: what is printed from then on is lost, the
+files are not.
+"""
 
 import os
 import sys
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
 
 import typer
 
@@ -21,9 +28,26 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+@contextmanager
+def unheard(stream: TextIO) -> Iterator[None]:
+    """Printing in here goes on if the reader of the stream is gone, also when Python flushes at exit."""
+    try:
+        yield
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def say(text: str) -> None:
+    """A line as it is, colours and all, on stderr."""
+    with unheard(sys.stderr):
+        typer.echo(text, err=True)
+
+
 def talk(text: str) -> None:
     """One line for the user, on stderr."""
-    typer.echo(printable(text), err=True)
+    say(printable(text))
 
 
 def error_lines(message: str, hint: str = "") -> list[str]:
@@ -35,20 +59,22 @@ def error_lines(message: str, hint: str = "") -> list[str]:
 def show_error(message: str, hint: str = "") -> None:
     """An error and what to do about it, on stderr."""
     for line in error_lines(message, hint):
-        typer.echo(line, err=True)
+        say(line)
 
 
 def product(text: str) -> None:
     """One line of product on stdout, written at once so that a reader in a pipe sees it."""
-    typer.echo(text)
-    sys.stdout.flush()
+    with unheard(sys.stdout):
+        typer.echo(text)
+        sys.stdout.flush()
 
 
 def product_path(path: os.PathLike[str]) -> None:
     """A path on stdout, byte for byte as the file system has it."""
     stream = typer.get_binary_stream("stdout")
-    stream.write(os.fsencode(path) + b"\n")
-    stream.flush()
+    with unheard(sys.stdout):
+        stream.write(os.fsencode(path) + b"\n")
+        stream.flush()
 
 
 def table(rows: list[list[str]]) -> list[str]:

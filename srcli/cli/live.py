@@ -6,9 +6,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-import typer
-
-from srcli.cli.console import error_lines, printable, product_path
+from srcli.cli.console import error_lines, printable, product_path, say
 from srcli.cli.units import count, duration
 from srcli.pipelines.report import PictureResult, Status
 
@@ -45,13 +43,13 @@ class Lines:
 
     def line(self, text: str) -> None:
         """The message, on stderr."""
-        typer.echo(text, err=True)
+        say(text)
 
     def update(self, done: float, total: int, text: str) -> None:
         """A line every ten seconds."""
         if monotonic() >= self._next:
             self._next = monotonic() + _LINE_EVERY
-            typer.echo(text, err=True)
+            say(text)
 
     def close(self) -> None:
         """Nothing moves."""
@@ -74,7 +72,7 @@ class Bar:
     def line(self, text: str) -> None:
         """The message, above the bar."""
         if self._bar is None:
-            typer.echo(text, err=True)
+            say(text)
         else:
             from rich.text import Text
 

@@ -43,8 +43,13 @@ def train(
         Path | None, typer.Option(help="Folder of validation images. [default: some are held back]")
     ] = None,
     minutes: Annotated[
-        float, typer.Option(min=0, help="Wall-clock budget; the cosine schedule then runs on time. 0: none.")
-    ] = 0,
+        float | None,
+        typer.Option(
+            min=0,
+            help="Wall-clock budget of the whole run; the cosine schedule then runs on time. 0: none. "
+            "[default: none; with --resume, the run's]",
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU where there is one.")
     ] = "auto",

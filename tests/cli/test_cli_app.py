@@ -92,18 +92,21 @@ def test_an_interrupt_anywhere_ends_with_130(srcli: Command, broken) -> None:  #
     assert (run.code, run.err) == (ExitCode.INTERRUPTED, "Interrupted.\n")
 
 
-def test_a_reader_that_leaves_is_no_error(work: Path) -> None:
+def test_a_reader_that_leaves_stops_no_work(work: Path) -> None:
     for index in range(3):
         picture(f"in/{index}.png", 100, 100)
-    command = [sys.executable, "-c", PROGRAM + "sys.exit(code)", "upscale", "in", "--backend", "bicubic"]
+    given = ["upscale", "in", "-o", "out", "--backend", "bicubic", "--report", "report.json", "--json"]
+    command = [sys.executable, "-c", PROGRAM + "sys.exit(code)", *given]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
     err = process.stderr.read()
-    process.wait(timeout=60)
-    assert "Traceback" not in err
-    assert "BrokenPipe" not in err
+    assert process.wait(timeout=60) == 0, err
+    assert "3 pictures" in err
+    assert "Broken" not in err
+    assert len(list(Path("out").iterdir())) == 3
+    assert len(json.loads(Path("report.json").read_text())["pictures"]) == 3
 
 
 def test_models_as_table_and_json(srcli: Command, tiny_catalog: Path) -> None:
