@@ -18,7 +18,7 @@ def _train(tmp_path: Path, *more: str) -> int:
 
 def test_train_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder_of_pictures(tmp_path / "hr", 4)
-    assert _train(tmp_path, "--updates", "3") == 0
+    assert _train(tmp_path, "--updates", "3", "--minutes", "1000") == 0
     captured = capsys.readouterr()
     checkpoint = tmp_path / "run" / "last.pt"
     assert captured.out.strip() == str(checkpoint)
@@ -26,6 +26,11 @@ def test_train_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert list((tmp_path / "run").glob("events.out.tfevents.*"))
     assert _train(tmp_path, "--updates", "3") == 2
     assert "--resume" in capsys.readouterr().err
+    before = checkpoint.read_bytes()
+    assert _train(tmp_path, "--updates", "3", "--resume") == 0
+    assert "This run is finished: 3 updates" in capsys.readouterr().err
+    assert checkpoint.read_bytes() == before
+    assert load_checkpoint(checkpoint).minutes == 1000
 
 
 def test_a_changed_network_is_trained_under_a_name_of_its_own(tmp_path: Path) -> None:

@@ -93,11 +93,12 @@ def test_a_stop_ends_all_at_the_same_update_and_one_process_goes_on(tmp_path: Pa
     assert process.returncode == ExitCode.INTERRUPTED, talk
     assert talk.count("go on with the same command and --resume") == 1
     assert "Traceback" not in talk
-    reached = load_checkpoint(tmp_path / "run" / "last.pt").update
-    assert reached >= 50  # updates between log lines
-    # The recipe is the same, its end in time; so the next run stops after its first update.
-    _run(_command(tmp_path, "run", "--set", "updates=100000", "--minutes", "0.001", "--resume"))
-    assert load_checkpoint(tmp_path / "run" / "last.pt").update == reached + 1
+    left = load_checkpoint(tmp_path / "run" / "last.pt")
+    assert left.update >= 50  # updates between log lines
+    # The recipe is the same, its end 6 ms of training away; so the next run stops after its first update.
+    minutes = str(left.seconds / 60 + 1e-4)
+    _run(_command(tmp_path, "run", "--set", "updates=100000", "--minutes", minutes, "--resume"))
+    assert load_checkpoint(tmp_path / "run" / "last.pt").update == left.update + 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")

@@ -64,6 +64,7 @@ def trainer(
     run: str = "run",
     resume: bool = False,
     init: Path | None = None,
+    minutes: float | None = None,
     watcher: Quiet | None = None,
 ) -> Trainer:
     job = Job(
@@ -73,6 +74,7 @@ def trainer(
         validation=(rendered(2, 48),),
         resume=resume,
         init=init,
+        minutes=minutes,
         log_every=5,
         validate_every=10,
     )

@@ -28,6 +28,7 @@ class Checkpoint:
         trained: the state_dict that training goes on from; empty where that is `weights`.
         update: updates done; with the recipe's seed also the position in the data.
         seconds: training time so far.
+        minutes: the run's time budget; 0: none; None: not known, in a checkpoint of an earlier version.
         optimizer: state of all optimizers; empty in a checkpoint that only holds weights.
         rng: PyTorch's CPU generator state.
         facts: data, recipe, machine and time, for the model card.
@@ -41,6 +42,7 @@ class Checkpoint:
     trained: dict[str, Tensor] = field(default_factory=dict)
     update: int = 0
     seconds: float = 0.0
+    minutes: float | None = None
     optimizer: dict[str, Any] = field(default_factory=dict)
     rng: Tensor | None = None
     facts: TrainingFacts = field(default_factory=TrainingFacts)

@@ -45,7 +45,7 @@ class TrainRequest:
     valid: Path | None = None
     cache: Path | None = None
     device: str = "cpu"
-    minutes: float = 0.0
+    minutes: float | None = None
     init: Path | None = None
     resume: bool = False
     validate_every: int = 1000

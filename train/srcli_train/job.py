@@ -24,7 +24,8 @@ class Job:
         folder: checkpoint, CSV log and TensorBoard events go here.
         validation: HR images, (H, W, 3) uint8, never trained on.
         device: "auto", "cpu", "cuda", "cuda:1".
-        minutes: wall-clock budget; the schedule then runs on time instead of updates. 0: no limit.
+        minutes: wall-clock budget; the schedule then runs on time instead of updates. 0: no limit; None:
+            that of the run that is resumed, no limit for a new one.
         init: checkpoint to take starting weights from.
         resume: go on from the run folder's last checkpoint.
         log_every, validate_every: in updates. save_minutes: between checkpoints.
@@ -36,7 +37,7 @@ class Job:
     folder: Path
     validation: tuple[Pixels, ...] = ()
     device: str = "cpu"
-    minutes: float = 0.0
+    minutes: float | None = None
     init: Path | None = None
     resume: bool = False
     log_every: int = 50

@@ -16,10 +16,12 @@ from srcli.errors import OutputError, TrainingError, UsageError
 from srcli.media.images import Picture, write
 from srcli.spec import TrainingFacts
 from srcli_train import runfolder
+from srcli_train.budget import agreed_minutes
 from srcli_train.checkpoint import Checkpoint, load_checkpoint
 from srcli_train.csvlog import CsvLog
 from srcli_train.data import Pictures
 from srcli_train.degradations import fixed
+from srcli_train.device import find_device
 from srcli_train.gradients import Gradients
 from srcli_train.init import icnr, start_from
 from srcli_train.interrupt import Interrupt
@@ -28,7 +30,7 @@ from srcli_train.networks import build
 from srcli_train.ondevice import DeviceMinibatch, DevicePatches, fits
 from srcli_train.optim import Optimizer
 from srcli_train.patches import Minibatch, PatchSampler, prefetched
-from srcli_train.peers import Peers, local_rank
+from srcli_train.peers import Peers
 from srcli_train.recipes import Recipe
 from srcli_train.validation import Validation, held
 
@@ -44,7 +46,7 @@ class Trainer:
 
     def __init__(self, job: Job, pictures: Pictures, watcher: Watcher) -> None:
         self._job, self._watcher = job, watcher
-        self.device = _device(job.device)
+        self.device = find_device(job.device)
         self._peers, self._interrupt = Peers(self.device), Interrupt()
         self._sampler, self._pictures = PatchSampler(pictures, job.recipe), pictures.fingerprint()
         self._minibatches = _source(pictures, self._sampler, job.recipe, self.device)
@@ -54,6 +56,8 @@ class Trainer:
         self.update, self._seconds, self._started = 0, 0.0, time.monotonic()
         self._psnr: dict[int, float] = {}
         self._earlier = TrainingFacts()  # what the starting weights had behind them
+        self._minutes = job.minutes or 0.0
+        self._finished: Path | None = None  # the checkpoint of a run that was resumed at its end
         self._done, self._stop = 0.0, False
         torch.manual_seed(job.recipe.seed)
         self.network = build(job.network)
@@ -68,6 +72,8 @@ class Trainer:
     def run(self, stop_at: int | None = None) -> Path:
         """Train to the end of the recipe (or to update `stop_at`, or until the time is up).
 
+        A run that was at its end when it was resumed is not touched.
+
         Returns:
             The checkpoint.
 
@@ -76,6 +82,11 @@ class Trainer:
             OutputError: the last checkpoint cannot be written.
             KeyboardInterrupt: after a checkpoint was saved.
         """
+        if self._finished:
+            self._watcher.note(
+                f"This run is finished: {self.update} updates, {self._seconds / 60:.1f} minutes."
+            )
+            return self._finished
         self._stop = False
         with self._interrupt:
             self._loop(min(stop_at or self._job.recipe.updates, self._job.recipe.updates))
@@ -158,8 +169,11 @@ class Trainer:
 
     def _progress(self) -> float:
         """0 at the start, 1 at the end of the updates or of the time, whichever comes first."""
+        return self._share(self._elapsed())
+
+    def _share(self, seconds: float) -> float:
         done = self.update / self._job.recipe.updates
-        return max(done, self._elapsed() / (60 * self._job.minutes)) if self._job.minutes else done
+        return max(done, seconds / (60 * self._minutes)) if self._minutes else done
 
     def _elapsed(self) -> float:
         return self._seconds + time.monotonic() - self._started
@@ -219,6 +233,7 @@ class Trainer:
             trained=trained if self._mean else {},
             update=self.update,
             seconds=self._elapsed(),
+            minutes=self._minutes,
             optimizer=self._optimizer.state_dict(),
             rng=torch.get_rng_state(),
             facts=facts,
@@ -228,7 +243,7 @@ class Trainer:
         return runfolder.save(self._job.folder, checkpoint)
 
     def _resume(self) -> None:
-        checkpoint = runfolder.load(self._job.folder, self._watcher.note)
+        path, checkpoint = runfolder.load(self._job.folder, self._watcher.note)
         if checkpoint.network != self._job.network or checkpoint.recipe != self._job.recipe:
             raise UsageError(
                 f"The run in {self._job.folder} was made with another network or recipe.",
@@ -244,6 +259,8 @@ class Trainer:
         if checkpoint.rng is not None:
             torch.set_rng_state(checkpoint.rng)
         self.update, self._seconds = checkpoint.update, checkpoint.seconds
+        self._minutes = agreed_minutes(self._job.minutes, checkpoint.minutes, self._watcher.note)
+        self._finished = path if self._share(self._seconds) >= 1 else None
         facts = checkpoint.facts
         updates, hours = facts.updates - self.update, facts.hours - self._seconds / 3600
         self._earlier = replace(facts, updates=max(0, updates), hours=max(0.0, hours))
@@ -268,24 +285,3 @@ def _mean_of(network: nn.Module, decay: float) -> AveragedModel | None:
 
 def _state(network: nn.Module) -> dict[str, Tensor]:
     return {name: values.cpu() for name, values in network.state_dict().items()}
-
-
-def _device(name: str) -> torch.device:
-    """The device; "auto" is the GPU where there is one, and of several processes each takes its own."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"Device {name!r} is not known.", "Use cpu, cuda or cuda:N.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"Training on {name!r} is not supported.", "Use cpu, cuda or cuda:N.")
-    if device.type == "cuda" and device.index is not None and local_rank() is not None:
-        raise UsageError(f"Several processes cannot share {name}.", "Use --device cuda: each takes its own.")
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", local_rank() or 0)
-    if device.type == "cuda" and device.index >= torch.cuda.device_count():
-        raise UsageError(f"There is no device {device} here.", "Train with --device cpu, or mend the driver.")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # CUDA graphs and NCCL work on the current one
-    return device

@@ -35,8 +35,8 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     return last
 
 
-def load(folder: Path, note: Callable[[str], None]) -> Checkpoint:
-    """The newest checkpoint that can be read; `note` is told of each that cannot.
+def load(folder: Path, note: Callable[[str], None]) -> tuple[Path, Checkpoint]:
+    """The newest checkpoint that can be read, and its file; `note` is told of each that cannot.
 
     Raises:
         TrainingError: none can.
@@ -44,7 +44,7 @@ def load(folder: Path, note: Callable[[str], None]) -> Checkpoint:
     for name in _BEST_FIRST:
         if (folder / name).is_file():
             try:
-                return load_checkpoint(folder / name)
+                return folder / name, load_checkpoint(folder / name)
             except TrainingError as error:
                 note(f"{error.message} Going back to the one before.")
     raise TrainingError(

@@ -1,0 +1,31 @@
+"""The device that a process trains on."""
+
+import torch
+
+from srcli.errors import UsageError
+from srcli_train.peers import local_rank
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name, "auto" being the GPU if there is one; of several processes each takes its own.
+
+    Raises:
+        UsageError: there is no such device here, or training on it is not supported.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"Device {name!r} is not known.", "Use cpu, cuda or cuda:N.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"Training on {name!r} is not supported.", "Use cpu, cuda or cuda:N.")
+    if device.type == "cuda" and device.index is not None and local_rank() is not None:
+        raise UsageError(f"Several processes cannot share {name}.", "Use --device cuda: each takes its own.")
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", local_rank() or 0)
+    if device.type == "cuda" and device.index >= torch.cuda.device_count():
+        raise UsageError(f"There is no device {device} here.", "Train with --device cpu, or mend the driver.")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # CUDA graphs and NCCL work on the current one
+    return device
