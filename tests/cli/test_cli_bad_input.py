@@ -255,20 +255,25 @@ def test_a_missing_backend_says_how_to_install_it(srcli: Command, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("command", "extra"),
+    ("command", "extra", "missing"),
     [
-        (("train", "."), "train"),
-        (("evaluate", ".", "--model", "c.pt"), "train"),
-        (("export", "c.pt"), "export"),
+        (("train", "."), "train", ("torch", "onnx")),
+        (("train", "."), "train", ("tensorboard",)),  # extras other than train bring PyTorch without it
+        (("evaluate", ".", "--model", "c.pt"), "train", ("torch", "onnx")),
+        (("export", "c.pt"), "export", ("torch", "onnx")),
     ],
 )
 def test_a_missing_extra_says_how_to_install_it(
-    srcli: Command, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], extra: str
+    srcli: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    extra: str,
+    missing: tuple[str, ...],
 ) -> None:
     for name in list(sys.modules):
-        if name.partition(".")[0] in ("srcli_train", "srcli_export"):
+        if name.startswith(("srcli_train", "srcli_export", "torch.utils.tensorboard")):
             monkeypatch.delitem(sys.modules, name)
-    for name in ("torch", "onnx"):
+    for name in missing:
         monkeypatch.setitem(sys.modules, name, None)
     run = srcli(*command)
     assert run.code == 2

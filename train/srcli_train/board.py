@@ -4,6 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from torch.utils.tensorboard.writer import SummaryWriter
+
 from srcli_train.job import Pixels, Status, Watcher
 
 
@@ -14,8 +16,6 @@ class Board:
     """
 
     def __init__(self, folder: Path, watcher: Watcher) -> None:
-        from torch.utils.tensorboard.writer import SummaryWriter
-
         self._watcher, self._folder, self._broken = watcher, folder, False
         self._events = SummaryWriter(str(folder))
 
