@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from srcli.errors import TrainingError
 from srcli.resize import downscale, modcrop
 from srcli_train.folders import Source, check_pair, read_rgb
+from srcli_train.leftovers import decoding, forget, used
 from srcli_train.rendered import render
 
 Pixels = NDArray[np.uint8]
@@ -61,6 +62,9 @@ def load_pictures(
 ) -> Pictures:
     """Map the decoded images, decoding and downscaling them first where the cache lacks them.
 
+    Decoding also clears the cache of what decodings that were killed have left, and of data sets that no run
+    has used for a month.
+
     Args:
         source: HR files and LR files.
         scales: scales for which LR images are needed.
@@ -75,9 +79,12 @@ def load_pictures(
     try:
         home = cache / _key(source)
         home.mkdir(parents=True, exist_ok=True)
+        used(home)
         missing = [s for s in (1, *scales) if not (home / f"x{s}.json").is_file()]
         if missing:
-            _decode(source, missing, home, progress)
+            forget(cache)
+            with decoding(home):
+                _decode(source, missing, home, progress)
     except OSError as error:
         where = error.filename or cache
         hint = "Decoded images need space there; --cache names another folder."
