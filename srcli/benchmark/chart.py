@@ -28,14 +28,15 @@ def render(side: int) -> Pixels:
 
 
 def pictures(folder: Path) -> list[Path]:
-    """The pictures in a folder, by name.
+    """The pictures in a folder, by name; hidden files, such as macOS's `._a.png`, are none.
 
     Raises:
         InputError: there is no such folder, or no picture in it.
     """
     suffixes = (*images.SUFFIXES, *images.READ_ONLY_SUFFIXES)
     try:
-        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and p.is_file())
+        seen = (p for p in folder.iterdir() if not p.name.startswith("."))
+        found = sorted(p for p in seen if p.suffix.lower() in suffixes and p.is_file())
     except OSError as error:
         raise InputError(f"{folder}: cannot be listed ({error.strerror}).", "Name a folder.") from error
     if not found:

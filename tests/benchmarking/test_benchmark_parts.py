@@ -61,6 +61,7 @@ def test_pictures_come_as_rgb_of_8_bits(tmp_path: Path) -> None:
     rgba = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     images.write(tmp_path / "a.png", images.Picture(rgba))
     (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "._a.png").write_bytes(b"\x00\x05\x16\x07")  # as macOS leaves them
     first, second = chart.pictures(tmp_path)
     np.testing.assert_array_equal(chart.read(first), rgba[..., :3])
     expected = np.array([[0, 1, 255], [0, 1, 200]], np.uint8)  # 129/257 rounds up, 128/257 down

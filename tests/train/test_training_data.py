@@ -75,6 +75,14 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
         find_source(tmp_path)
 
 
+def test_hidden_files_are_no_images(tmp_path: Path) -> None:
+    """macOS leaves `._0001.png` beside `0001.png` on disks of other systems."""
+    folder = _div2k(tmp_path / "div2k")
+    before = find_source(folder)
+    (folder / "DIV2K_train_HR" / "._0001.png").write_bytes(b"\x00\x05\x16\x07")
+    assert find_source(folder) == before
+
+
 def test_images_smaller_than_a_patch_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="side of 48 pixels"):
         PatchSampler(tiny_pictures(tmp_path), replace(FAST, patch=64))

@@ -27,7 +27,7 @@ class Source:
 
 
 def find_source(folder: Path, part: str = "train") -> Source:
-    """HR images of `folder` and, in DIV2K's layout, the bicubic LR sets that are present.
+    """HR images of `folder` (not hidden ones) and, in DIV2K's layout, the bicubic LR sets that are present.
 
     DIV2K's layout is `DIV2K_<part>_HR/0001.png` beside
     `DIV2K_<part>_LR_bicubic/X2/0001x2.png`; only `LR_bicubic` is looked for, never `LR_mild` and others.
@@ -39,7 +39,8 @@ def find_source(folder: Path, part: str = "train") -> Source:
         raise TrainingError(f"{folder} is not a folder.", "Give a folder of HR images, or DIV2K's.")
     hr_folder = folder / f"DIV2K_{part}_HR"
     home = hr_folder if hr_folder.is_dir() else folder
-    hr = tuple(sorted(p for p in home.iterdir() if p.suffix.lower() in SUFFIXES))
+    seen = (p for p in home.iterdir() if not p.name.startswith("."))  # macOS: ._0001.png is no image
+    hr = tuple(sorted(p for p in seen if p.suffix.lower() in SUFFIXES))
     if not hr:
         raise TrainingError(f"No images in {home}.", f"Formats: {', '.join(sorted(SUFFIXES))}.")
     sets = folder / f"DIV2K_{part}_LR_bicubic"
