@@ -111,7 +111,7 @@ def _count(length: int, tile: int, halo: int) -> int:
         return 1
     step = tile - 2 * halo
     if step < 1:
-        hint = f"Use a tile of at least {smallest_tile(halo)}, or a smaller halo."
+        hint = f"Use a tile of at least {smallest_tile(halo)}."
         raise UsageError(f"A tile of {tile} leaves nothing between two halos of {halo}.", hint)
     return -(-(length - 2 * halo) // step)
 

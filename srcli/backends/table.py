@@ -108,14 +108,30 @@ def choose(name: str, options: BackendOptions) -> Choice:
         raise UsageError(f"No precision {options.precision!r}.", f"Choose from {', '.join(PRECISIONS)}.")
     if options.threads < 0:
         raise UsageError(f"{options.threads} threads cannot run.", "Give 1 or more, or 0 for all cores.")
+    _check_device(options.device)
     name = canonical(name)
     if name == "auto":
         return _automatic(options)
     if name not in BACKENDS:
         raise UsageError(f"No backend {name!r}.", f"Choose from auto, {', '.join(BACKENDS)}.")
     if not _installed(name):
+        if not present(BACKENDS[name]):
+            flavour.check_driver(driver.ask())
         raise MissingExtraError(f"The {name} backend", BACKENDS[name].extra)
     return Choice(name, "as asked for")
+
+
+def _check_device(device: str) -> None:
+    """Refuse what is no device, and a GPU where there is none."""
+    kind = device.partition(":")[0]
+    kinds = dict.fromkeys(kind for entry in BACKENDS.values() for kind in entry.computes)
+    if kind not in (*kinds, "auto", "all"):
+        known = ", ".join(sorted(kinds))
+        raise UsageError(f"No device {device!r}.", f"Choose from auto, {known}, cuda:N, cuda:0,1 or all.")
+    problem = driver.ask().problem if kind == "cuda" else ""
+    if problem:
+        hint = "Use --device cpu, or auto. `srcli doctor` tells what runs here."
+        raise BackendUnavailableError(f"Device {device} cannot be used: {problem}.", hint)
 
 
 def load(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> Engine:

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from srcli import __version__
 from srcli.cli.benchmark import benchmark
-from srcli.cli.console import show_error, talk, unheard
+from srcli.cli.console import show_error, talk, tell_unprinted, unheard
 from srcli.cli.doctor import doctor
 from srcli.cli.evaluate import evaluate
 from srcli.cli.export import export
@@ -73,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; None takes those of the process.
     """
     code = int(ExitCode.OK)
+    _open_streams()
     try:
         with unheard(sys.stdout):  # of help and version, which Typer prints
             code = _run(arguments)
@@ -82,7 +83,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.INTERRUPTED
     except Exception as error:  # the last line of defence
         return _explain(error)
-    return code
+    return ExitCode.FAILED if tell_unprinted() and not code else code
+
+
+def _open_streams() -> None:
+    """Printing goes nowhere where the process was started without stdout or stderr."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - as long as the process
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -28,15 +28,29 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+_unprinted: list[str] = []  # why output was lost
+
+
 @contextmanager
 def unheard(stream: TextIO) -> Iterator[None]:
-    """Printing in here goes on if the reader of the stream is gone, also when Python flushes at exit."""
+    """Printing in here goes on if the stream takes nothing any more; only its reader may leave untold."""
     try:
         yield
-    except BrokenPipeError:
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            _unprinted.append(error.strerror or str(error))
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
+        os.dup2(nowhere, stream.fileno())  # takes also what Python flushes at exit
         os.close(nowhere)
+
+
+def tell_unprinted() -> bool:
+    """Say, once, whether output of this process was lost, and why."""
+    reasons = ", ".join(dict.fromkeys(_unprinted))
+    if reasons:
+        show_error(f"Not all output could be printed ({reasons}).", "Free space, or send it elsewhere.")
+    _unprinted.clear()
+    return bool(reasons)
 
 
 def say(text: str) -> None:

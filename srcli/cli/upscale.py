@@ -48,11 +48,11 @@ def upscale(
         ),
     ] = "mdsr",
     out: Annotated[
-        Path,
+        str,
         typer.Option(
             "-o", "--out", metavar="FOLDER", help="Output folder; for one picture also a file name."
         ),
-    ] = Path("upscaled"),
+    ] = "upscaled",
     backend: Annotated[
         str,
         typer.Option(
@@ -80,7 +80,12 @@ def upscale(
         int, typer.Option(min=0, metavar="N", help="CPU threads of the network; 0: all cores.")
     ] = 0,
     recursive: Annotated[
-        bool, typer.Option("-r", "--recursive", help="Also folders in folders; the output mirrors them.")
+        bool,
+        typer.Option(
+            "-r",
+            "--recursive",
+            help="Also folders in folders, and links to folders; the output mirrors them.",
+        ),
     ] = False,
     format: Annotated[  # noqa: A002
         str | None,
@@ -126,7 +131,9 @@ def upscale(
     budget = parse_bytes(memory) if memory else default_memory()
     options = FolderOptions(size, quality, overwrite, budget, workers)
     network = Network(model, backend, precision, device, tile, exact_halo, ensemble, threads)
-    files = Files(inputs, out, recursive, format)
+    if not out:
+        raise UsageError("The output folder is empty.", "Give its name with -o; is a variable unset?")
+    files = Files(inputs, Path(out), recursive, format)
     telling = Telling(quiet, as_json, report, dry_run)
     raise typer.Exit(run(files, network, options, telling))
 

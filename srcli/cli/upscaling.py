@@ -60,6 +60,8 @@ def run(files: Files, network: Network, options: "FolderOptions", telling: Telli
 
     if "" in files.inputs:
         raise UsageError("An input is empty.", "Give files, folders or patterns; is a variable unset?")
+    if str(telling.report) == "-":
+        raise UsageError("--report writes a file.", "Give its name; --json prints the report on stdout.")
     plan = _plan(files, telling)
     upscalers = _load(network, plan, options, telling)
     with _terminable():
@@ -99,6 +101,8 @@ def _plan(files: Files, telling: Telling) -> "Plan":
         show_error(problem.error.message, problem.error.hint)
     if made.left_out is not None and not telling.quiet:
         talk(f"note: {made.left_out} is the output folder; the pictures in it are no inputs.")
+    for link in () if telling.quiet else made.passed_by:
+        talk(f"note: {link} leads to a folder that is searched already or holds one that is; not entered.")
     return made
 
 
@@ -163,7 +167,7 @@ def _upscale(
     from srcli.pipelines.folder import FolderRun
 
     view = screen(quiet=telling.quiet)
-    paths = not (telling.as_json or sys.stdout.isatty())
+    paths = not (telling.as_json or telling.quiet or sys.stdout.isatty())
     try:
         teller = Teller(view, notes=not telling.quiet, paths=paths)
         return FolderRun(plan.jobs, upscalers[0], options, teller, upscalers[1:]).run()

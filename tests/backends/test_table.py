@@ -8,7 +8,7 @@ from srcli.backends import driver, table
 from srcli.backends.base import BackendOptions
 from srcli.backends.driver import Driver, Gpu
 from srcli.backends.trt import flavour
-from srcli.errors import BackendUnavailableError
+from srcli.errors import BackendUnavailableError, MissingExtraError, UsageError
 
 GPU = Driver("13.0", (Gpu("NVIDIA H200", "9.0", 150_754_820_096),))
 RTX = Driver("13.0", (Gpu("NVIDIA GeForce RTX 4090", "8.9", 25_757_220_864),))
@@ -83,3 +83,22 @@ def test_a_precision_that_only_an_absent_gpu_has_is_refused_at_once(machine) -> 
     machine(NO_GPU, ALL, torch="2.13.0")
     with pytest.raises(BackendUnavailableError, match="f16"):
         table.choose("auto", BackendOptions("f16"))
+
+
+def test_no_gpu_is_said_where_one_was_asked_for(machine) -> None:
+    machine(NO_GPU, "onnxruntime openvino")
+    for asked in ("cuda", "cuda:1", "cuda:0,1"):
+        with pytest.raises(BackendUnavailableError, match="there is no NVIDIA driver"):
+            table.choose("auto", BackendOptions(device=asked))
+    with pytest.raises(BackendUnavailableError, match="needs an NVIDIA GPU, but there is no NVIDIA driver"):
+        table.choose("trt", BackendOptions())
+    machine(GPU, "onnxruntime openvino")
+    with pytest.raises(MissingExtraError, match="tensorrt"):
+        table.choose("trt", BackendOptions())
+
+
+@pytest.mark.parametrize("device", ["gpu", "CPU", "", "cudax:0"])
+def test_an_unknown_device_is_refused_with_those_there_are(device: str) -> None:
+    with pytest.raises(UsageError, match="No device") as caught:
+        table.choose("auto", BackendOptions(device=device))
+    assert "cpu, cuda, directml, cuda:N" in caught.value.hint

@@ -109,6 +109,34 @@ def test_a_reader_that_leaves_stops_no_work(work: Path) -> None:
     assert len(json.loads(Path("report.json").read_text())["pictures"]) == 3
 
 
+def _in_shell(line: str) -> subprocess.CompletedProcess[str]:
+    program = f"{sys.executable} -c '{PROGRAM}sys.exit(code)'"
+    command = ["sh", "-c", line.replace("srcli", program)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_stdout_is_told_and_stops_no_work(work: Path) -> None:
+    for index in range(3):
+        picture(f"in/{index}.png")
+    run = _in_shell("srcli upscale in -o out --backend bicubic > /dev/full")
+    assert run.returncode == 1
+    assert "Not all output could be printed (No space left on device)" in run.stderr
+    assert "bug" not in run.stderr
+    assert "Exception ignored" not in run.stderr
+    assert len(list(Path("out").iterdir())) == 3
+    assert "Not all output could be printed" in _in_shell("srcli models > /dev/full").stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a shell that closes streams")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_a_program_without_streams_works(closed: str, work: Path) -> None:
+    picture("in/a.png")
+    run = _in_shell(f"srcli upscale in -o out --backend bicubic {closed}")
+    assert (run.returncode, "bug" in run.stderr) == (0, False)
+    assert Path("out/a.png").exists()
+
+
 def test_models_as_table_and_json(srcli: Command, tiny_catalog: Path) -> None:
     lines = srcli("models").out.splitlines()
     assert lines[0].split()[:3] == ["name", "scale", "parameters"]

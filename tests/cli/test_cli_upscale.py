@@ -183,9 +183,18 @@ def test_json_on_stdout_equals_the_report(srcli: Command) -> None:
 
 def test_quiet_says_nothing_but_errors(srcli: Command) -> None:
     picture("a.png")
-    assert srcli("upscale", "a.png", "-q", *BICUBIC).err == ""
+    run = srcli("upscale", "a.png", "-q", *BICUBIC)
+    assert (run.code, run.out, run.err) == (0, "", "")
     run = srcli("upscale", "nosuch.png", "-q", *BICUBIC)
     assert (run.code, run.err.count("\n")) == (1, 2)
+
+
+@pytest.mark.parametrize("given", [("-o", ""), ("--report", "-")])
+def test_an_unset_variable_is_no_folder_and_a_dash_no_file(srcli: Command, given: tuple[str, str]) -> None:
+    picture("a.png")
+    run = srcli("upscale", "a.png", *given, *BICUBIC)
+    assert (run.code, run.out) == (2, "")
+    assert [path.name for path in Path().iterdir()] == ["a.png"]
 
 
 def test_notes_of_the_format_are_told(srcli: Command) -> None:
