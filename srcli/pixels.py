@@ -80,47 +80,6 @@ def is_finite(batch: Batch) -> bool:
     return bool(np.isfinite(batch).all())
 
 
-def bleed(color: Pixels, alpha: Pixels) -> Pixels:
-    """Colour with fully transparent pixels filled from their surroundings; the rest is untouched.
-
-    What lies under alpha 0 is arbitrary (often black) and would leak into visible edges as soon as pixels
-    are mixed. Push-pull: means of the visible colours on ever coarser grids, then interpolated back.
-
-    Args:
-        color: (H, W) or (H, W, 3).
-        alpha: (H, W), same type.
-    """
-    hidden = alpha == 0
-    if not hidden.any() or hidden.all():
-        return color
-    filled = _push_pull(color.astype(np.float32), (~hidden).astype(np.float32))
-    result = color.copy()
-    result[hidden] = filled[hidden] if color.dtype.kind == "f" else np.rint(filled[hidden])
-    return result
-
-
-def _push_pull(color: Batch, weight: Batch) -> Batch:
-    """Fill the zero-weight pixels of `color` (weight is 0 or 1)."""
-    if weight.all():
-        return color
-    height, width = weight.shape
-    half = (max(1, width // 2), max(1, height // 2))
-    share = _resize(weight, half, cv2.INTER_AREA)
-    total = _resize(color * _spread(weight, color), half, cv2.INTER_AREA)
-    known = (share > 0).astype(np.float32)
-    coarse = _push_pull(total / _spread(np.where(share > 0, share, 1), total), known)
-    fine = _resize(coarse, (width, height), cv2.INTER_LINEAR)
-    return np.where(_spread(weight, color) > 0, color, fine)
-
-
-def _resize(plane: Batch, size: tuple[int, int], method: int) -> Batch:
-    return np.asarray(cv2.resize(plane, size, interpolation=method), np.float32)
-
-
-def _spread(plane: Batch, like: Batch) -> Batch:
-    return plane if like.ndim == 2 else plane[..., None]
-
-
 def _gray(batch: Batch) -> list[Batch]:
     return [np.mean(batch[0], axis=0, dtype=np.float32)]
 

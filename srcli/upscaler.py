@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli import pixels, tiling
+from srcli import bleeding, pixels, tiling
 from srcli.backends import bicubic, table
 from srcli.backends.base import BackendOptions, EngineInfo, say_nothing
 from srcli.errors import InferenceError, ModelNotFoundError, UsageError
@@ -71,6 +71,7 @@ class Upscaler:
         reason: one line: what runs and why it was chosen.
         notes: what the user should know, each said once: model choice, memory, precision retries.
         made: what the last call really made its result with; None before the first.
+        scales: of the networks that the model has, ascending; empty where bicubic does everything.
 
     Raises:
         UsageError: an argument is out of range, or names something that does not exist.
@@ -82,6 +83,7 @@ class Upscaler:
     spec: ModelSpec
     reason: str
     made: Made | None
+    scales: tuple[int, ...]
 
     def __init__(
         self,
@@ -106,7 +108,7 @@ class Upscaler:
         self._tile, self._halo = tile, halo
         self._options = BackendOptions(precision, device, threads, tell)
         self._choice = table.choose(bicubic.NAME if str(model) == bicubic.NAME else backend, self._options)
-        self._scales = () if self._choice.name == bicubic.NAME else catalog.scales(model)
+        self.scales = () if self._choice.name == bicubic.NAME else catalog.scales(model)
         self._networks: dict[int, TiledNetwork] = {}
         self._introduce()
 
@@ -131,7 +133,9 @@ class Upscaler:
         networks = [self._network(scale) for scale in self._steps(_factor(source, target))]
         result = _allocate((*target, *image.shape[2:]), image.dtype)
         color, alpha = pixels.color_and_alpha(image)
-        planes = [(color if alpha is None else pixels.bleed(color, alpha), pixels.color_and_alpha(result)[0])]
+        planes = [
+            (color if alpha is None else bleeding.bleed(color, alpha), pixels.color_and_alpha(result)[0])
+        ]
         if alpha is not None:
             planes += self._alpha(alpha, pixels.color_and_alpha(result)[1])
         counter = Counter(progress or _ignore, len(planes) * _tiles_of(networks, source))
@@ -159,7 +163,7 @@ class Upscaler:
         """Scales of the networks to run one after the other; none where bicubic does it alone."""
         if self._choice.name == bicubic.NAME:
             return (int(factor),) if factor > 1 and factor == int(factor) else ()
-        return steps(self._scales, factor) if factor > 1 else ()
+        return steps(self.scales, factor) if factor > 1 else ()
 
     def _network(self, scale: int) -> TiledNetwork:
         """The network of that scale, loaded on first use."""

@@ -52,12 +52,14 @@ class Picture:
         metadata: EXIF (its orientation reset to 1), ICC and XMP.
         format: the file's real format: "png", "jpeg", "webp", "tiff", "bmp", "avif" or "gif".
         notes: what the user should know, one sentence each.
+        lossless: a WebP without loss; written as WebP it stays that unless a quality is given.
     """
 
     pixels: Pixels
     metadata: Metadata = _NO_METADATA
     format: str = "png"
     notes: tuple[str, ...] = ()
+    lossless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,8 @@ def read(path: Path | str) -> Picture:
         metadata = reader.metadata(data)
         pixels = fitting.turned(pixels, reader.orientation(data, metadata))
     kept, dropped = fitting.profile_of_pixels(upright(metadata), layout)
-    return Picture(pixels, kept, name, (*_reading_notes(path, name, layout), *dropped))
+    notes = (*_reading_notes(path, name, layout), *dropped)
+    return Picture(pixels, kept, name, notes, lossless=layout.lossless)
 
 
 def _reading_notes(path: Path | str, name: str, layout: Layout) -> Iterator[str]:
@@ -135,6 +138,8 @@ def _reading_notes(path: Path | str, name: str, layout: Layout) -> Iterator[str]
         yield f"named {suffix} but really {name.upper()}; read as that"
     if layout.colour:
         yield f"its colour description ({layout.colour}) is not kept: colours may look different"
+    for what in layout.unkept:
+        yield f"its {what} is not kept"
     if layout.frames > 1:
         kind = "several pages" if name == "tiff" else "animation"
         unit = "pages" if name == "tiff" else "frames"
@@ -217,7 +222,8 @@ def write(
         path: where to; an existing file is replaced.
         picture: pixels as in `Picture`; its own format and notes are not looked at.
         format: a value of SUFFIXES; None takes it from the suffix.
-        quality: 0-100 for JPEG (default 95, 4:4:4), WebP (95) and AVIF (90); the others are lossless.
+        quality: 0-100 for JPEG (default 95, 4:4:4), WebP (95, or lossless as the picture was) and
+            AVIF (90); the others are lossless.
 
     Returns:
         What the format could not hold, one sentence each.
@@ -255,11 +261,12 @@ def _write(
         raise UsageError(f"No format {name!r} can be written.", f"Use one of {', '.join(_WRITERS)}.")
     if quality is not None and not 0 <= quality <= 100:
         raise UsageError(f"Quality {quality} is not possible.", "Use 0 to 100.")
+    level = webp.LOSSLESS if quality is None and picture.lossless and name == "webp" else quality
     pixels, changes = fitting.storable(picture.pixels, name)
     metadata, dropped = fitting.holdable(picture.metadata, name, pixels)
     metadata = resized(metadata, *pixels.shape[:2])
     try:
-        parts = _WRITERS[name].encode(to_bgr(pixels), quality, metadata)
+        parts = _WRITERS[name].encode(to_bgr(pixels), level, metadata)
     except (EncodeError, MemoryError, cv2.error) as error:
         size = f"{pixels.shape[1]}x{pixels.shape[0]} pixels"
         reason = str(error) or "not enough memory"

@@ -39,6 +39,10 @@ class Upscale(Protocol):
     """One picture's pixels to larger ones; `srcli.Upscaler` is one."""
 
     @property
+    def scales(self) -> tuple[int, ...]:
+        """Of the networks at hand; empty where bicubic does everything."""
+
+    @property
     def made(self) -> Made | None:
         """What the last call made its result with."""
 
@@ -127,15 +131,17 @@ class FolderRun:
                 self._append(job, 0, _ready(_skipped(job, self.options)))
                 return
             header = images.probe(job.source)
-            self.options.size.factor((header.height, header.width))
+            cost = self._cost(job, header)
         except Exception as error:  # whatever a file does to a decoder must not stop the others
             self._append(job, 0, _failed(error))
             return
-        cost = picture_bytes(header, self.options.size)
         self._commit_while(lambda: self._is_full(cost))
         decoded = decoders.submit(decode, job)
         upscaled = engine.submit(self._upscale, job, decoded)
         self._append(job, cost, encoders.submit(encode, job, upscaled, self.options.quality))
+
+    def _cost(self, job: Job, header: images.Header) -> int:
+        return picture_bytes(header, self.options.size, self.upscale.scales, images.format_of(job.target))
 
     def _append(self, job: Job, cost: int, result: Future[PictureResult]) -> None:
         self._flights.append(_Flight(job, cost, result))

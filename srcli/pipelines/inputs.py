@@ -46,19 +46,22 @@ class Discovery:
         pictures: the files to upscale, each once.
         problems: inputs that do not exist, cannot be listed or hold no pictures.
         left_out: the output folder, if it was met inside an input folder and passed by.
+        passed_by: links to folders that are searched already, or that hold one that is.
     """
 
     pictures: list[Found] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     left_out: Path | None = None
+    passed_by: list[Path] = field(default_factory=list)
 
 
 def discover(inputs: Sequence[str], out: Path, *, recursive: bool) -> Discovery:
     """The pictures that files, folders and glob patterns name.
 
     A folder gives the pictures in it (known suffixes, no hidden files), with `recursive` also those
-    below it, their sub-folders kept in `Found.relative`. A file is taken whatever its suffix. The
-    output folder is never searched, so a second run does not upscale the results of the first.
+    below it and in other folders that links in it lead to, the sub-folders kept in `Found.relative`.
+    A file is taken whatever its suffix. The output folder is never searched, so a second run does not
+    upscale the results of the first.
     """
     found = Discovery()
     for name in inputs:
@@ -113,12 +116,33 @@ def _walk(found: Discovery, folder: Path, out: Path, recursive: bool) -> Iterato
         problem = InputError(f"{where}: cannot be listed ({error.strerror}).", "Check its permissions.")
         found.problems.append(Problem(where, problem))
 
-    for here, folders, files in os.walk(folder, onerror=unreadable):
+    entered = [Path(os.path.realpath(folder))]
+    for here, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
         yield from (Path(here, name) for name in sorted(files) if not name.startswith("."))
         if any(_same(Path(here, name), out) for name in folders):
             found.left_out = out
         keep = (name for name in sorted(folders) if not name.startswith("."))
-        folders[:] = [name for name in keep if recursive and not _same(Path(here, name), out)]
+        paths = [Path(here, name) for name in keep if recursive and not _same(Path(here, name), out)]
+        folders[:] = [path.name for path in paths if _enters(found, path, entered)]
+
+
+def _enters(found: Discovery, path: Path, entered: list[Path]) -> bool:
+    """Whether to search a folder: yes, unless it is a link to what is searched under another name.
+
+    Args:
+        found: told of links that are passed by.
+        path: the folder.
+        entered: real paths of the input folder and of the links entered below it; grows. No link leads to
+            one of them again, and none into the input folder or above it, so that there is no loop.
+    """
+    if not path.is_symlink():
+        return True
+    real, root = Path(os.path.realpath(path)), entered[0]
+    if real in entered or real.is_relative_to(root) or root.is_relative_to(real):
+        found.passed_by.append(path)
+        return False
+    entered.append(real)
+    return True
 
 
 def _same(a: Path, b: Path) -> bool:

@@ -26,12 +26,14 @@ class Plan:
         out: the output folder, or the one output file.
         problems: inputs that cannot be tried.
         left_out: the output folder, if it lies in an input folder and was passed by.
+        passed_by: links in input folders to folders that are searched already, or that hold one that is.
     """
 
     jobs: tuple[Job, ...]
     out: Path
     problems: tuple[Problem, ...] = ()
     left_out: Path | None = None
+    passed_by: tuple[Path, ...] = ()
 
 
 def plan(inputs: Sequence[str], out: Path, *, recursive: bool = False, format: str | None = None) -> Plan:  # noqa: A002
@@ -40,7 +42,7 @@ def plan(inputs: Sequence[str], out: Path, *, recursive: bool = False, format: s
     Args:
         inputs: files, folders and glob patterns.
         out: output folder; for one input file also the output file, if it has a picture's suffix.
-        recursive: also search the folders in folders.
+        recursive: also search the folders in folders, and those that links in them lead to.
         format: "png", "jpg", ...: makes all outputs that; None keeps the format of each input.
 
     Raises:
@@ -56,7 +58,7 @@ def plan(inputs: Sequence[str], out: Path, *, recursive: bool = False, format: s
     found = discover(inputs, out, recursive=recursive)
     jobs = name_outputs(found.pictures, out, wanted)
     check_targets(jobs)
-    return Plan(tuple(jobs), out, tuple(found.problems), found.left_out)
+    return Plan(tuple(jobs), out, tuple(found.problems), found.left_out, tuple(found.passed_by))
 
 
 def _format(name: str) -> str:

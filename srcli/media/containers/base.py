@@ -39,6 +39,8 @@ class Layout:
         frames: pictures in the file; only the first is ever read.
         cmyk: stored as CMYK and converted to RGB by the decoder.
         colour: a description of the colours that is not kept, in a few words; "" if there is none.
+        unkept: names of metadata in the file that is not kept.
+        lossless: stored without loss, in a format that may also be lossy.
     """
 
     height: int
@@ -48,6 +50,8 @@ class Layout:
     frames: int = 1
     cmyk: bool = False
     colour: str = ""
+    unkept: tuple[str, ...] = ()
+    lossless: bool = False
 
 
 class Reader(Protocol):

@@ -1,4 +1,4 @@
-"""JPEG (ITU-T T.81): marker segments, EXIF and XMP in APP1, ICC in APP2."""
+"""JPEG (ITU-T T.81): marker segments, EXIF and XMP in APP1, ICC in APP2; IPTC in APP13 is only noticed."""
 
 import re
 import struct
@@ -16,7 +16,12 @@ MAX_SIDE = 65500
 """libjpeg's limit; the format's own is 65535."""
 
 _EXIF, _XMP, _ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
-_APP1, _APP2, _SOS, _EOI = 0xE1, 0xE2, 0xDA, 0xD9
+_APP1, _APP2, _APP13, _SOS, _EOI = 0xE1, 0xE2, 0xED, 0xDA, 0xD9
+_MORE_XMP, _IPTC = b"http://ns.adobe.com/xmp/extension/\0", b"8BIM\x04\x04"  # the latter among Photoshop's
+_HAS_MORE = re.compile(
+    rb"""\s*xmpNote:HasExtendedXMP\s*=\s*("[^"]*"|'[^']*')"""
+    rb"|<xmpNote:HasExtendedXMP>[^<]*</xmpNote:HasExtendedXMP>"
+)
 _SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF markers
 _IN_SCANS = {0xC4, 0xDB, 0xDC, 0xDD, 0xFE, _SOS} | set(range(0xE0, 0xF0))
 _NEXT = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # a marker inside coded data that is no stuffing or restart
@@ -53,8 +58,21 @@ def layout(data: Data) -> Layout:
             depth, height, width, components = struct.unpack_from(">BHHB", data, start)
             if depth != 8:
                 raise DamagedError(f"its {depth}-bit JPEG coding is not supported")
-            return Layout(height, width, 1 if components == 1 else 3, cmyk=components == 4)
+            return Layout(
+                height, width, 1 if components == 1 else 3, cmyk=components == 4, unkept=_unkept(data)
+            )
     raise DamagedError("its JPEG header is damaged")
+
+
+def _unkept(data: Data) -> tuple[str, ...]:
+    """Names of the metadata that `metadata` leaves."""
+    found = dict[str, None]()
+    for marker, start, end in _segments(data):
+        if marker == _APP1 and data[start : start + len(_MORE_XMP)] == _MORE_XMP:
+            found["extended XMP"] = None
+        if marker == _APP13 and _IPTC in data[start:end]:
+            found["IPTC data"] = None
+    return tuple(found)
 
 
 def check(data: Data) -> None:
@@ -78,7 +96,7 @@ def decode(data: bytes) -> Pixels:
 
 
 def metadata(data: Data) -> Metadata:
-    """EXIF, XMP and the joined pieces of the ICC profile."""
+    """EXIF, XMP without its extension, and the joined pieces of the ICC profile."""
     exif = xmp = None
     profile: dict[int, bytes] = {}
     for marker, start, end in _segments(data):
@@ -86,7 +104,7 @@ def metadata(data: Data) -> Metadata:
         if content.startswith(_EXIF):
             exif = exif or meta.bare_exif(content)
         elif content.startswith(_XMP):
-            xmp = xmp or content[len(_XMP) :]
+            xmp = xmp or _HAS_MORE.sub(b"", content[len(_XMP) :])
         elif content.startswith(_ICC) and len(content) > len(_ICC) + 2:
             profile[content[len(_ICC)]] = content[len(_ICC) + 2 :]
     return Metadata(exif, b"".join(profile[i] for i in sorted(profile)) or None, xmp)

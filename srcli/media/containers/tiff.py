@@ -8,7 +8,7 @@ import numpy as np
 
 from srcli.media import metadata as meta
 from srcli.media.containers import ifd, opencv
-from srcli.media.containers.base import DamagedError, Data, EncodeError, Layout, Parts, Pixels
+from srcli.media.containers.base import DamagedError, Data, EncodeError, Layout, Parts, Pixels, by_rows
 from srcli.media.metadata import Metadata
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
@@ -109,7 +109,7 @@ def decode(data: bytes) -> Pixels:
     if kind.bit_depth == 16 and _number(page, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO:
         pixels = _inverted(pixels)
     if kind.channels in (2, 4) and associated:
-        pixels = _unassociated(pixels)
+        pixels = by_rows(_unassociated, pixels, pixels.copy())
     return pixels
 
 

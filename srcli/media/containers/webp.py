@@ -11,6 +11,9 @@ from srcli.media.containers.base import DamagedError, Data, EncodeError, Layout,
 from srcli.media.metadata import Metadata
 
 MAX_SIDE = 16383
+LOSSLESS = 101
+"""The quality that stands for VP8L, beyond the lossy scale; colour under alpha 0 may change all the same."""
+
 _ALPHA, _EXIF_FLAG, _XMP_FLAG, _ICC_FLAG = 0x10, 0x08, 0x04, 0x20
 
 
@@ -32,7 +35,8 @@ def layout(data: Data) -> Layout:
             return _extended(data, start)
         if kind == b"VP8L":
             (bits,) = struct.unpack_from("<I", data, start + 1)
-            return Layout((bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1, 4 if bits >> 28 & 1 else 3)
+            sides = (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+            return Layout(*sides, 4 if bits >> 28 & 1 else 3, lossless=True)
         if kind == b"VP8 " and data[start + 3 : start + 6] == b"\x9d\x01\x2a":
             width, height = struct.unpack_from("<HH", data, start + 6)
             return Layout(height & 0x3FFF, width & 0x3FFF, 3)
@@ -45,7 +49,18 @@ def _extended(data: Data, start: int) -> Layout:
     flags, *sides = struct.unpack_from("<BxxxHBHB", data, start)
     width, height = sides[0] + (sides[1] << 16) + 1, sides[2] + (sides[3] << 16) + 1
     frames = sum(kind == b"ANMF" for kind, _, _ in _chunks(data))
-    return Layout(height, width, 4 if flags & _ALPHA else 3, frames=max(1, frames))
+    return Layout(
+        height, width, 4 if flags & _ALPHA else 3, frames=max(1, frames), lossless=_is_lossless(data)
+    )
+
+
+def _is_lossless(data: Data) -> bool:
+    """Whether the first picture is stored as VP8L, by itself or as the first frame."""
+    for kind, start, _ in _chunks(data):
+        inner = data[start + 16 : start + 20] if kind == b"ANMF" else kind
+        if inner in (b"VP8L", b"VP8 ", b"ALPH"):
+            return inner == b"VP8L"
+    return False
 
 
 def check(data: Data) -> None:
@@ -75,7 +90,7 @@ def orientation(data: Data, metadata: Metadata) -> int:
 
 
 def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> Parts:
-    """8-bit gray, BGR or BGRA; quality 0-100, 95 if not given; 101 is lossless."""
+    """8-bit gray, BGR or BGRA; quality 0-100, 95 if not given, or LOSSLESS."""
     height, width = pixels.shape[:2]
     if max(height, width) > MAX_SIDE:
         raise EncodeError(f"a WebP can be at most {MAX_SIDE} pixels a side")
