@@ -12,19 +12,29 @@ from onnx import TensorProto, helper
 from srcli import Upscaler
 from srcli.errors import ModelFileError, ModelNotFoundError
 from srcli.models import catalog
+from srcli.spec import check_weights
+
+LARGEST_SHIPPED = 20_000_000
+"""Bytes of all shipped files together: a wheel is downloaded by everyone."""
 
 
 def test_list_models(tiny_catalog: Path) -> None:
     assert [(spec.name, spec.scale) for spec in catalog.list_models()] == [("tiny", s) for s in (2, 3, 4)]
 
 
-def test_shipped_models_are_well_described() -> None:
-    """Empty until models ship; every one that does carries name, scale and a measured halo."""
-    for spec in catalog.list_models():
-        file = catalog.resolve(spec.name, spec.scale)
+def test_what_ships_is_whole_well_described_and_small() -> None:
+    shipped = catalog.list_models(catalog.MODELS_FOLDER)
+    expected = [(name, scale) for name in ("edsr-baseline", "mdsr-baseline") for scale in (2, 3, 4)]
+    assert sorted((spec.name, spec.scale) for spec in shipped) == expected
+    for spec in shipped:
+        file = catalog.resolve(spec.name, spec.scale, catalog.MODELS_FOLDER)
+        check_weights(file.path)
         assert file.path.name == f"{spec.name}-x{spec.scale}.onnx"
         assert 0 < spec.halo <= spec.exact_halo
-        assert spec.license
+        assert spec.license == "Apache-2.0"
+        assert {"Set5", "Set14"} <= set(spec.quality)
+        assert "/root" not in spec.training.command, "names a folder of the machine it was trained on"
+    assert sum(path.stat().st_size for path in catalog.MODELS_FOLDER.iterdir()) <= LARGEST_SHIPPED
 
 
 def test_resolve_by_name(tiny_catalog: Path) -> None:

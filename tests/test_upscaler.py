@@ -19,7 +19,9 @@ from srcli.resize import imresize
 from srcli.spec import ModelSpec
 from srcli.upscaler import Made, Upscaler, steps
 
-SHIPPED = [pytest.param(spec, id=f"{spec.name}-x{spec.scale}") for spec in catalog.list_models()]
+SHIPPED = [
+    pytest.param(spec, id=f"{spec.name}-x{spec.scale}") for spec in catalog.list_models(catalog.MODELS_FOLDER)
+]
 
 
 # Promise 1: tiles leave no trace.

@@ -82,15 +82,17 @@ def export(
         from srcli_export.exporter import export_checkpoint
     except ImportError as error:
         raise missing_extra(error, "Export", "export") from error
-    photographs, folder = _photographs(calibration), out or Path("models")
+    photographs, proof, folder = _photographs(calibration), _photographs(validation), out or Path("models")
+    if not photographs and not proof:
+        talk("note: checked on noise and rendered charts alone; with photographs: --calibration FOLDER.")
     files = export_checkpoint(
         checkpoint,
         folder,
         precisions=precisions,
         weights=weights,
-        calibration=[*photographs, *charts()],
+        calibration=[*(photographs or proof), *charts()],
         photographs=photographs,
-        validation=_photographs(validation),
+        validation=proof,
         license_name=license_name,
         test_sets=measure or (),
     )
@@ -152,7 +154,7 @@ def _told(file: "Exported") -> str:
     spec, found = file.spec, file.spec.verified
     scores = "".join(f", {name} {psnr:.2f} dB" for name, psnr in spec.quality.items())
     checked = f"max error {file.max_error:.1e}"
-    if spec.arithmetic != "fp32":
+    if spec.arithmetic != "fp32" or spec.precision != "fp32":  # the error is that of fp32 throughout
         checked = (
             f"{found['psnr_to_checkpoint']:.1f} dB from the checkpoint, loses {found['psnr_lost']:.4f} dB"
         )
