@@ -103,35 +103,3 @@ def test_layouts_split_into_views(
 def test_what_is_no_image_is_refused(image: NDArray[Any]) -> None:
     with pytest.raises(InputError):
         pixels.check(image)
-
-
-@pytest.mark.parametrize("dtype", [U8, U16, F32])
-def test_bleed_fills_hidden_colour_from_the_visible(dtype: np.dtype[Any]) -> None:
-    """A uniform visible colour must come out everywhere: means of equal values lose float rounding only."""
-    white = pixels.white(dtype)
-    color, alpha = np.zeros((37, 53, 3), dtype), np.zeros((37, 53), dtype)
-    alpha[10:20, 30:34] = white
-    color[10:20, 30:34] = (np.array([0.8, 0.4, 0.2]) * white).astype(dtype)
-    filled = pixels.bleed(color, alpha).astype(np.float64)
-    assert np.abs(filled - filled[10, 30]).max() <= white * 1e-6
-
-
-def test_bleed_leaves_visible_pixels_alone() -> None:
-    rng = np.random.default_rng(5)
-    color, alpha = rng.integers(0, 256, (31, 30, 3), np.uint8), rng.integers(0, 3, (31, 30), np.uint8)
-    filled = pixels.bleed(color, alpha)
-    assert np.array_equal(filled[alpha > 0], color[alpha > 0])
-    assert not np.array_equal(filled, color)
-
-
-@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32 - 1))
-def test_bleed_stays_within_the_visible_range(height: int, width: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    color, alpha = (
-        rng.integers(0, 256, (height, width), np.uint8),
-        rng.integers(0, 2, (height, width), np.uint8),
-    )
-    filled = pixels.bleed(color, alpha)
-    if alpha.any():
-        assert filled.min() >= color[alpha > 0].min()
-        assert filled.max() <= color[alpha > 0].max()

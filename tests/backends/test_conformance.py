@@ -1,7 +1,9 @@
 """One suite over all installed backends: same file, same picture, same answer, and no lies."""
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,7 +13,7 @@ from engines import F32_TOLERANCE, load, picture, psnr
 from onnx import helper
 
 from srcli.backends import bicubic, failures, table
-from srcli.backends.base import BackendOptions, Batch
+from srcli.backends.base import BackendOptions, Batch, Engine
 from srcli.errors import BackendUnavailableError, InferenceError, ModelFileError, SrcliError, UsageError
 from srcli.spec import read_spec
 
@@ -118,12 +120,32 @@ def test_weights_in_a_file_beside_the_model(backend: str, tmp_path: Path) -> Non
     assert np.abs(load(backend, beside).run(lr) - reference(inside, lr)).max() < F32_TOLERANCE
 
 
-def test_threads_are_accepted(backend: str, tiny_models: Path) -> None:
-    path = tiny_models / "tiny-x2.onnx"
+def with_threads(backend: str, path: Path, threads: int) -> Engine:
     spec = read_spec(path)
     assert spec is not None
-    engine = table.load(backend, path, spec, BackendOptions("f32", threads=1))
-    assert np.abs(engine.run(picture(8, 8)) - reference(path, picture(8, 8))).max() < F32_TOLERANCE
+    return table.load(backend, path, spec, BackendOptions("f32", threads=threads))
+
+
+def test_threads_change_no_result(backend: str, path: Path) -> None:
+    lr = picture(40, 50)
+    one, two = (with_threads(backend, path, threads).run(lr) for threads in (1, 2))
+    assert np.abs(one - two).max() < F32_TOLERANCE
+    assert np.abs(one - reference(path, lr)).max() < F32_TOLERANCE
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_number_of_threads_reaches_the_library(backend: str, tiny_models: Path, threads: int) -> None:
+    if backend not in TOLD:
+        pytest.skip(f"{backend} cannot be asked")
+    engine = with_threads(backend, tiny_models / "tiny-x2.onnx", threads)
+    assert TOLD[backend](engine) == threads
+
+
+TOLD: dict[str, Callable[[Any], int]] = {
+    "openvino": lambda engine: engine._request.get_compiled_model().get_property("INFERENCE_NUM_THREADS"),
+    "onnxruntime": lambda engine: engine._session.get_session_options().intra_op_num_threads,
+}
+"""How many threads the library of an engine says it uses, where it can be asked."""
 
 
 @pytest.mark.parametrize("content", [b"", b"neither ONNX nor anything"])
@@ -195,7 +217,7 @@ def test_unknown_names_are_refused(name: str, options: BackendOptions) -> None:
 
 @pytest.mark.parametrize("options", [BackendOptions(device="tpu"), BackendOptions("f16", "npu")])
 def test_auto_refuses_what_nothing_can_do(options: BackendOptions) -> None:
-    with pytest.raises(BackendUnavailableError):
+    with pytest.raises(UsageError, match=options.device):
         table.choose("auto", options)
 
 

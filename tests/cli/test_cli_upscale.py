@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,25 @@ def test_file_folder_pattern_and_python_call_give_the_same_pixels(srcli: Command
     expected = Upscaler("bicubic", 2.5)(images.read(Path("in/a.png")).pixels)
     for name in ("o1", "o2", "o3"):
         np.testing.assert_array_equal(images.read(Path(name, "a.png")).pixels, expected)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_any_way_in_gives_the_same_pixels_through_a_network_in_tiles(
+    srcli: Command, tiny_catalog: Path, backend: str
+) -> None:
+    """Same backend, precision, tiles and threads: the same operations in the same order, so the same bits."""
+    pytest.importorskip(backend)
+    picture("in/a.png", 60, 70)
+    options = ("--model", "tiny", "--backend", backend, "--precision", "f32", "--threads", "1")
+    for out, source in (("o1", "in/a.png"), ("o2", "in"), ("o3", "in/*.png")):
+        run = srcli("upscale", source, "-s", "2.5", "--tile", "32", "-o", out, *options)
+        assert run.code == 0, run.err
+    tiles: list[int] = []
+    upscale = Upscaler("tiny", 2.5, backend=backend, precision="f32", tile=32, threads=1)
+    expected = upscale(images.read("in/a.png").pixels, progress=lambda done, total: tiles.append(done))
+    assert len(tiles) > 4
+    for out in ("o1", "o2", "o3"):
+        np.testing.assert_array_equal(images.read(Path(out, "a.png")).pixels, expected)
 
 
 def test_many_workers_and_little_memory_change_no_bit(srcli: Command, tiny_catalog: Path) -> None:
@@ -114,6 +134,27 @@ def test_the_tree_is_mirrored(srcli: Command) -> None:
         picture(name)
     assert srcli("upscale", "in", "-r", *BICUBIC).code == 0
     assert files("upscaled") == ["a.png", "x/a.png", "x/y/b.png"]
+
+
+def test_linked_folders_are_searched_and_a_link_that_is_passed_by_is_told(srcli: Command) -> None:
+    picture("in/a.png"), picture("elsewhere/b.png")
+    Path("in/2024").symlink_to(Path("elsewhere").resolve())
+    Path("in/self").symlink_to(Path("in").resolve())
+    run = srcli("upscale", "in", "-r", *BICUBIC)
+    assert run.code == 0
+    assert files("upscaled") == ["2024/b.png", "a.png"]
+    assert "note: in/self leads to a folder that is searched already" in run.err
+    assert "in/2024 leads" not in run.err
+    assert "note" not in srcli("upscale", "in", "-r", "-q", "--overwrite", *BICUBIC).err
+
+
+def test_a_lossless_webp_stays_lossless(srcli: Command) -> None:
+    header = images.read(picture("a.png"))
+    images.write("a.webp", replace(header, lossless=True))
+    for out, options in (("kept", ()), ("lossy", ("--quality", "95"))):
+        assert srcli("upscale", "a.webp", "-o", out, *options, *BICUBIC).code == 0
+    kinds = [Path(out, "a.webp").read_bytes()[12:16] for out in ("kept", "lossy")]
+    assert kinds == [b"VP8L", b"VP8 "]
 
 
 def test_names_do_not_collide_and_every_picture_is_there(srcli: Command) -> None:

@@ -179,3 +179,41 @@ def test_gps_and_exif_directories_reach_a_tiff(tmp_path: Path) -> None:
     again = Image.open(tmp_path / "b.jpg").getexif()
     assert again[305] == "camera"
     assert again.get_ifd(34853)[2] == (50.0, 30.0, 0.0)
+
+
+def with_segments(*segments: tuple[int, bytes]) -> bytes:
+    """A JPEG with these (marker, content) right after its start."""
+    plain = samples.by_pillow(samples.photo("rgb"), "JPEG")
+    added = (struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content for marker, content in segments)
+    return plain[:2] + b"".join(added) + plain[2:]
+
+
+HAS_MORE = b' xmpNote:HasExtendedXMP="0123456789ABCDEF0123456789ABCDEF"'
+MORE = b"http://ns.adobe.com/xmp/extension/\0" + b"0" * 32 + struct.pack(">II", 5, 0) + b"<x/>\n"
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        (samples.METADATA.xmp or b"").replace(b" title", HAS_MORE + b" title"),
+        (samples.METADATA.xmp or b"").replace(
+            b"</rdf:RDF>", b"<xmpNote:HasExtendedXMP>0123</xmpNote:HasExtendedXMP></rdf:RDF>"
+        ),
+    ],
+)
+def test_extended_xmp_is_said_and_no_longer_pointed_to(tmp_path: Path, packet: bytes) -> None:
+    assert b"HasExtendedXMP" in packet
+    main = b"http://ns.adobe.com/xap/1.0/\0" + packet
+    (tmp_path / "a.jpg").write_bytes(with_segments((0xE1, main), (0xE1, MORE), (0xE1, MORE)))
+    picture = images.read(tmp_path / "a.jpg")
+    assert picture.notes == ("its extended XMP is not kept",)
+    assert picture.metadata.xmp == samples.METADATA.xmp
+
+
+def test_iptc_is_said_and_other_things_of_photoshop_are_not(tmp_path: Path) -> None:
+    photoshop = b"Photoshop 3.0\0"
+    iptc = photoshop + b"8BIM\x04\x04\0\0\0\0\0\x08\x1c\x02\x78\0\x03abc"
+    resolution = photoshop + b"8BIM\x03\xed\0\0\0\0\0\x10" + bytes(16)
+    for content, notes in ((iptc, ("its IPTC data is not kept",)), (resolution, ())):
+        (tmp_path / "a.jpg").write_bytes(with_segments((0xED, content)))
+        assert images.read(tmp_path / "a.jpg").notes == notes

@@ -7,6 +7,7 @@ import cv2
 import media_samples as samples
 import numpy as np
 import pytest
+from PIL import Image
 
 from srcli.errors import OutputError, UsageError
 from srcli.media import images
@@ -165,3 +166,43 @@ def test_pixels_that_cannot_be_written_to_are_left_alone(tmp_path: Path) -> None
     pixels.flags.writeable = False
     images.use_up(tmp_path / "a.png", Picture(pixels))
     np.testing.assert_array_equal(images.read(tmp_path / "a.png").pixels, pixels)
+
+
+def webp_kind(path: Path) -> bytes:
+    """VP8L (lossless) or VP8, with or without the extended form around it."""
+    data = path.read_bytes()
+    return b"VP8L" if b"VP8L" in data[:4000] else data[data.index(b"VP8 ") :][:4]
+
+
+@pytest.mark.parametrize("kind", ["rgb", "rgba"])
+@pytest.mark.parametrize("extra", [{}, {"exif": samples.exif()}])
+def test_a_lossless_webp_stays_lossless_as_webp(tmp_path: Path, kind: str, extra: dict[str, bytes]) -> None:
+    pixels = samples.photo(kind)
+    if kind == "rgba":
+        pixels[..., 3] |= 1  # what lies under alpha 0 may change
+    (tmp_path / "a.webp").write_bytes(samples.by_pillow(pixels, "WEBP", lossless=True, **extra))
+    picture = images.read(tmp_path / "a.webp")
+    assert picture.lossless
+    assert images.write(tmp_path / "b.webp", picture) == ()
+    assert webp_kind(tmp_path / "b.webp") == b"VP8L"
+    np.testing.assert_array_equal(images.read(tmp_path / "b.webp").pixels, pixels)
+    images.write(tmp_path / "c.webp", picture, quality=95)
+    assert webp_kind(tmp_path / "c.webp") == b"VP8 "
+    images.write(tmp_path / "d.jpg", picture)
+    images.write(tmp_path / "e.jpg", picture, quality=95)
+    assert (tmp_path / "d.jpg").read_bytes() == (tmp_path / "e.jpg").read_bytes()
+
+
+def test_a_lossy_webp_stays_lossy(tmp_path: Path) -> None:
+    (tmp_path / "a.webp").write_bytes(samples.by_pillow(samples.photo("rgb"), "WEBP"))
+    picture = images.read(tmp_path / "a.webp")
+    assert not picture.lossless
+    images.write(tmp_path / "b.webp", picture)
+    assert webp_kind(tmp_path / "b.webp") == b"VP8 "
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_of_an_animation_the_first_frame_says_whether_it_is_lossless(tmp_path: Path, lossless: bool) -> None:
+    frames = [Image.fromarray(samples.photo(kind)) for kind in ("rgb", "gray")]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=lossless)
+    assert images.read(tmp_path / "a.webp").lossless == lossless

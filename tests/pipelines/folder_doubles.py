@@ -26,6 +26,7 @@ TWICE = FolderOptions(SizeRequest(2))
 class Double:
     """Nearest-neighbour x2, in two tiles."""
 
+    scales: tuple[int, ...] = (2,)
     made = Made("double", (2,), EngineInfo("test", "cpu", "f32"))
 
     def __call__(
@@ -38,6 +39,11 @@ class Double:
 
 
 double = Double()
+
+
+def doubled_bytes(size: Size) -> int:
+    """What a run counts for a picture of the disk that it doubles."""
+    return picture_bytes(Header(*size, 3, 8, "png"), TWICE.size, Double.scales, "png")
 
 
 def finish(run: FolderRun) -> FolderRun:
@@ -73,7 +79,7 @@ class Disk:
 
     def read(self, path: Path) -> Picture:
         with self.lock:
-            self.alive[path.name] = picture_bytes(Header(*self.sizes[path.name], 3, 8, "png"), TWICE.size)
+            self.alive[path.name] = doubled_bytes(self.sizes[path.name])
             self.peak = max(self.peak, sum(self.alive.values()))
             self.most = max(self.most, len(self.alive))
         self._visit("read", path)

@@ -11,16 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from folder_doubles import TIMEOUT, TWICE, Disk, Double, Listener, double, finish
+from folder_doubles import TIMEOUT, TWICE, Disk, Double, Listener, double, doubled_bytes, finish
 from hypothesis import given
 from hypothesis import strategies as st
 
 from srcli.errors import InputError, OutputError
 from srcli.media import images
-from srcli.media.images import Header, Picture
+from srcli.media.images import Picture
 from srcli.pipelines import stages
 from srcli.pipelines.folder import FolderOptions, FolderRun, Pixels, foresee
-from srcli.pipelines.memory import picture_bytes
 from srcli.pipelines.outputs import first_factor
 from srcli.pipelines.report import PictureResult, Status
 from srcli.pipelines.sizes import Size, SizeRequest
@@ -57,7 +56,7 @@ def test_memory_in_flight_stays_below_the_budget_or_one_picture_is_alone(
         jobs = disk.jobs(*sizes)
         run = finish(FolderRun(jobs, double, replace(TWICE, memory=memory, workers=workers), Listener()))
     assert len(disk.written) == len(sizes) == len(run.results)
-    largest = max(picture_bytes(Header(*size, 3, 8, "png"), TWICE.size) for size in sizes)
+    largest = max(doubled_bytes(size) for size in sizes)
     assert disk.peak <= max(memory, largest)
     assert disk.most <= 2 * workers + 1
 
@@ -174,13 +173,6 @@ def test_the_first_network_is_one_that_is_used(disk: Disk) -> None:
     assert first_factor(jobs, SizeRequest(width=30)) == 3  # the first picture only shrinks
     assert first_factor(jobs, SizeRequest(width=10)) == 4  # none grows: the default
     assert first_factor([], SizeRequest(width=10)) == 4
-
-
-def test_bytes_of_a_picture_are_its_input_and_three_times_its_output() -> None:
-    assert picture_bytes(Header(10, 20, 3, 8, "png"), SizeRequest(2)) == 3 * (200 + 4 * 800)
-    assert picture_bytes(Header(10, 20, 4, 16, "png"), SizeRequest(width=20)) == 8 * (200 + 4 * 200)
-    between = 4 * 200  # x1.5 runs the network at x2
-    assert picture_bytes(Header(10, 20, 3, 8, "png"), SizeRequest(1.5)) == 3 * (200 + between + 4 * 450)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, priorities belong to processes")

@@ -85,6 +85,53 @@ def test_a_folder_gives_its_pictures_sorted_without_hidden_files_and_others(tmp_
     assert [str(picture.relative) for picture in deep.pictures] == ["a.JPG", "b.png", "sub/c.png"]
 
 
+def test_links_to_other_folders_are_searched_and_loops_are_not(tmp_path: Path) -> None:
+    """The names of what a link leads to are those below the link; a link back up, into the folder itself or
+    to what another one led to is passed by and told."""
+    root, other = tmp_path / "photos", tmp_path / "elsewhere" / "2024"
+    for file in (root / "a.png", root / "own" / "b.png", other / "c.png", other / "deep" / "d.png"):
+        touch(file)
+    links = {
+        root / "2024": other,
+        root / "again": other,
+        root / "best": root / "own",
+        root / "up": tmp_path,
+        other / "deep" / "loop": other,
+        other / "deep" / "root": root,
+    }
+    for link, target in links.items():
+        link.symlink_to(target)
+    made = plan([str(root)], tmp_path / "out", recursive=True)
+    outputs = [str(job.target.relative_to(tmp_path / "out")) for job in made.jobs]
+    assert outputs == ["a.png", "2024/c.png", "2024/deep/d.png", "own/b.png"]
+    passed = [str(link.relative_to(root)) for link in made.passed_by]
+    assert sorted(passed) == ["2024/deep/loop", "2024/deep/root", "again", "best", "up"]
+    flat = plan([str(root)], tmp_path / "out")
+    assert ([job.source.name for job in flat.jobs], flat.passed_by) == (["a.png"], ())
+
+
+def test_two_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
+    root, one, two = (tmp_path / name for name in ("root", "one", "two"))
+    for folder, target in ((root, one), (one, two), (two, one)):
+        touch(folder / "a.png")
+        (folder / "link").symlink_to(target)
+    made = plan([str(root)], tmp_path / "out", recursive=True)
+    assert [str(job.source.relative_to(root)) for job in made.jobs] == [
+        "a.png",
+        "link/a.png",
+        "link/link/a.png",
+    ]
+    assert made.passed_by == (root / "link" / "link" / "link",)
+
+
+def test_a_link_to_the_output_folder_is_no_input(tmp_path: Path) -> None:
+    touch(tmp_path / "in" / "a.png"), touch(tmp_path / "out" / "a.png")
+    (tmp_path / "in" / "results").symlink_to(tmp_path / "out")
+    made = plan([str(tmp_path / "in")], tmp_path / "out", recursive=True)
+    assert [job.source for job in made.jobs] == [tmp_path / "in" / "a.png"]
+    assert made.left_out == tmp_path / "out"
+
+
 def test_patterns_are_expanded_here_and_literal_names_win(tmp_path: Path) -> None:
     for name in ("a1.png", "a2.png", "b.png", "[a].png"):
         touch(tmp_path / name)
