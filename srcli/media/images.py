@@ -122,12 +122,12 @@ def read(path: Path | str) -> Picture:
         data = Path(path).read_bytes()
         name, reader = _reader(path, data)
         layout = _layout(reader, data)
-        reader.check(data)
+        doubt = reader.check(data)
         pixels = fitting.to_rgb(fitting.matching(reader.decode(data), layout))
         metadata = reader.metadata(data)
         pixels = fitting.turned(pixels, reader.orientation(data, metadata))
     kept, dropped = fitting.profile_of_pixels(upright(metadata), layout)
-    notes = (*_reading_notes(path, name, layout), *dropped)
+    notes = (*filter(None, (doubt,)), *_reading_notes(path, name, layout), *dropped)
     return Picture(pixels, kept, name, notes, lossless=layout.lossless)
 
 

@@ -1,15 +1,18 @@
 """Bad input: a clear InputError that names the file, never a picture with missing parts."""
 
+import io
 import os
 import struct
 import subprocess
 import sys
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import media_samples as samples
 import numpy as np
 import pytest
+import skimage.data
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -91,6 +94,52 @@ def test_damaged_jpeg_data(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(blob)
     assert "JPEG picture data is not valid" in refusal(path)
+
+
+def coded(mode: str = "RGB", *, progressive: bool = False) -> bytes:
+    """A JPEG of a photograph large enough for damage to have room."""
+    buffer = io.BytesIO()
+    photo = Image.fromarray(skimage.data.astronaut()[:200, :200]).convert(mode)
+    photo.save(buffer, "JPEG", quality=90, progressive=progressive)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_whole_jpeg_raises_no_doubt(tmp_path: Path, mode: str, progressive: bool) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(coded(mode, progressive=progressive))
+    assert not any("damaged" in note for note in images.read(path).notes)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_cut_in_the_middle_and_closed_is_refused(tmp_path: Path, mode: str, progressive: bool) -> None:
+    """Decoders fill the rest up with gray."""
+    blob = coded(mode, progressive=progressive)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(blob[: len(blob) // 2] + b"\xff\xd9")
+    assert "it is damaged: premature end" in refusal(path)
+
+
+def told_of(path: Path) -> str:
+    """How a damaged JPEG is answered."""
+    try:
+        notes = images.read(path).notes
+    except InputError as error:
+        return "refused" if "it is damaged: " in error.message else error.message
+    return "noted" if any("part of the picture may be damaged: " in note for note in notes) else "passed"
+
+
+def test_holes_in_a_jpeg_are_mostly_noticed(tmp_path: Path) -> None:
+    """Zeros are codes, too: data run out, or some are left over; where neither is, no decoder can tell."""
+    blob, path, told = coded(), tmp_path / "a.jpg", Counter[str]()
+    for start in range(1000, len(blob) - 1000, 500):
+        path.write_bytes(blob[:start] + bytes(100) + blob[start + 100 :])
+        told[told_of(path)] += 1
+    assert set(told) <= {"refused", "noted", "passed"}
+    assert min(told["refused"], told["noted"]) > 0
+    assert told["passed"] < sum(told.values()) / 2, told
 
 
 def test_header_and_picture_of_different_sizes(tmp_path: Path) -> None:

@@ -60,8 +60,12 @@ class Reader(Protocol):
     def layout(self, data: Data) -> Layout:
         """Read the header only."""
 
-    def check(self, data: Data) -> None:
-        """Refuse a file that is cut off or damaged where the decoder would not notice."""
+    def check(self, data: Data) -> str:
+        """Refuse a file that is cut off or damaged where the decoder would not notice.
+
+        Returns:
+            What makes one doubt the picture, though it can be decoded; "" if nothing does.
+        """
 
     def decode(self, data: bytes) -> Pixels:
         """First frame in OpenCV's channel order, orientation not applied."""

@@ -46,8 +46,9 @@ def _skip(data: Data, position: int) -> int:
     return position + 1
 
 
-def check(data: Data) -> None:
+def check(data: Data) -> str:
     """`layout` has followed the blocks to the end."""
+    return ""
 
 
 def decode(data: bytes) -> Pixels:

@@ -28,6 +28,14 @@ _NEXT = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # a marker inside coded data 
 SEGMENT = 65533
 """Most bytes a segment holds beside its length."""
 
+_DAMAGE = (
+    "premature end",
+    "Premature end",
+    "bad Huffman code",
+    "bad arithmetic code",
+    "found marker",
+    "Bogus",
+)
 _CUT_OFF = "it is cut off: the end of the JPEG is missing"
 
 
@@ -75,8 +83,30 @@ def _unkept(data: Data) -> tuple[str, ...]:
     return tuple(found)
 
 
-def check(data: Data) -> None:
-    """The scans end with EOI, and hold no marker that cannot stand there. Bytes after EOI are allowed."""
+def check(data: Data) -> str:
+    """The scans end with EOI, and what is coded in them can be decoded. Bytes after EOI are allowed."""
+    _check_markers(data)
+    said = _decoder_says(bytes(data))
+    if any(phrase in said for phrase in _DAMAGE):
+        raise DamagedError(f"it is damaged: {said}")
+    return f"part of the picture may be damaged: {said}" if "extraneous bytes" in said else ""
+
+
+def _decoder_says(data: bytes) -> str:
+    """The decoder's first complaint; OpenCV's decodes on, fills up with gray and keeps it to itself."""
+    import simplejpeg
+
+    try:
+        space = simplejpeg.decode_jpeg_header(data)[2]
+        space = "CMYK" if space in ("CMYK", "YCCK") else "RGB"
+        simplejpeg.decode_jpeg(data, space, min_height=1, min_width=1, min_factor=8, strict=True)
+    except ValueError as error:  # also what it knows nothing of, and OpenCV may
+        return str(error).removeprefix("Corrupt JPEG data: ")
+    return ""
+
+
+def _check_markers(data: Data) -> None:
+    """The scans hold no marker that cannot stand there, and end."""
     position = next(end for marker, _, end in _segments(data) if marker == _SOS)
     while found := _NEXT.search(data, position):
         marker = data[found.end() - 1]

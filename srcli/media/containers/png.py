@@ -82,12 +82,13 @@ def _colour(found: dict[bytes, bytes]) -> str:
     return "" if plain or gamma == 0 or abs(gamma - 45455) < 1000 else f"gamma {gamma / 100_000:.2f}"
 
 
-def check(data: Data) -> None:
+def check(data: Data) -> str:
     """Every chunk is whole and its checksum right."""
     for kind, start, end in _chunks(data):
         stored = struct.unpack_from(">I", data, end)[0]
         if zlib.crc32(memoryview(data)[start - 4 : end]) != stored:
             raise DamagedError(f"it is damaged: the checksum of its {kind.decode('latin-1')} data is wrong")
+    return ""
 
 
 def decode(data: bytes) -> Pixels:

@@ -81,7 +81,7 @@ def _pages(data: Data) -> int:
     return max(1, number)
 
 
-def check(data: Data) -> None:
+def check(data: Data) -> str:
     """All values, strips and tiles of the first page lie inside the file."""
     page = _first(data)
     with memoryview(data) as view:
@@ -93,6 +93,7 @@ def check(data: Data) -> None:
             pairs = zip(page[offsets].numbers, page[counts].numbers, strict=False)
             if any(start + size > len(data) for start, size in pairs):
                 raise DamagedError("it is cut off: part of the TIFF picture data is missing")
+    return ""
 
 
 def decode(data: bytes) -> Pixels:
