@@ -117,8 +117,7 @@ def test_decoding_takes_no_more_than_it_is_said_to(tmp_path: Path, name: str) ->
     small, large = tmp_path / f"small-{name}", tmp_path / name
     rows, columns = np.mgrid[0:1500, 0:2000]
     noise = np.random.default_rng(0).integers(0, 8, (1500, 2000))
-    pixels = np.stack([rows + noise, columns + noise, rows ^ columns, noise + 1], axis=2).astype(np.uint8)
-    pixels = np.ascontiguousarray(pixels[..., :3]) if name == "a.jpg" else pixels
+    pixels = np.stack([rows + noise, columns + noise, rows ^ columns], axis=2).astype(np.uint8)
     images.write(small, Picture(pixels[:4, :4]))
     images.write(large, Picture(pixels))
     ran = subprocess.run([sys.executable, "-c", READ, small, large], capture_output=True, check=True)
