@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from srcli.media.containers import jpeg
-from srcli.media.containers.base import DamagedError, Layout, Pixels, by_rows
+from srcli.media.containers.base import DamagedError, Layout, Pixels, UnsupportedError, by_rows
 from srcli.media.metadata import Metadata, is_exif, profile_space
 
 _NO_ALPHA = frozenset(("jpeg", "bmp"))
@@ -28,7 +28,7 @@ def matching(pixels: Pixels, layout: Layout) -> Pixels:
         DamagedError: the decoder gave another size or depth than the header promised.
     """
     if pixels.dtype not in (np.uint8, np.uint16):
-        raise DamagedError(f"its samples ({pixels.dtype}) are not supported")
+        raise UnsupportedError(f"its samples ({pixels.dtype}) are not supported")
     declared = (layout.height, layout.width, layout.bit_depth)
     if (*pixels.shape[:2], pixels.itemsize * 8) != declared:
         raise DamagedError("it is damaged: its header and its picture data disagree")
@@ -85,7 +85,10 @@ def turned(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def profile_of_pixels(metadata: Metadata, layout: Layout) -> tuple[Metadata, tuple[str, ...]]:
-    """Without the ICC profile of the CMYK values that were stored; the pixels are RGB now."""
+    """Without the ICC profile of the CMYK or Lab values that were stored; the pixels are RGB now."""
+    space = profile_space(metadata.icc) if metadata.icc else "RGB"
+    if not layout.cmyk and space not in ("RGB", "GRAY"):
+        return replace(metadata, icc=None), (f"its {space} profile is dropped: the pixels are RGB now",)
     if not layout.cmyk:
         return metadata, ()
     profile = ", its CMYK profile is dropped" if metadata.icc else ""

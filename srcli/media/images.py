@@ -146,6 +146,12 @@ def _reading_notes(path: Path | str, name: str, layout: Layout) -> Iterator[str]
         yield f"{kind}: only the first of {layout.frames} {unit} is used"
 
 
+class TooLargeError(DamagedError):
+    """More pixels than can be decoded."""
+
+    hint = "Cut it into parts, or store it smaller."
+
+
 @contextmanager
 def _translated(path: Path | str) -> Iterator[None]:
     """Errors of the file system and the decoders as InputError."""
@@ -162,9 +168,7 @@ def _translated(path: Path | str) -> Iterator[None]:
     except MemoryError as error:
         raise InputError(f"{shown(path)} does not fit into memory.", "Use a smaller picture.") from error
     except DamagedError as error:
-        raise InputError(
-            f"{shown(path)} cannot be used: {error}.", "Try a fresh copy, or another format."
-        ) from error
+        raise InputError(f"{shown(path)} cannot be used: {error}.", error.hint) from error
 
 
 def _refuse_unfit(path: Path | str) -> None:
@@ -205,7 +209,7 @@ def _layout(reader: Reader, data: Data) -> Layout:
         raise DamagedError(f"its header says {width}x{height} pixels")
     if max(height, width) > _MAX_SIDE or height * width > _MAX_PIXELS:
         limit = f"at most {_MAX_SIDE} a side and {_MAX_PIXELS // 1_000_000} megapixels can be read"
-        raise DamagedError(f"it is too large: {width}x{height} pixels, {limit}")
+        raise TooLargeError(f"it is too large: {width}x{height} pixels, {limit}")
     return layout
 
 

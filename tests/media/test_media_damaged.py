@@ -195,6 +195,22 @@ def test_impossible_sizes_are_refused_from_the_header(tmp_path: Path, width: int
         images.probe(path)
 
 
+def test_what_to_do_depends_on_what_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    cases: list[tuple[bytes, str]] = [(good(tmp_path, "png")[:-20], "Try a fresh copy.")]
+    floats = io.BytesIO()
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(floats, "TIFF")
+    cases.append((floats.getvalue(), "Store it as another kind first: 8 or 16 bits a channel, RGB or gray."))
+    cases.append(
+        (samples.raw_png(60_000, 60_000, 8, 2, b"\0" * 1000), "Cut it into parts, or store it smaller.")
+    )
+    for blob, hint in cases:
+        path.write_bytes(blob)
+        with pytest.raises(InputError) as caught:
+            images.read(path)
+        assert caught.value.hint == hint
+
+
 def test_missing_rows_inside_whole_chunks(tmp_path: Path) -> None:
     path = tmp_path / "short.png"
     path.write_bytes(samples.raw_png(20, 20, 8, 2, (b"\0" + bytes(60)) * 5))

@@ -188,6 +188,16 @@ def test_tiff_premultiplied_alpha_is_divided_out(tmp_path: Path) -> None:
     assert images.read(tmp_path / "a.tif").pixels.tolist() == expected
 
 
+def test_a_profile_of_other_values_than_the_pixels_is_dropped_and_told(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    lab = Image.fromarray(samples.photo("rgb")).convert("LAB")
+    lab.save(buffer, "TIFF", icc_profile=samples.icc(b"Lab "))
+    (tmp_path / "a.tif").write_bytes(buffer.getvalue())
+    picture = images.read(tmp_path / "a.tif")
+    assert picture.metadata.icc is None
+    assert "its Lab profile is dropped: the pixels are RGB now" in picture.notes
+
+
 def test_cmyk_jpeg_becomes_rgb_and_says_so(tmp_path: Path) -> None:
     rgb = samples.photo("rgb")
     buffer = io.BytesIO()

@@ -21,7 +21,15 @@ Parts = tuple[bytes | memoryview, ...]
 
 
 class DamagedError(Exception):
-    """The file is cut off, damaged or of a kind that cannot be decoded; the text says which."""
+    """The file is cut off or damaged; the text says which."""
+
+    hint = "Try a fresh copy."
+
+
+class UnsupportedError(DamagedError):
+    """The file may well be whole, but it is of a kind that cannot be decoded; the text says which."""
+
+    hint = "Store it as another kind first: 8 or 16 bits a channel, RGB or gray."
 
 
 class EncodeError(Exception):

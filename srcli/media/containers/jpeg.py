@@ -8,7 +8,15 @@ import cv2
 
 from srcli.media import metadata as meta
 from srcli.media.containers import opencv
-from srcli.media.containers.base import DamagedError, Data, EncodeError, Layout, Parts, Pixels
+from srcli.media.containers.base import (
+    DamagedError,
+    Data,
+    EncodeError,
+    Layout,
+    Parts,
+    Pixels,
+    UnsupportedError,
+)
 from srcli.media.metadata import Metadata
 
 MAGIC = b"\xff\xd8\xff"
@@ -65,7 +73,7 @@ def layout(data: Data) -> Layout:
         if marker in _SIZES and end - start >= 6:
             depth, height, width, components = struct.unpack_from(">BHHB", data, start)
             if depth != 8:
-                raise DamagedError(f"its {depth}-bit JPEG coding is not supported")
+                raise UnsupportedError(f"its {depth}-bit JPEG coding is not supported")
             return Layout(
                 height, width, 1 if components == 1 else 3, cmyk=components == 4, unkept=_unkept(data)
             )

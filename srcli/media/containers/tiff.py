@@ -8,7 +8,16 @@ import numpy as np
 
 from srcli.media import metadata as meta
 from srcli.media.containers import ifd, opencv
-from srcli.media.containers.base import DamagedError, Data, EncodeError, Layout, Parts, Pixels, by_rows
+from srcli.media.containers.base import (
+    DamagedError,
+    Data,
+    EncodeError,
+    Layout,
+    Parts,
+    Pixels,
+    UnsupportedError,
+    by_rows,
+)
 from srcli.media.metadata import Metadata
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
@@ -51,7 +60,7 @@ def layout(data: Data) -> Layout:
         raise DamagedError("its TIFF directory is missing or damaged")
     if sample != 1 or depth not in (1, 2, 4, 8, 16):
         kind = {2: "signed", 3: "floating-point"}.get(sample, "")
-        raise DamagedError(
+        raise UnsupportedError(
             " ".join(f"its {depth}-bit {kind} samples are not supported, 8 and 16 bits are".split())
         )
     cmyk = _number(page, _PHOTOMETRIC, 1) == _CMYK
@@ -106,7 +115,7 @@ def decode(data: bytes) -> Pixels:
     kind = layout(data)
     pixels = _decoded(data, page, kind)
     if kind.bit_depth == 16 and pixels.dtype != np.uint16:
-        raise DamagedError("this kind of 16-bit TIFF cannot be decoded without losing depth")
+        raise UnsupportedError("this kind of 16-bit TIFF cannot be decoded without losing depth")
     if kind.bit_depth == 16 and _number(page, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO:
         pixels = _inverted(pixels)
     if kind.channels in (2, 4) and associated:
@@ -127,7 +136,7 @@ def _planes(data: bytes, page: dict[int, ifd.Tag]) -> Pixels:
     """One gray picture a plane (PlanarConfiguration 2), joined in OpenCV's order."""
     samples = _number(page, _SAMPLES, 1)
     if samples not in (2, 3, 4) or _number(page, _PHOTOMETRIC, 1) > _RGB:
-        raise DamagedError("this kind of 16-bit TIFF in planes is not supported")
+        raise UnsupportedError("this kind of 16-bit TIFF in planes is not supported")
     fixed = (ifd.shorts(_BITS, 16), ifd.shorts(_SAMPLES, 1), ifd.shorts(_PLANES, 1), ifd.shorts(_FORMAT, 1))
     gray = {t.code: t for t in (*page.values(), *fixed, ifd.shorts(_PHOTOMETRIC, _BLACK_IS_ZERO))}
     gray.pop(_EXTRA, None)
@@ -162,7 +171,7 @@ def _gray_alpha(data: bytes, page: dict[int, ifd.Tag]) -> Pixels:
     width, predictor = _number(page, _WIDTH, 0), _number(page, _PREDICTOR, 1)
     plain = _number(page, _SAMPLES, 1) == 2 and _number(page, _PLANES, 1) == 1 and predictor in (1, 2)
     if not plain or _TILE_WIDTH in page or _number(page, _BITS, 1) < 8:
-        raise DamagedError("this kind of gray TIFF with alpha is not supported")
+        raise UnsupportedError("this kind of gray TIFF with alpha is not supported")
     wide = page | {
         t.code: t for t in (ifd.longs(_WIDTH, width * 2), ifd.shorts(_BITS, _number(page, _BITS, 8)))
     }
