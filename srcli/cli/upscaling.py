@@ -99,11 +99,20 @@ def _plan(files: Files, telling: Telling) -> "Plan":
         check_report(telling.report, made.jobs)
     for problem in made.problems:
         show_error(problem.error.message, problem.error.hint)
-    if made.left_out is not None and not telling.quiet:
-        talk(f"note: {made.left_out} is the output folder; the pictures in it are no inputs.")
-    for link in () if telling.quiet else made.passed_by:
-        talk(f"note: {link} leads to a folder that is searched already or holds one that is; not entered.")
+    for note in () if telling.quiet else _left(made):
+        talk(f"note: {note}")
     return made
+
+
+def _left(plan: "Plan") -> Iterator[str]:
+    """What lies in the input folders and is no input."""
+    if plan.left_out is not None:
+        yield f"{plan.left_out} is the output folder; the pictures in it are no inputs."
+    for link in plan.passed_by:
+        yield f"{link} leads to a folder that is searched already or holds one that is; not entered."
+    if plan.unread:
+        number, kinds = sum(many for _, many in plan.unread), ", ".join(kind for kind, _ in plan.unread)
+        yield f"{count(number, 'picture')} of other kinds ({kinds}) left out; convert to TIFF or JPEG first."
 
 
 def _load(network: Network, plan: "Plan", options: "FolderOptions", telling: Telling) -> "list[Upscaler]":

@@ -2,6 +2,7 @@
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,25 @@ from srcli.media.images import READ_ONLY_SUFFIXES, SUFFIXES
 from srcli.pipelines.report import PictureResult, Status
 
 _READABLE = (*SUFFIXES, *READ_ONLY_SUFFIXES)
+_PHONES = (".heic", ".heif", ".hif", ".jxl")
+_CAMERAS = (
+    ".arw",
+    ".cr2",
+    ".cr3",
+    ".crw",
+    ".dng",
+    ".nef",
+    ".nrw",
+    ".orf",
+    ".pef",
+    ".raf",
+    ".raw",
+    ".rw2",
+    ".srw",
+)
+_EDITORS = (".exr", ".hdr", ".jp2", ".pgm", ".ppm", ".psb", ".psd", ".tga", ".xcf")
+_OTHER_PICTURES = frozenset((*_PHONES, *_CAMERAS, *_EDITORS))
+"""Suffixes of pictures that cannot be read; a folder's owner should know that they were left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +67,14 @@ class Discovery:
         problems: inputs that do not exist, cannot be listed or hold no pictures.
         left_out: the output folder, if it was met inside an input folder and passed by.
         passed_by: links to folders that are searched already, or that hold one that is.
+        unread: suffixes of pictures in folders that cannot be read, each with how many there are.
     """
 
     pictures: list[Found] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     left_out: Path | None = None
     passed_by: list[Path] = field(default_factory=list)
+    unread: Counter[str] = field(default_factory=Counter)
 
 
 def discover(inputs: Sequence[str], out: Path, *, recursive: bool) -> Discovery:
@@ -87,6 +109,8 @@ def _add(found: Discovery, path: Path, out: Path, recursive: bool) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         hint = "No file matches this pattern." if glob.has_magic(str(path)) else "Check the name."
+        if isinstance(error, PermissionError):
+            hint = "Check the permissions of the folders that it lies in."
         if os.path.islink(path):  # noqa: PTH114 (`is_symlink` raises on names too long)
             hint = f"It is a link to {path.readlink()}, which leads nowhere."
         raise InputError(f"{path}: cannot be read ({reason}).", hint) from error
@@ -99,8 +123,11 @@ def _add(found: Discovery, path: Path, out: Path, recursive: bool) -> None:
 def _add_folder(found: Discovery, folder: Path, out: Path, recursive: bool) -> None:
     before = len(found.pictures)
     for path in _walk(found, folder, out, recursive):
-        if path.suffix.lower() in _READABLE:
+        suffix = path.suffix.lower()
+        if suffix in _READABLE:
             found.pictures.append(Found(path, path.relative_to(folder)))
+        elif suffix in _OTHER_PICTURES:
+            found.unread[suffix] += 1
     if len(found.pictures) == before and not any(p.path == folder for p in found.problems):
         deeper = "" if recursive else " --recursive also searches the folders in it."
         raise InputError(

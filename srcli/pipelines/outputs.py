@@ -27,6 +27,7 @@ class Plan:
         problems: inputs that cannot be tried.
         left_out: the output folder, if it lies in an input folder and was passed by.
         passed_by: links in input folders to folders that are searched already, or that hold one that is.
+        unread: suffixes of pictures in input folders that cannot be read, and how many there are of each.
     """
 
     jobs: tuple[Job, ...]
@@ -34,6 +35,7 @@ class Plan:
     problems: tuple[Problem, ...] = ()
     left_out: Path | None = None
     passed_by: tuple[Path, ...] = ()
+    unread: tuple[tuple[str, int], ...] = ()
 
 
 def plan(inputs: Sequence[str], out: Path, *, recursive: bool = False, format: str | None = None) -> Plan:  # noqa: A002
@@ -58,7 +60,8 @@ def plan(inputs: Sequence[str], out: Path, *, recursive: bool = False, format: s
     found = discover(inputs, out, recursive=recursive)
     jobs = name_outputs(found.pictures, out, wanted)
     check_targets(jobs)
-    return Plan(tuple(jobs), out, tuple(found.problems), found.left_out, tuple(found.passed_by))
+    problems, unread = tuple(found.problems), tuple(sorted(found.unread.items()))
+    return Plan(tuple(jobs), out, problems, found.left_out, tuple(found.passed_by), unread)
 
 
 def _format(name: str) -> str:

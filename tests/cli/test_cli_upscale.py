@@ -136,6 +136,17 @@ def test_the_tree_is_mirrored(srcli: Command) -> None:
     assert files("upscaled") == ["a.png", "x/a.png", "x/y/b.png"]
 
 
+def test_pictures_that_cannot_be_read_are_told(srcli: Command) -> None:
+    picture("in/a.png")
+    for name in ("IMG_1.HEIC", "IMG_2.heic", "raw/b.CR2", "notes.txt", ".hidden.heic"):
+        path = Path("in", name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    assert "note: 2 pictures of other kinds (.heic) left out;" in srcli("upscale", "in", *BICUBIC).err
+    assert "3 pictures of other kinds (.cr2, .heic)" in srcli("upscale", "in", "-r", *BICUBIC).err
+    assert "other kinds" not in srcli("upscale", "in", "-q", *BICUBIC).err
+
+
 def test_linked_folders_are_searched_and_a_link_that_is_passed_by_is_told(srcli: Command) -> None:
     picture("in/a.png"), picture("elsewhere/b.png")
     Path("in/2024").symlink_to(Path("elsewhere").resolve())
