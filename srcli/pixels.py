@@ -16,6 +16,7 @@ Batch = NDArray[np.float32]
 Pixels = NDArray[Any]
 
 _WHITE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0, "float64": 1.0}
+_BRIGHTEST = 2.0  # a little over white may come from a filter; twice as much is another range
 _CV_TYPE = {"uint8": cv2.CV_8U, "uint16": cv2.CV_16U}
 
 
@@ -28,7 +29,7 @@ def check(image: Pixels) -> None:
     """Refuse arrays that are no image.
 
     Raises:
-        InputError: layout, type or size is not one of those above, or a float image is not finite.
+        InputError: layout, type or size is not one of those above, or floats are not finite or not 0-1.
     """
     if not isinstance(image, np.ndarray) or image.dtype.name not in _WHITE:
         kind = image.dtype.name if isinstance(image, np.ndarray) else type(image).__name__
@@ -40,8 +41,16 @@ def check(image: Pixels) -> None:
         raise InputError(f"An array of shape {image.shape} is no image.", hint)
     if image.size == 0:
         raise InputError(f"The image is empty: its shape is {image.shape}.")
-    if image.dtype.kind == "f" and not np.isfinite(image).all():
+    if image.dtype.kind == "f":
+        _check_floats(image)
+
+
+def _check_floats(image: Pixels) -> None:
+    if not np.isfinite(image).all():
         raise InputError("The image holds infinities or NaN.", "Give finite values, 0-1.")
+    if image.max() > _BRIGHTEST:
+        hint = "Divide by 255, or convert to uint8."
+        raise InputError(f"The image is of floats and reaches {image.max():g}: white is 1.", hint)
 
 
 def color_and_alpha(image: Pixels) -> tuple[Pixels, Pixels | None]:
