@@ -103,3 +103,11 @@ def test_layouts_split_into_views(
 def test_what_is_no_image_is_refused(image: NDArray[Any]) -> None:
     with pytest.raises(InputError):
         pixels.check(image)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_floats_of_another_range_are_refused_and_small_overshoots_are_not(dtype: type) -> None:
+    pixels.check(np.array([[-0.1, 1.2]], dtype))
+    with pytest.raises(InputError, match="reaches 255: white is 1") as caught:
+        pixels.check(np.array([[0, 255]], dtype))
+    assert "Divide by 255" in caught.value.hint
