@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -48,7 +49,8 @@ def quantized(path: Path, convolutions: Sequence[str], images: Sequence[Pixels])
     Args:
         path: an exported file in float32.
         convolutions: names of Conv nodes.
-        images: (H, W, 3) uint8 LR photographs; the extremes of each tensor over them set its range.
+        images: (H, W, 3) uint8 LR photographs; the extremes of each tensor over them, and over the same
+            with black and white in them, set its range.
 
     Returns:
         A model with all weights inside and no metadata.
@@ -63,7 +65,7 @@ def quantized(path: Path, convolutions: Sequence[str], images: Sequence[Pixels])
             quantize_static(
                 model,
                 Path(folder) / "int8.onnx",
-                _Reader(images),
+                _Reader([*images, *map(_stretched, images)]),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["Conv"],
                 per_channel=True,
@@ -101,6 +103,12 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
         """The next image as the network's input, or None after the last."""
         image = next(self._left, None)
         return None if image is None else {"lr": to_batch(image)}
+
+
+def _stretched(image: Pixels) -> Pixels:
+    """From black to white: what was calibrated on dim photographs alone would clip bright ones."""
+    low, high = int(image.min()), int(image.max())
+    return np.rint((image - np.float64(low)) * (255 / max(1, high - low))).astype(np.uint8)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
-from tiny_exports import Pixels, checkpoint, expected, files, photo_batch, photograph
+from tiny_exports import Pixels, checkpoint, expected, files, photo_batch, photograph, tiny
 
 from srcli import Upscaler
 from srcli.backends import table
@@ -20,7 +20,9 @@ from srcli_export import gain
 from srcli_export.artefacts import judged
 from srcli_export.emulate import with_rounding
 from srcli_export.exporter import Exported, export_checkpoint
+from srcli_export.fuse import fuse
 from srcli_export.gain import Timing
+from srcli_export.quantize import body_convolutions, quantized
 from srcli_export.runtime import Runner
 
 HALVES = 78.0
@@ -183,6 +185,25 @@ def test_int8_stands_in_the_body_alone(kind: str, request: pytest.FixtureRequest
         assert makers <= {"Conv", "Relu", "Add"}
         readers = [n.op_type for n in model.graph.node if any("head_Quant" in name for name in n.input)]
         assert readers == ["DequantizeLinear"]
+
+
+def test_dim_photographs_calibrate_for_bright_ones(tmp_path: Path) -> None:
+    """Else all that is brighter would be clipped, and come out darker."""
+    spec, network = tiny("edsr-baseline", 2)
+    path, _ = checkpoint(tmp_path, "edsr-baseline", 2)
+    file = export_checkpoint(path, tmp_path / "out", calibration=small())[0].path
+    names = body_convolutions(fuse(network, spec, 2))
+    bright, dim = (_steps(quantized(file, names, [photo])) for photo in (small()[0], small()[0] // 4))
+    assert bright.keys() == dim.keys()
+    for name, step in bright.items():
+        assert dim[name] == pytest.approx(step, rel=0.1), name  # // 4 rounds, nothing else
+
+
+def _steps(model: onnx.ModelProto) -> dict[str, float]:
+    """Of each tensor that is quantised while the network runs: the size of its integers' 1."""
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    nodes = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    return {node.input[0]: float(values[node.input[1]]) for node in nodes if node.input[0] not in values}
 
 
 def test_no_sum_is_quantised_on_the_way_out(edsr: list[Exported]) -> None:
