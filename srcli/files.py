@@ -8,6 +8,14 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 
+def cache_folder(name: str) -> Path:
+    """For what can be made again: `name` in $SRCLI_CACHE, $XDG_CACHE_HOME/srcli or ~/.cache/srcli."""
+    if own := os.environ.get("SRCLI_CACHE"):
+        return Path(own) / name
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")  # noqa: PTH111, PTH118 - never raises
+    return Path(cache) / "srcli" / name
+
+
 def probe(folder: Path) -> None:
     """Make a nameless file in a folder, which also tells where permissions look right and writing fails.
 

@@ -63,6 +63,15 @@ def color_and_alpha(image: Pixels) -> tuple[Pixels, Pixels | None]:
     return image[..., :3], image[..., 3] if channels == 4 else None
 
 
+def as_rgb8(image: Pixels) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 of uint8 or uint16 pixels: gray repeated, alpha left out, 16 bits rounded to 8."""
+    color, _ = color_and_alpha(image)
+    if color.dtype == np.uint16:
+        color = (color.astype(np.uint32) + 128) // 257
+    rgb = color if color.ndim == 3 else np.repeat(color[..., None], 3, axis=2)
+    return np.ascontiguousarray(rgb, np.uint8)
+
+
 def to_network(pixels: Pixels) -> Batch:
     """(H, W) gray or (H, W, 3) RGB -> (1, 3, H, W) float32 0-1, contiguous. Gray fills all three channels."""
     factor = np.float32(1 / white(pixels.dtype))

@@ -15,11 +15,7 @@ from srcli_export.layers import Layer
 from srcli_export.quantize import body_convolutions, quantized
 from srcli_export.runtime import Pixels, Runner
 from srcli_export.storage import save
-
-
-def file_name(name: str, scale: int, arithmetic: str) -> str:
-    """`<name>-x<scale>.onnx`, and with `.fp16` or `.int8` before the suffix for these."""
-    return f"{name}-x{scale}.onnx" if arithmetic == "fp32" else f"{name}-x{scale}.{arithmetic}.onnx"
+from srcli_export.writing import file_name
 
 
 def judged(path: Path, arithmetic: str) -> Runner:

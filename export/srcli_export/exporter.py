@@ -10,17 +10,16 @@ from torch import nn
 from srcli.errors import ExportError, UsageError
 from srcli.spec import ModelSpec
 from srcli_export import calibration as images
-from srcli_export.artefacts import file_name, judged, write_halves, write_int8
-from srcli_export.external import share
+from srcli_export.artefacts import judged, write_halves, write_int8
 from srcli_export.fuse import fuse
 from srcli_export.gain import Stopwatch, check_gain, measure_timings
-from srcli_export.graph import build_model, embedded, stored_weights
 from srcli_export.halo import measure_halo
 from srcli_export.layers import Chain, multiply_adds, parameter_count
 from srcli_export.quality import measure_quality
 from srcli_export.runtime import Pixels
-from srcli_export.storage import publish, save, save_spec, staging
+from srcli_export.storage import publish, save_spec, staging
 from srcli_export.verify import Judge, Verdict, check_cost, check_loss, check_parity, probes
+from srcli_export.writing import write_chains
 from srcli_train.checkpoint import Checkpoint, load_checkpoint
 from srcli_train.networks import build, exact_halo
 
@@ -210,19 +209,8 @@ def _prepare(path: Path) -> tuple[Checkpoint, nn.Module, dict[int, Chain]]:
 
 
 def _write(job: _Job, folder: Path, weights: str) -> dict[int, Path]:
-    """The fp32 files of all scales, by scale; more than one scale share a weights file."""
-    stored = {scale: stored_weights(layers, weights) for scale, layers in job.layers.items()}
-    together = {name: values for tensors in stored.values() for name, values in tensors.items()}
-    shared = share(f"{job.name}.weights", together) if len(stored) > 1 else None
-    if shared:
-        save(folder / shared.location, shared.content)
-    paths = {scale: folder / file_name(job.name, scale, "fp32") for scale in stored}
-    for scale, path in paths.items():
-        tensors = shared.initializers(stored[scale]) if shared else embedded(stored[scale])
-        metadata = shared.metadata if shared else {}
-        model = build_model(job.layers[scale], tensors, job.spec(scale), metadata)
-        save(path, model.SerializeToString())
-    return paths
+    """The fp32 files of all scales, by scale."""
+    return write_chains(job.layers, {scale: job.spec(scale) for scale in job.layers}, folder, weights)
 
 
 def _check_parity(job: _Job, paths: Mapping[int, Path]) -> dict[int, float]:

@@ -114,7 +114,7 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> TensorRtEngine
     number, gpu = _gpu(options.device)
     precision = _precision(options.precision, spec)
     flavour = flavours.find(flavours.fitting(driver.ask()))
-    folders = (store.cache_folder(), path.parent)
+    folders = (store.folder_of_engines(), path.parent)
     workshop = Workshop(flavour, path, spec, precision, gpu, folders, options.tell)
     info = EngineInfo(NAME, f"cuda:{number}", in_use(spec, precision))
     try:

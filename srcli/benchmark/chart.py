@@ -1,7 +1,6 @@
 """HR pictures to measure on: a chart rendered by code, or a folder of the user's."""
 
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 
 from srcli.errors import InputError
 from srcli.media import images
+from srcli.pixels import as_rgb8
 
 Pixels = NDArray[np.uint8]
 Plane = NDArray[np.float64]
@@ -45,18 +45,12 @@ def pictures(folder: Path) -> list[Path]:
 
 
 def read(path: Path) -> Pixels:
-    """A picture as (H, W, 3) uint8 RGB: gray in all three channels, alpha left out, 16 bits halved.
+    """A picture as (H, W, 3) uint8 RGB: gray in all three channels, alpha left out, 16 bits rounded to 8.
 
     Raises:
         InputError: it cannot be read.
     """
-    pixels: NDArray[Any] = images.read(path).pixels
-    if pixels.dtype == np.uint16:
-        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if pixels.ndim == 2 or pixels.shape[2] < 3:
-        gray = pixels if pixels.ndim == 2 else pixels[..., 0]
-        return np.repeat(gray[..., None], 3, axis=2)
-    return np.ascontiguousarray(pixels[..., :3])
+    return as_rgb8(images.read(path).pixels)
 
 
 def _grid(height: int, width: int) -> tuple[Plane, Plane]:

@@ -28,12 +28,12 @@ def of_model(model: str, folder: Path | None, precision: str) -> None:
         ModelNotFoundError: no such model.
         MissingExtraError, BackendUnavailableError, InferenceError: as `tensorrt.build_ahead`.
     """
-    from srcli.backends.trt.store import cache_folder
+    from srcli.backends.trt.store import folder_of_engines
     from srcli.models.catalog import is_path, resolve, scales
 
     name = Path(model) if is_path(model) else model
     files = [resolve(name, scale) for scale in scales(name)]
-    build([(file.path, file.spec, precision) for file in files], folder or cache_folder())
+    build([(file.path, file.spec, precision) for file in files], folder or folder_of_engines())
 
 
 def build(files: "Iterable[tuple[Path, ModelSpec, str]]", folder: Path) -> None:

@@ -135,9 +135,9 @@ def test_the_key_knows_model_gpu_and_version(tiny_models: Path) -> None:
 def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("SRCLI_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert store.cache_folder() == tmp_path / "xdg" / "srcli" / "tensorrt"
+    assert store.folder_of_engines() == tmp_path / "xdg" / "srcli" / "tensorrt"
     monkeypatch.setenv("SRCLI_CACHE", str(tmp_path / "own"))
-    assert store.cache_folder() == tmp_path / "own" / "tensorrt"
+    assert store.folder_of_engines() == tmp_path / "own" / "tensorrt"
 
 
 def _age(path: Path, days: float) -> None:
@@ -147,7 +147,7 @@ def _age(path: Path, days: float) -> None:
 
 def test_what_nobody_reads_leaves_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SRCLI_CACHE", str(tmp_path))
-    cache = store.cache_folder()
+    cache = store.folder_of_engines()
     old, used, other = cache / "old.engine", cache / "used.engine", cache / "notes.txt"
     for path in (old, used, other):
         sealed.write(path, "key", b"engine")

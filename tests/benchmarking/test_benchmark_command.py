@@ -61,8 +61,8 @@ def test_the_impossible_is_refused_with_the_doctors_words(
 
 
 def test_the_real_doctor_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["benchmark", "--backend", "bicubic", "--device", "cuda"]) == 2
-    assert "The bicubic backend has no device cuda here" in capsys.readouterr().err
+    assert main(["benchmark", "--backend", "bicubic", "--device", "coreml"]) == 2
+    assert "The bicubic backend has no device coreml here" in capsys.readouterr().err
 
 
 def test_a_page_needs_matplotlib(

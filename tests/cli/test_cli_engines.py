@@ -40,7 +40,7 @@ def test_a_model_gets_the_engine_of_every_scale_where_the_backend_looks(
 ) -> None:
     run = srcli("export", "tiny", "--format", "trt")
     assert run.code == 0, run.err
-    assert built == [(f"tiny-x{scale}.onnx", store.cache_folder()) for scale in (2, 3, 4)]
+    assert built == [(f"tiny-x{scale}.onnx", store.folder_of_engines()) for scale in (2, 3, 4)]
     assert [Path(line).name for line in run.out.split()] == [f"tiny-x{scale}.engine" for scale in (2, 3, 4)]
     assert "3 engines ready" in run.err
 

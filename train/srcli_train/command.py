@@ -9,9 +9,10 @@ import numpy as np
 
 from srcli.doctor import processor
 from srcli.errors import TrainingError, UsageError
+from srcli.files import cache_folder
 from srcli.spec import TrainingFacts
 from srcli_train.board import Board
-from srcli_train.data import Pictures, default_cache, is_cached, load_pictures, with_rendered
+from srcli_train.data import Pictures, is_cached, load_pictures, with_rendered
 from srcli_train.folders import Source, find_source, read_rgb
 from srcli_train.job import Job, Pixels, Watcher
 from srcli_train.loop import Trainer
@@ -104,7 +105,7 @@ def _pictures(source: Source, scales: tuple[int, ...], request: TrainRequest, wa
         if done == total or done % 100 == 0:
             watcher.note(f"Decoded {done} of {total} images into the cache.")
 
-    cache = request.cache or default_cache() / "train"
+    cache = request.cache or cache_folder("train")
     while local_rank() and not is_cached(source, scales, cache):  # the first process of a machine decodes
         time.sleep(0.5)
     pictures = load_pictures(source, scales, cache, progress)

@@ -50,13 +50,6 @@ def is_cached(source: Source, scales: tuple[int, ...], cache: Path) -> bool:
     return all((home / f"x{s}.json").is_file() for s in (1, *scales))
 
 
-def default_cache() -> Path:
-    """Folder for decoded images: $SRCLI_CACHE, $XDG_CACHE_HOME/srcli or ~/.cache/srcli."""
-    if own := os.environ.get("SRCLI_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "srcli"
-
-
 def load_pictures(
     source: Source, scales: tuple[int, ...], cache: Path, progress: Callable[[int, int], None]
 ) -> Pictures:

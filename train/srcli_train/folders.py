@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from srcli.errors import TrainingError
 from srcli.media.images import SUFFIXES, read
 from srcli.metrics import psnr
-from srcli.pixels import color_and_alpha
+from srcli.pixels import as_rgb8
 from srcli.resize import downscale
 
 _CHECK = 96  # side of the LR crop that is compared with our own bicubic
@@ -64,11 +64,7 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     Raises:
         InputError: the file is not a readable image.
     """
-    color, _ = color_and_alpha(read(path).pixels)
-    if color.dtype == np.uint16:
-        color = (color.astype(np.uint32) + 128) // 257
-    rgb = color if color.ndim == 3 else np.repeat(color[..., None], 3, axis=2)
-    return np.ascontiguousarray(rgb, np.uint8)
+    return as_rgb8(read(path).pixels)
 
 
 def check_pair(hr: NDArray[np.uint8], lr: NDArray[np.uint8], scale: int, path: Path) -> None:

@@ -9,10 +9,8 @@ from pathlib import Path
 from torch import nn
 
 from srcli.spec import ModelSpec
-from srcli_export.external import share
-from srcli_export.graph import build_model, embedded, stored_weights
 from srcli_export.layers import Chain, Conv, FineConv, Shuffle, Skip
-from srcli_export.storage import save
+from srcli_export.writing import write_chains
 
 MeanColor = tuple[float, float, float]
 
@@ -30,23 +28,7 @@ class ChainSource:
 
     def write(self, folder: Path, specs: Mapping[int, ModelSpec]) -> dict[int, Path]:
         """One file a scale; more than one share `<name>.weights` beside them."""
-        stored = {scale: stored_weights(self.layers[scale], "fp32") for scale in specs}
-        together = {name: values for weights in stored.values() for name, values in weights.items()}
-        shared = share(f"{_name(specs)}.weights", together) if len(stored) > 1 else None
-        if shared:
-            save(folder / shared.location, shared.content)
-        paths = {}
-        for scale, spec in specs.items():
-            tensors = shared.initializers(stored[scale]) if shared else embedded(stored[scale])
-            metadata = shared.metadata if shared else {}
-            model = build_model(self.layers[scale], tensors, spec, metadata, self.mean)
-            paths[scale] = folder / f"{spec.name}-x{scale}.onnx"
-            save(paths[scale], model.SerializeToString())
-        return paths
-
-
-def _name(specs: Mapping[int, ModelSpec]) -> str:
-    return next(iter(specs.values())).name
+        return write_chains(self.layers, specs, folder, mean=self.mean)
 
 
 def reach(layers: Sequence[object]) -> int:

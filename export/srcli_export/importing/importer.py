@@ -5,11 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import onnx
-
 from srcli.errors import UsageError
 from srcli.models.catalog import is_reserved, user_folder
-from srcli.spec import METADATA_KEY, ModelSpec
+from srcli.spec import ModelSpec
 from srcli_export import calibration as images
 from srcli_export.halo import measure_halo
 from srcli_export.importing.foreign import from_spandrel
@@ -18,7 +16,7 @@ from srcli_export.importing.paper import from_state
 from srcli_export.importing.reading import read_weights, tensors
 from srcli_export.importing.request import Request, Source
 from srcli_export.runtime import Batch, Runner
-from srcli_export.storage import publish, save, staging
+from srcli_export.storage import publish, save_spec, staging
 from srcli_export.verify import check_parity, probes
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -124,10 +122,7 @@ def _measured(spec: ModelSpec, path: Path) -> ModelSpec:
     """The spec with the halo of tiled runs as `srcli export` measures it; also written into the file."""
     lr = [lr for lr, _ in images.pairs(images.charts(), spec.scale)]
     spec = replace(spec, halo=measure_halo(Runner(path), lr, spec.scale, spec.exact_halo))
-    model = onnx.load(path, load_external_data=False)
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    onnx.helper.set_model_props(model, metadata | {METADATA_KEY: spec.to_json()})
-    save(path, model.SerializeToString())
+    save_spec(path, spec)
     return spec
 
 

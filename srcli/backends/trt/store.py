@@ -15,6 +15,7 @@ from srcli.backends.driver import Gpu
 from srcli.backends.failures import load_failed
 from srcli.backends.trt import sealed
 from srcli.backends.trt.build import NAME
+from srcli.files import cache_folder
 
 BUILD = 1
 """Raised whenever this code builds other engines from the same network."""
@@ -110,12 +111,9 @@ def _beside(model: Any) -> set[str]:
     return {entry.value for entry in entries if entry.key == "location"}
 
 
-def cache_folder() -> Path:
-    """Where engines are kept: tensorrt in $SRCLI_CACHE, $XDG_CACHE_HOME/srcli or ~/.cache/srcli."""
-    if own := os.environ.get("SRCLI_CACHE"):
-        return Path(own) / NAME
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")  # noqa: PTH111, PTH118 - never raises
-    return Path(cache) / "srcli" / NAME
+def folder_of_engines() -> Path:
+    """Where engines are kept, unless they are built ahead."""
+    return cache_folder(NAME)
 
 
 def look_up(
@@ -152,7 +150,7 @@ def keep(path: Path, key: str, content: bytes, tell: Callable[[str], None]) -> N
         sealed.write(path, key, content)
     except OSError as error:
         tell(f"{path} cannot be written ({error.strerror}): made again next time")
-    if path.parent == cache_folder():
+    if path.parent == folder_of_engines():
         _forget_unused(path.parent)
 
 
