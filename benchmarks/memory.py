@@ -48,7 +48,7 @@ def measure(options: argparse.Namespace) -> Section:
         f"{done.megapixels / done.working:.2f}",
     )
     return Section(
-        "memory",
+        f"memory-{height * width / 1e6:.0f}",
         f"Memory for {height * width / 1e6:.0f} megapixels at x{options.scale}",
         f"`srcli upscale` with its default settings ({Path(options.models[0]).stem}), peak resident "
         f"set of the process. The finished pixels alone are {output:.2f} GB.",

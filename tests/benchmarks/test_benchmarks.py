@@ -112,7 +112,7 @@ def test_speed_of_engines_and_commands(network: Path, tmp_path: Path) -> None:
     engines = {row[2]: float(row[4]) for row in _tables(out, "throughput")}
     assert engines["PyTorch eager f32"] == 1.0
     assert {"openvino f32", "onnxruntime f32", "torch f32"} <= set(engines)
-    assert _tables(out, "memory")[0][0] == "30×20"
+    assert _tables(out, "memory-0")[0][0] == "30×20"
     speed.main([*few, "--models", str(network), "--only", "streams", "--tiles", "24", "40"])
     assert [row[:2] for row in _tables(out, "streams") if row[0] == "1"] == [["1", "24"], ["1", "40"]]
     assert _tables(out, "streams")[1][4] == "1.00", "compared with itself"
