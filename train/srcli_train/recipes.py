@@ -33,8 +33,10 @@ class Recipe:
         muon_lr: Muon's learning rate (orthogonalised updates, times sqrt(max(1, rows / columns))).
         muon_momentum: Muon's Nesterov momentum.
         muon_modules: top-level modules whose 4-d weights Muon trains.
-        schedule: "step": halved every `halve_every` updates; "cosine": to zero at the end.
+        schedule: "step": halved every `halve_every` updates; "cosine": to zero at the end; "trapezoid":
+            constant, then linearly to zero, so that a longer run can go on from before the fall.
         halve_every: updates between halvings.
+        fall: share of a trapezoid's run in which the rate falls, 0-1.
         warmup: updates over which the rate rises linearly from zero; 0 for none.
         clip: largest gradient norm; 0 for no clipping.
         average: decay of an exponential mean of the weights, which is then what is validated and kept,
@@ -63,6 +65,7 @@ class Recipe:
     muon_modules: tuple[str, ...] = ("body", "pre_process", "blocks", "upsampler")
     schedule: str = "step"
     halve_every: int = 200_000
+    fall: float = 0.2
     warmup: int = 0
     clip: float = 0.0
     average: float = 0.0
@@ -76,7 +79,7 @@ class Recipe:
         _one_of("degradation", self.degradation, tuple(DEGRADATIONS))
         _one_of("loss", self.loss, ("l1", "l2"))
         _one_of("optimizer", self.optimizer, ("adam", "muon"))
-        _one_of("schedule", self.schedule, ("step", "cosine"))
+        _one_of("schedule", self.schedule, ("step", "cosine", "trapezoid"))
         _one_of("precision", self.precision, ("bf16", "fp32"))
         if min(self.updates, self.batch, self.patch, self.candidates, self.halve_every) < 1:
             raise UsageError("Updates, batch, patch, candidates and halve_every start at 1.")
@@ -87,6 +90,8 @@ class Recipe:
         decays = (*self.betas, self.muon_momentum)
         if len(self.betas) != 2 or not all(0 <= decay < 1 for decay in decays):
             raise UsageError("There are two betas; they and the momentum are at least 0 and below 1.")
+        if not 0 < self.fall <= 1:
+            raise UsageError("The share `fall` is above 0 and at most 1.")
         if not (0 <= self.rendered <= 1 and 0 <= self.frequency <= 1 and 0 <= self.average < 1):
             raise UsageError(
                 "The shares `rendered` and `frequency` and the decay `average` lie between 0 and 1."
@@ -103,6 +108,8 @@ class Recipe:
         warm = min(1.0, (update + 1) / self.warmup) if self.warmup else 1.0
         if self.schedule == "step":
             return warm * 0.5 ** (update // self.halve_every)
+        if self.schedule == "trapezoid":
+            return warm * min(1.0, max(0.0, 1 - progress) / self.fall)
         return warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
