@@ -23,6 +23,17 @@ def user_models(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
 
 
 @pytest.fixture(scope="session")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the tests keep for each other stays out of the user's cache."""
+    monkeypatch.setenv("SRCLI_CACHE", str(_cache))
+
+
+@pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the networks tiny-x2, tiny-x3, tiny-x4: two blocks, eight features, random weights."""
     folder = tmp_path_factory.mktemp("models")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from srcli.backends import private
+from srcli.backends import compiled, private
 from srcli.backends.base import BackendOptions, Batch, EngineInfo, in_use
 from srcli.backends.failures import load_failed, refused, run_failed, settled
 from srcli.errors import BackendUnavailableError, MissingExtraError
@@ -18,10 +18,10 @@ NAME = "openvino"
 class OpenVinoEngine:
     """A compiled model with dynamic shapes: as fast as one compiled per shape, and ready at once."""
 
-    def __init__(self, compiled: Any, scale: int) -> None:
+    def __init__(self, network: Any, scale: int) -> None:
         self.scale = scale
-        self.info = EngineInfo(NAME, *_in_use(compiled))
-        self._request = compiled.create_infer_request()
+        self.info = EngineInfo(NAME, *_in_use(network))
+        self._request = network.create_infer_request()
 
     def run(self, lr: Batch) -> Batch:
         """(N, 3, H, W) -> (N, 3, scale*H, scale*W); the result is a copy and stays valid."""
@@ -48,10 +48,11 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> OpenVinoEngine
         raise refused(NAME, "device", options.device, ("cpu",))
     precision = settled(NAME, options.precision, ("f32", "bf16") if has_bf16(core) else ("f32",))
     try:
-        compiled = core.compile_model(core.read_model(path), "CPU", _config(precision, options.threads))
+        config = _config(precision, options.threads)
+        made = compiled.load(core, path, config, openvino.__version__)
     except RuntimeError as error:
         raise load_failed(NAME, path, error) from error
-    engine = OpenVinoEngine(compiled, spec.scale)
+    engine = OpenVinoEngine(made, spec.scale)
     if (engine.info.device, engine.info.precision) != ("cpu", precision):
         raise BackendUnavailableError(f"OpenVINO was asked for {precision} on cpu and chose {engine.info}.")
     engine.info = replace(engine.info, precision=in_use(spec, precision))
@@ -68,7 +69,7 @@ def _config(precision: str, threads: int) -> dict[str, Any]:
     return config | {"INFERENCE_NUM_THREADS": threads} if threads else config
 
 
-def _in_use(compiled: Any) -> tuple[str, str]:
+def _in_use(network: Any) -> tuple[str, str]:
     """(device, precision) as the compiled model reports them."""
-    devices = ",".join(compiled.get_property("EXECUTION_DEVICES")).lower()
-    return devices, compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    devices = ",".join(network.get_property("EXECUTION_DEVICES")).lower()
+    return devices, network.get_property("INFERENCE_PRECISION_HINT").get_type_name()

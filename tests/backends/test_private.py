@@ -20,7 +20,12 @@ EXPORT = "import srcli_export"
 
 def run_at_home(home: Path, program: str, *arguments: str) -> None:
     told = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
-    homes = {"HOME": str(home), "USERPROFILE": str(home), "XDG_CACHE_HOME": str(home / "cache")}
+    homes = {
+        "SRCLI_CACHE": f"{home}-cache",
+        "HOME": str(home),
+        "USERPROFILE": str(home),
+        "XDG_CACHE_HOME": str(home / "cache"),
+    }
     path = {"PYTHONPATH": str(Path(__file__).parent)}
     subprocess.run(
         [sys.executable, "-c", program, *arguments], env=told | homes | path, check=True, timeout=120

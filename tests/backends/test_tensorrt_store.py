@@ -9,8 +9,9 @@ import onnx
 import pytest
 import tiny_networks
 
+from srcli.backends import sealed
 from srcli.backends.driver import Gpu
-from srcli.backends.trt import sealed, store
+from srcli.backends.trt import store
 from srcli.errors import ModelFileError
 
 GPU = Gpu("NVIDIA GeForce RTX 4090", "8.9", 24 << 30)
@@ -151,7 +152,7 @@ def test_what_nobody_reads_leaves_the_cache(tmp_path: Path, monkeypatch: pytest.
     old, used, other = cache / "old.engine", cache / "used.engine", cache / "notes.txt"
     for path in (old, used, other):
         sealed.write(path, "key", b"engine")
-        _age(path, store.UNUSED_DAYS + 1)
+        _age(path, sealed.UNUSED_DAYS + 1)
     assert store.read(used, "key", ignore) == b"engine"
     store.keep(cache / "new.engine", "key", b"engine", ignore)
     assert sorted(p.name for p in cache.iterdir()) == ["new.engine", "notes.txt", "used.engine"]
@@ -160,6 +161,6 @@ def test_what_nobody_reads_leaves_the_cache(tmp_path: Path, monkeypatch: pytest.
 def test_engines_in_folders_of_their_own_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SRCLI_CACHE", str(tmp_path / "cache"))
     sealed.write(tmp_path / "old.engine", "key", b"engine")
-    _age(tmp_path / "old.engine", store.UNUSED_DAYS + 1)
+    _age(tmp_path / "old.engine", sealed.UNUSED_DAYS + 1)
     store.keep(tmp_path / "new.engine", "key", b"engine", ignore)
     assert (tmp_path / "old.engine").exists()

@@ -2,26 +2,20 @@
 
 import hashlib
 import json
-import os
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from srcli.backends import sealed
 from srcli.backends.driver import Gpu
 from srcli.backends.failures import load_failed
-from srcli.backends.trt import sealed
 from srcli.backends.trt.build import NAME
 from srcli.files import cache_folder
 
 BUILD = 1
 """Raised whenever this code builds other engines from the same network."""
-
-UNUSED_DAYS = 180
-"""A file that was not read for so long is deleted from the cache when a new one is kept."""
 
 _ANY = "any"
 _KINDS = (".engine", ".kernels", ".timings")
@@ -130,33 +124,20 @@ def look_up(
 def read(path: Path, key: str, tell: Callable[[str], None]) -> bytes | None:
     """A sealed file's content; None if it is not there or, which is told, of no use."""
     try:
-        content = sealed.read(path, key)
+        return sealed.read(path, key)
     except sealed.StaleError as error:
         tell(f"{path.name} {error}: made again")
         return None
-    if content is not None:
-        with suppress(OSError):  # a folder that can only be read
-            os.utime(path)
-    return content
 
 
 def keep(path: Path, key: str, content: bytes, tell: Callable[[str], None]) -> None:
     """Write a sealed file; what cannot be kept is told, and made again next time.
 
-    Files that no run has read for `UNUSED_DAYS` leave the cache: engines of models, GPUs and versions that
-    are gone. Other folders are their owner's.
+    Files that no run has read for long leave the cache. Other folders are their owner's.
     """
     try:
         sealed.write(path, key, content)
     except OSError as error:
         tell(f"{path} cannot be written ({error.strerror}): made again next time")
     if path.parent == folder_of_engines():
-        _forget_unused(path.parent)
-
-
-def _forget_unused(folder: Path) -> None:
-    oldest = time.time() - UNUSED_DAYS * 24 * 3600
-    for file in folder.glob("*"):
-        with suppress(OSError):  # another process may have been quicker
-            if file.suffix in _KINDS and file.stat().st_mtime < oldest:
-                file.unlink()
+        sealed.forget_unused(path.parent, _KINDS)

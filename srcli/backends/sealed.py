@@ -1,13 +1,20 @@
 """Files of bytes that say what they are for and whether they are whole.
 
-TensorRT aborts the process on some damaged caches, so nothing reaches it before its checksum is right.
+TensorRT and OpenVINO end the process on some damaged files, so nothing reaches them before its checksum is
+right.
 """
 
 import hashlib
 import json
+import os
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from srcli.files import write_whole
+
+UNUSED_DAYS = 180
+"""A file that was not read for so long may be deleted: its model, GPU or version is gone."""
 
 _MAGIC = b"srcli sealed 1\n"
 _MAX_HEADER = 1 << 16
@@ -47,7 +54,18 @@ def read(path: Path, key: str) -> bytes | None:
         raise StaleError("was made for something else")
     if header.get("sha256") != hashlib.sha256(content).hexdigest():
         raise StaleError("is damaged")
+    with suppress(OSError):  # a folder that can only be read
+        os.utime(path)
     return content
+
+
+def forget_unused(folder: Path, suffixes: tuple[str, ...]) -> None:
+    """Delete the files of a folder that nobody has read for `UNUSED_DAYS`."""
+    oldest = time.time() - UNUSED_DAYS * 24 * 3600
+    for file in folder.glob("*"):
+        with suppress(OSError):  # another process may have been quicker
+            if file.suffix in suffixes and file.stat().st_mtime < oldest:
+                file.unlink()
 
 
 def _header(line: bytes) -> dict[str, object]:
