@@ -63,6 +63,15 @@ EXPERIMENTS = {
         ),
         1200,
     ),
+    "mixup": Experiment(
+        "Does it help to blend a share of the patches with others?",
+        (
+            Arm("as they are"),
+            Arm("a quarter blended", ("mixup=0.25",)),
+            Arm("all blended", ("mixup=1.0",)),
+        ),
+        1200,
+    ),
     "average": Experiment(
         "Does a running mean of the weights help, with the rate falling to zero and without?",
         (

@@ -21,6 +21,7 @@ class Recipe:
         batch: patches a minibatch.
         patch: side of an LR patch in pixels.
         candidates: places drawn for each patch, of which the most detailed is taken; 1: no choice.
+        mixup: share of patches that are blended with another of their minibatch, LR and HR alike.
         degradation: how LR is made from HR: "bicubic", "unknown" (a blur kernel an image, decimation)
             or "photo" (blur, resampling, noise and JPEG, drawn anew for every patch).
         rendered: share of patches that come from rendered lines, facades and lettering, 0-1.
@@ -53,6 +54,7 @@ class Recipe:
     patch: int = 48
     candidates: int = 1
     rendered: float = 0.0
+    mixup: float = 0.0
     degradation: str = "bicubic"
     loss: str = "l1"
     frequency: float = 0.0
@@ -92,10 +94,10 @@ class Recipe:
             raise UsageError("There are two betas; they and the momentum are at least 0 and below 1.")
         if not 0 < self.fall <= 1:
             raise UsageError("The share `fall` is above 0 and at most 1.")
-        if not (0 <= self.rendered <= 1 and 0 <= self.frequency <= 1 and 0 <= self.average < 1):
-            raise UsageError(
-                "The shares `rendered` and `frequency` and the decay `average` lie between 0 and 1."
-            )
+        if not all(0 <= share <= 1 for share in (self.rendered, self.mixup, self.frequency)):
+            raise UsageError("The shares `rendered`, `mixup` and `frequency` lie between 0 and 1.")
+        if not 0 <= self.average < 1:
+            raise UsageError("The decay `average` is at least 0 and below 1.")
         if self.frequency and self.loss != "l1":
             raise UsageError(
                 "A share of the loss on frequencies goes with l1 only.", "Leave one of them out."
