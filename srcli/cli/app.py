@@ -75,8 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = int(ExitCode.OK)
     _open_streams()
     try:
-        with unheard(sys.stdout):  # of help and version, which Typer prints
-            code = _run(arguments)
+        code = _run(arguments)
+        with unheard(sys.stdout):
             sys.stdout.flush()
     except KeyboardInterrupt:
         talk("Interrupted.")

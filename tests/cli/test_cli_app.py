@@ -86,6 +86,14 @@ def test_unknown_errors_are_called_a_bug(  # type: ignore[no-untyped-def]
     assert b"Traceback" in capsysbinary.readouterr().err
 
 
+def test_only_printing_is_blamed_for_what_cannot_be_printed(srcli: Command, broken) -> None:  # type: ignore[no-untyped-def]
+    broken(FileExistsError(17, "File exists"))
+    run = srcli("models")
+    assert run.code == 1
+    assert "bug in srcli: FileExistsError" in run.err
+    assert "could be printed" not in run.err
+
+
 def test_an_interrupt_anywhere_ends_with_130(srcli: Command, broken) -> None:  # type: ignore[no-untyped-def]
     broken(KeyboardInterrupt())
     run = srcli("models")

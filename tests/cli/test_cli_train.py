@@ -43,6 +43,14 @@ def test_a_changed_network_is_trained_under_a_name_of_its_own(tmp_path: Path) ->
     assert not checkpoint.recipe.flip
 
 
+def test_a_run_that_cannot_be_kept_does_not_begin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder_of_pictures(tmp_path / "hr", 4)
+    (tmp_path / "run").symlink_to(tmp_path / "gone")
+    assert _train(tmp_path, "--updates", "1") == 1
+    assert "run: the run cannot be kept there (File exists)" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists(), "pictures were decoded for nothing"
+
+
 def test_bad_requests_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder_of_pictures(tmp_path / "hr", 4)
     cases = {
