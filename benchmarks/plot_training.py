@@ -12,6 +12,7 @@ from typing import Any
 
 from common import RESULTS
 
+_SHOWN = 1.2  # dB below the best; what is below was over in minutes
 _SMOOTH = 0.02  # share of a run that the shown loss is averaged over
 
 
@@ -57,21 +58,39 @@ def _changes(points: list[tuple[float, str]]) -> list[tuple[float, float]]:
 
 
 def draw(logs: list[Log], out: Path) -> None:
-    """Two panels side by side: validation PSNR, and the loss as a running mean."""
+    """A panel for each scale's validation PSNR, one for the loss as a running mean; a colour a run."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    columns = sorted({column for log in logs for column, points in log.psnr.items() if points})
+    figure, panels = plt.subplots(
+        1, len(columns) + 1, figsize=(4 * len(columns) + 4, 4.6), layout="constrained"
+    )
+    colours = {log.name: f"C{number % 10}" for number, log in enumerate(logs)}
+    lines: dict[str, Any] = {}
+    for axes, column in zip(panels, columns, strict=False):
+        for log in (log for log in logs if log.psnr.get(column)):
+            style = "-" if len(log.psnr) > 1 else "--"
+            (line,) = axes.plot(
+                *zip(*log.psnr[column], strict=True),
+                style,
+                color=colours[log.name],
+                linewidth=1.3,
+                marker="o",
+                markersize=3,
+            )
+            lines.setdefault(log.name, line)
+        _label(axes, f"{column.removeprefix('psnr_')}: validation PSNR (Y), dB")
+        best = max(value for log in logs for _, value in log.psnr.get(column, []))
+        axes.set_ylim(best - _SHOWN, best + _SHOWN / 20)
     for log in logs:
-        for column, points in log.psnr.items():
-            scale = column.removeprefix("psnr_")
-            if points:
-                left.plot(*zip(*points, strict=True), label=f"{log.name} {scale}", linewidth=1.2)
-        right.plot(log.hours, _running_mean(log.loss), label=log.name, linewidth=1)
-    _label(left, "validation PSNR (Y), dB")
-    _label(right, "loss on 0–255, running mean")
+        (line,) = panels[-1].plot(log.hours, _running_mean(log.loss), color=colours[log.name], linewidth=1)
+        lines.setdefault(log.name, line)
+    _label(panels[-1], "loss on 0–255, running mean")
+    panels[-1].set_ylim(0, 2 * max(log.loss[-1] for log in logs))
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=7, fontsize=8)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=110)
     plt.close(figure)
@@ -90,7 +109,6 @@ def _label(axes: Any, what: str) -> None:
     axes.set_xlabel("hours")
     axes.set_ylabel(what)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
 
 
 if __name__ == "__main__":
