@@ -65,9 +65,9 @@ def draw(logs: list[Log], out: Path) -> None:
     from matplotlib import pyplot as plt
 
     columns = sorted({column for log in logs for column, points in log.psnr.items() if points})
-    figure, panels = plt.subplots(
-        1, len(columns) + 1, figsize=(4 * len(columns) + 4, 4.6), layout="constrained"
-    )
+    size = (4 * len(columns) + 4, 4.6)
+    figure, grid = plt.subplots(1, len(columns) + 1, figsize=size, layout="constrained", squeeze=False)
+    panels = grid[0]
     colours = {log.name: f"C{number % 10}" for number, log in enumerate(logs)}
     lines: dict[str, Any] = {}
     for axes, column in zip(panels, columns, strict=False):
