@@ -120,6 +120,7 @@ def test_auto_takes_it_only_on_gpus_it_knows(
 
 @pytest.mark.parametrize("there", [("tensorrt", "onnx"), ("tensorrt_rtx", "onnx")])
 def test_either_flavour_counts_as_installed(there: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "ask", lambda: TWO)
     monkeypatch.setattr(table, "find_spec", lambda name: name if name in there else None)
     assert table.choose("tensorrt", BackendOptions()).name == "tensorrt"
     monkeypatch.setattr(table, "find_spec", lambda name: name if name == there[0] else None)
