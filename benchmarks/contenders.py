@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from srcli.backends import private
 from srcli.backends.half import to_float32
 from srcli.doctor import cores
 from srcli.models.catalog import ModelFile
@@ -69,12 +70,11 @@ def pytorch(file: ModelFile, network: nn.Module, place: Place) -> Contender:
 
 def onnxruntime(file: ModelFile, network: nn.Module, place: Place) -> Contender:
     """A session with default options on the whole picture."""
-    import onnxruntime
-
+    library = private.onnxruntime()
     if place.device == "cuda":
-        onnxruntime.preload_dlls()
+        library.preload_dlls()
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[place.device]
-    session = onnxruntime.InferenceSession(str(file.path), providers=[provider])
+    session = library.InferenceSession(str(file.path), providers=[provider])
     if session.get_providers()[0] != provider:
         raise RuntimeError(f"ONNX Runtime does not start on {place.device}")
     name = session.get_inputs()[0].name
@@ -83,14 +83,13 @@ def onnxruntime(file: ModelFile, network: nn.Module, place: Place) -> Contender:
 
 def openvino(file: ModelFile, network: nn.Module, place: Place) -> Contender:
     """As benchmark_app: throughput hint, as many asynchronous requests as it advises, automatic precision."""
-    from openvino import AsyncInferQueue, Core
-
-    core = Core()
+    library = private.openvino()
+    core = library.Core()
     compiled = core.compile_model(core.read_model(file.path), "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
 
     def run(pictures: Sequence[Pixels]) -> list[Pixels]:
         results: dict[int, Pixels] = {}
-        queue = AsyncInferQueue(compiled)
+        queue = library.AsyncInferQueue(compiled)
         queue.set_callback(
             lambda request, number: results.__setitem__(number, _picture(request.get_output_tensor(0).data))
         )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from common import Section, Spread, Table, ratio, spread
+from srcli.backends import private
 from srcli.backends.openvino import has_bf16
 from srcli.benchmark.rounds import interleave, timed
 from srcli.doctor import cores
@@ -59,13 +60,12 @@ def measure(options: argparse.Namespace) -> Section:
 
 def _engine(file: ModelFile, streams: int) -> Callable[[list[Any]], None]:
     """Runs tiles on so many streams."""
-    from openvino import AsyncInferQueue, Core
-
-    core = Core()
+    library = private.openvino()
+    core = library.Core()
     precision = "bf16" if has_bf16(core) else "f32"
     told = {"NUM_STREAMS": str(streams), "INFERENCE_PRECISION_HINT": precision}
     compiled = core.compile_model(core.read_model(file.path), "CPU", told)
-    queue = AsyncInferQueue(compiled, streams)
+    queue = library.AsyncInferQueue(compiled, streams)
 
     def run(tiles: list[Any]) -> None:
         for tile in tiles:

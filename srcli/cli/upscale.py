@@ -131,11 +131,20 @@ def upscale(
     budget = parse_bytes(memory) if memory else default_memory()
     options = FolderOptions(size, quality, overwrite, budget, workers)
     network = Network(model, backend, precision, device, tile, exact_halo, ensemble, threads)
-    if not out:
-        raise UsageError("The output folder is empty.", "Give its name with -o; is a variable unset?")
+    _check(inputs, out, report)
     files = Files(inputs, Path(out), recursive, format)
     telling = Telling(quiet, as_json, report, dry_run)
     raise typer.Exit(run(files, network, options, telling))
+
+
+def _check(inputs: list[str], out: str, report: Path | None) -> None:
+    """Refuse names that would mean the current folder, or a file that nobody wants."""
+    if "" in inputs:
+        raise UsageError("An input is empty.", "Give files, folders or patterns; is a variable unset?")
+    if not out:
+        raise UsageError("The output folder is empty.", "Give its name with -o; is a variable unset?")
+    if str(report) == "-":
+        raise UsageError("--report writes a file.", "Give its name; --json prints the report on stdout.")
 
 
 def _size(scale: float | None, width: int | None, height: int | None, long_edge: int | None) -> "SizeRequest":

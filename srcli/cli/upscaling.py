@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from srcli.cli.console import printable, product, show_error, talk
 from srcli.cli.units import count, duration
-from srcli.errors import UsageError
 
 if TYPE_CHECKING:
     from srcli.pipelines.folder import FolderOptions, FolderRun
@@ -58,10 +57,6 @@ def run(files: Files, network: Network, options: "FolderOptions", telling: Telli
     """The whole command; returns its exit code."""
     from srcli.pipelines.report import write_report
 
-    if "" in files.inputs:
-        raise UsageError("An input is empty.", "Give files, folders or patterns; is a variable unset?")
-    if str(telling.report) == "-":
-        raise UsageError("--report writes a file.", "Give its name; --json prints the report on stdout.")
     plan = _plan(files, telling)
     upscalers = _load(network, plan, options, telling)
     with _terminable():

@@ -87,14 +87,14 @@ def turned(pixels: Pixels, orientation: int) -> Pixels:
 def profile_of_pixels(metadata: Metadata, layout: Layout) -> tuple[Metadata, tuple[str, ...]]:
     """Without the ICC profile of the CMYK or Lab values that were stored; the pixels are RGB now."""
     space = profile_space(metadata.icc) if metadata.icc else "RGB"
-    if not layout.cmyk and space not in ("RGB", "GRAY"):
-        return replace(metadata, icc=None), (f"its {space} profile is dropped: the pixels are RGB now",)
-    if not layout.cmyk:
+    if layout.cmyk:
+        profile = ", its CMYK profile is dropped" if metadata.icc else ""
+        note = f"stored as CMYK: converted to RGB without colour management{profile}"
+    elif space not in ("RGB", "GRAY"):
+        note = f"its {space} profile is dropped: the pixels are RGB now"
+    else:
         return metadata, ()
-    profile = ", its CMYK profile is dropped" if metadata.icc else ""
-    return replace(metadata, icc=None), (
-        f"stored as CMYK: converted to RGB without colour management{profile}",
-    )
+    return replace(metadata, icc=None), (note,)
 
 
 def storable(pixels: Pixels, name: str) -> tuple[Pixels, tuple[str, ...]]:

@@ -127,11 +127,13 @@ def read(path: Path | str) -> Picture:
         metadata = reader.metadata(data)
         pixels = fitting.turned(pixels, reader.orientation(data, metadata))
     kept, dropped = fitting.profile_of_pixels(upright(metadata), layout)
-    notes = (*filter(None, (doubt,)), *_reading_notes(path, name, layout), *dropped)
+    notes = (*_reading_notes(path, name, layout, doubt), *dropped)
     return Picture(pixels, kept, name, notes, lossless=layout.lossless)
 
 
-def _reading_notes(path: Path | str, name: str, layout: Layout) -> Iterator[str]:
+def _reading_notes(path: Path | str, name: str, layout: Layout, doubt: str) -> Iterator[str]:
+    if doubt:
+        yield doubt
     suffix = Path(path).suffix.lower()
     expected = SUFFIXES.get(suffix) or READ_ONLY_SUFFIXES.get(suffix)
     if expected not in (None, name):
