@@ -1,10 +1,8 @@
 """The training loop, top to bottom: data, network, update, validation, checkpoint."""
 
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +26,14 @@ from srcli_train.interrupt import Interrupt
 from srcli_train.job import Job, Status, Watcher
 from srcli_train.mixing import blended
 from srcli_train.networks import build
-from srcli_train.ondevice import DeviceMinibatch, DevicePatches, fits
+from srcli_train.ondevice import DeviceMinibatch, minibatches
 from srcli_train.optim import Optimizer
-from srcli_train.patches import Minibatch, PatchSampler, prefetched
+from srcli_train.patches import Minibatch, PatchSampler
 from srcli_train.peers import Peers
-from srcli_train.recipes import Recipe
+from srcli_train.revival import revive
 from srcli_train.validation import Validation, held
+
+_WATCHED = 24  # minibatches on which hidden units are watched
 
 
 class Trainer:
@@ -50,7 +50,7 @@ class Trainer:
         self.device = find_device(job.device)
         self._peers, self._interrupt = Peers(self.device), Interrupt()
         self._sampler, self._pictures = PatchSampler(pictures, job.recipe), pictures.fingerprint()
-        self._minibatches = _source(pictures, self._sampler, job.recipe, self.device)
+        self._minibatches = minibatches(pictures, self._sampler, job.recipe, self.device)
         about = job.validation, job.network.scales, self.device, job.recipe.precision
         self._validation = Validation(*about)
         self._as_trained = Validation(*about, fixed(job.recipe.degradation))
@@ -69,6 +69,8 @@ class Trainer:
         self._mean = _mean_of(self.network, job.recipe.average)
         if job.resume:
             self._resume()
+        else:
+            self._revive()
 
     def run(self, stop_at: int | None = None) -> Path:
         """Train to the end of the recipe (or to update `stop_at`, or until the time is up).
@@ -107,6 +109,8 @@ class Trainer:
         for minibatch in self._minibatches(range(self.update, end)):
             losses.append(self._step(minibatch))
             self.update += 1
+            if self._job.recipe.revive_every and self.update % self._job.recipe.revive_every == 0:
+                self._revive()
             finished = self.update == end or self._done >= 1 or self._stop
             if (
                 self._peers.first
@@ -207,6 +211,16 @@ class Trainer:
                 f"Started from {self._job.init}; freshly initialised: {', '.join(kept) or 'nothing'}."
             )
 
+    def _revive(self) -> None:
+        """As the recipe says; on a few of the next minibatches, the same in every process."""
+        recipe = self._job.recipe
+        if not recipe.revive:
+            return
+        drawn = (self._sampler(self.update + n) for n in range(_WATCHED))
+        count = revive(self.network, drawn, recipe.revive, recipe.seed + self.update)
+        self._peers.agree(self.network.state_dict().values())
+        self._watcher.note(f"Update {self.update}: {count} hidden units that hardly fire start anew.")
+
     def _saved(self) -> bool:
         """Save in the middle of a run; if the disk refuses, say so, and training goes on."""
         try:
@@ -268,15 +282,6 @@ class Trainer:
         updates, hours = facts.updates - self.update, facts.hours - self._seconds / 3600
         self._earlier = replace(facts, updates=max(0, updates), hours=max(0.0, hours))
         self._psnr = {int(s): q["validation"] for s, q in checkpoint.quality.items()}
-
-
-def _source(
-    pictures: Pictures, sampler: PatchSampler, recipe: Recipe, device: torch.device
-) -> Callable[[range], Iterator[Minibatch | DeviceMinibatch]]:
-    """Where minibatches come from: cut on a GPU that holds all pictures, unless LR is made patch by patch."""
-    if device.type == "cuda" and recipe.degradation == "bicubic" and fits(pictures, device):
-        return DevicePatches(pictures, sampler, recipe.patch, device)
-    return partial(prefetched, sampler)
 
 
 def _mean_of(network: nn.Module, decay: float) -> AveragedModel | None:

@@ -1,14 +1,16 @@
 """The whole data set as bytes on the GPU, where patches are cut, flipped and turned."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from srcli_train.data import Pictures, Pixels
-from srcli_train.patches import PatchSampler, Place, Plan, prefetched
+from srcli_train.patches import Minibatch, PatchSampler, Place, Plan, prefetched
+from srcli_train.recipes import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,15 @@ class DeviceMinibatch:
     scale: int
     lr: Tensor
     hr: Tensor
+
+
+def minibatches(
+    pictures: Pictures, sampler: PatchSampler, recipe: Recipe, device: torch.device
+) -> Callable[[range], Iterator[Minibatch | DeviceMinibatch]]:
+    """Where minibatches come from: cut on a GPU that holds all pictures, unless LR is made patch by patch."""
+    if device.type == "cuda" and recipe.degradation == "bicubic" and fits(pictures, device):
+        return DevicePatches(pictures, sampler, recipe.patch, device)
+    return partial(prefetched, sampler)
 
 
 class _Images:

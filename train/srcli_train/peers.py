@@ -93,6 +93,12 @@ class Peers:
             grad.copy_(mean.view(grad.shape))
         return Agreed(parts[-2][0], float(parts[-1][0]), float(parts[-1][1]) > 0)
 
+    def agree(self, weights: Iterable[Tensor]) -> None:
+        """Give all processes the first one's values."""
+        if self.size > 1:
+            for values in weights:
+                dist.broadcast(values, 0)
+
     def _sum(self, flat: Tensor) -> None:
         try:
             dist.all_reduce(flat)

@@ -43,6 +43,9 @@ class Recipe:
         average: decay of an exponential mean of the weights, which is then what is validated and kept,
             e.g. 0.999; 0 for none.
         flip, rotate: random horizontal flips and 90° turns.
+        revive: start hidden units of the blocks anew that fire at no more than this share of pixels, at
+            the start and every `revive_every` updates, 0-1; 0 for never.
+        revive_every: updates; 0 for the start only.
         icnr: start each upsampler so that it repeats pixels (no checkerboard at the start).
         precision: "bf16" (autocast) or "fp32".
         seed: decides initialisation and every patch drawn.
@@ -73,6 +76,8 @@ class Recipe:
     average: float = 0.0
     flip: bool = True
     rotate: bool = True
+    revive: float = 0.0
+    revive_every: int = 0
     icnr: bool = False
     precision: str = "bf16"
     seed: int = 1
