@@ -49,6 +49,16 @@ EXPERIMENTS = {
         ),
         2000,
     ),
+    "units": Experiment(
+        "Muon turns hidden units off: what keeps them, and does it help?",
+        (
+            Arm("Muon"),
+            Arm("centred", ("muon_centred=true",)),
+            Arm("units that never fire start anew", ("revive=0.0001", "revive_every=100")),
+            Arm("both", ("muon_centred=true", "revive=0.0001", "revive_every=100")),
+        ),
+        1200,
+    ),
     "detail": Experiment(
         "Does it help to train on the more detailed of several patches?",
         (Arm("any patch"), Arm("best of 2", ("candidates=2",)), Arm("best of 4", ("candidates=4",))),

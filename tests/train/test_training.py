@@ -28,7 +28,12 @@ def _flat(state: object) -> list[torch.Tensor]:
     return [t for item in state for t in _flat(item)] if isinstance(state, list | tuple) else []
 
 
-@pytest.mark.parametrize("recipe", [FAST, PAPER, replace(FAST, average=0.9)], ids=["muon", "adam", "mean"])
+CENTRED = replace(FAST, muon_centred=True)
+
+
+@pytest.mark.parametrize(
+    "recipe", [FAST, CENTRED, PAPER, replace(FAST, average=0.9)], ids=["muon", "centred", "adam", "mean"]
+)
 def test_ten_and_ten_updates_equal_twenty_to_the_bit(tmp_path: Path, recipe: object) -> None:
     straight = load_checkpoint(trainer(tmp_path, recipe=recipe, run="straight").run())
     trainer(tmp_path, recipe=recipe, run="halves").run(stop_at=10)
@@ -81,7 +86,7 @@ def _branches(run: object) -> dict[str, list[torch.Tensor]]:
     """By parameter name: the weight and its optimizer state, copied."""
     network, optimizer = run.network, run._optimizer
     muon = optimizer._muon
-    matrices = {id(w): m for w, m in zip(muon._weights, muon._matrices, strict=True)}
+    matrices = {id(c.weight): m for c, m in zip(muon._convs, muon._matrices, strict=True)}
     states: dict[str, list[torch.Tensor]] = {}
     for name, p in network.named_parameters():
         in_muon = id(p) in matrices

@@ -136,7 +136,7 @@ class Trainer:
         lr, hr = held(minibatch.lr[share], self.device), held(minibatch.hr[share], self.device)
         loss = self._gradients(lr, hr, minibatch.scale)
         agreed = self._peers.average(
-            self.network.parameters(), loss, self._progress(), self._interrupt.wanted
+            self.network.parameters(), loss, self._progress(), self._interrupt.wanted, self._optimizer.means
         )
         self._done, self._stop = agreed.progress, agreed.stop
         self._optimizer.step(self._job.recipe.rate(self.update, self._done))

@@ -6,7 +6,7 @@ the schedule and whether to stop, travels with the gradients in the same message
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,7 +68,12 @@ class Peers:
         return slice(self.rank, None, self.size)
 
     def average(
-        self, parameters: Iterable[nn.Parameter], loss: Tensor, progress: float, stop: bool
+        self,
+        parameters: Iterable[nn.Parameter],
+        loss: Tensor,
+        progress: float,
+        stop: bool,
+        seen: Sequence[Tensor] = (),
     ) -> Agreed:
         """Average the gradients that exist, and agree on the rest.
 
@@ -77,13 +82,14 @@ class Peers:
             loss: of this process's share, a scalar.
             progress: of the run; the first process's counts.
             stop: whether this process was asked to stop after this update.
+            seen: float32 values to be averaged like the gradients.
 
         Raises:
             TrainingError: another process has gone.
         """
         if self.size == 1:
             return Agreed(loss, progress, stop)
-        grads = [p.grad for p in parameters if p.grad is not None]
+        grads = [*(p.grad for p in parameters if p.grad is not None), *seen]
         said = loss.new_tensor([progress if self.first else 0.0, float(stop)]) * self.size
         flat = torch.cat([*(g.flatten() for g in grads), loss.view(1), said])
         self._sum(flat)

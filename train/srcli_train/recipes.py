@@ -33,6 +33,7 @@ class Recipe:
         betas, eps: Adam's other constants.
         muon_lr: Muon's learning rate (orthogonalised updates, times sqrt(max(1, rows / columns))).
         muon_momentum: Muon's Nesterov momentum.
+        muon_centred: train Muon's weights as if each convolution saw its input less its mean.
         muon_modules: top-level modules whose 4-d weights Muon trains.
         schedule: "step": halved every `halve_every` updates; "cosine": to zero at the end; "trapezoid":
             constant, then linearly to zero, so that a longer run can go on from before the fall.
@@ -67,6 +68,7 @@ class Recipe:
     eps: float = 1e-8
     muon_lr: float = 0.005
     muon_momentum: float = 0.95
+    muon_centred: bool = False
     muon_modules: tuple[str, ...] = ("body", "pre_process", "blocks", "upsampler")
     schedule: str = "step"
     halve_every: int = 200_000
