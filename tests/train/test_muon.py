@@ -1,4 +1,4 @@
-"""Muon on convolutions: what is special about the centred form."""
+"""Muon on convolutions: PyTorch's steps, and what is special about the centred form."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from srcli_train.optim import ConvMuon
+from srcli_train.optim import ConvMuon, orthogonal
 
 OFFSET = 30.0
 
@@ -25,16 +25,20 @@ def conv() -> nn.Conv2d:
     return layer.to(memory_format=torch.channels_last)
 
 
+def matrix(weight: Tensor) -> Tensor:
+    return weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
+
+
 def update(layer: nn.Conv2d, optimizer: ConvMuon, image: Tensor, target: Tensor) -> None:
     layer.weight.grad = layer.bias.grad = None
     (layer(image) - target).square().mean().backward()
-    optimizer.step()
+    optimizer.step(0.01)
 
 
 def mean_shift(*, centred: bool) -> float:
     """How far a step moves the mean output of a unit, at most."""
     layer, images = conv(), inputs()
-    optimizer = ConvMuon([layer], lr=0.01, momentum=0.9, centred=centred)
+    optimizer = ConvMuon([layer], momentum=0.9, centred=centred)
     for _ in range(200):  # the mean is followed; nothing is learnt
         layer(next(images))
     probe = torch.cat([next(images) for _ in range(50)])
@@ -49,41 +53,87 @@ def test_a_centred_step_leaves_the_mean_output_of_units_where_it_was() -> None:
     assert mean_shift(centred=False) > 0.2
 
 
-def test_a_centred_gradient_is_that_of_the_layer_that_sees_less_the_mean() -> None:
+def test_a_centred_step_is_that_of_the_layer_that_sees_less_the_mean() -> None:
     layer, images = conv(), inputs()
-    optimizer = ConvMuon([layer], lr=0.0, momentum=0.9, centred=True)
-    image = next(images)
-    optimizer.means[0].copy_(image.mean((0, 2, 3)))
-    layer.eval()  # follows no further
-    target = torch.zeros(2, 8, 10, 10)
-    update(layer, optimizer, image, target)
+    optimizer = ConvMuon([layer], momentum=0.0, centred=True)
+    image, target = next(images), torch.zeros(2, 8, 10, 10)
+    error = layer(image) - target  # the mean of the first minibatch is followed
+    layer.eval()  # and no other
     less = conv()
-    rest = image - image.mean((0, 2, 3), keepdim=True)
-    shifted = torch.nn.functional.conv2d(rest, less.weight)
-    error = layer(image) - target
+    shifted = nn.functional.conv2d(image - image.mean((0, 2, 3), keepdim=True), less.weight)
     (shifted * (2 * error / error.numel()).detach()).sum().backward()
-    expected = less.weight.grad
-    assert expected is not None
-    matrix = expected.permute(0, 2, 3, 1).reshape(8, -1)
-    torch.testing.assert_close(optimizer._matrices[0].grad, matrix, rtol=1e-3, atol=1e-3)
+    assert less.weight.grad is not None
+    expected = orthogonal(matrix(less.weight.grad)[None])[0].float() * -0.01
+    before = matrix(layer.weight.detach()).clone()
+    update(layer, optimizer, image, target)
+    torch.testing.assert_close(matrix(layer.weight.detach()) - before, expected, rtol=0, atol=1e-4)
+
+
+def test_steps_are_those_of_pytorch() -> None:
+    """On matrices of three shapes, one of them tall; products of bfloat16 are summed in another order."""
+    torch.manual_seed(1)
+    shapes = [(8, 3, 3), (8, 3, 3), (4, 8, 1), (36, 4, 1)]
+    convs = [nn.Conv2d(i, o, k).to(memory_format=torch.channels_last) for o, i, k in shapes]
+    plain = [nn.Parameter(matrix(c.weight.detach()).clone()) for c in convs]
+    ours = ConvMuon(convs, momentum=0.95, centred=False)
+    theirs = torch.optim.Muon(plain, lr=0.02, momentum=0.95, weight_decay=0.0, adjust_lr_fn="original")
+    for _ in range(4):
+        for layer, weight in zip(convs, plain, strict=True):
+            layer.weight.grad = torch.randn_like(layer.weight)
+            weight.grad = matrix(layer.weight.grad)
+        ours.step(0.02)
+        theirs.step()
+    for layer, weight in zip(convs, plain, strict=True):
+        torch.testing.assert_close(matrix(layer.weight.detach()), weight.detach(), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(8, 40), (40, 8), (16, 16)])
+def test_singular_values_become_alike(shape: tuple[int, int]) -> None:
+    draw = torch.Generator().manual_seed(4)
+    result = orthogonal(torch.randn(3, *shape, generator=draw))
+    values = torch.linalg.svdvals(result.float())
+    assert result.shape == (3, *shape)
+    assert 0.3 < values.min() <= values.max() < 1.3  # square random matrices have values near zero
+    assert (orthogonal(torch.zeros(1, *shape)) == 0).all()
+
+
+def test_a_centred_step_survives_bfloat16() -> None:
+    """Gradients arrive rounded to 8 bits; inputs of trained blocks have up to as much mean as spread."""
+    layer, target = conv(), torch.randn(2, 8, 10, 10, generator=torch.Generator().manual_seed(7))
+    optimizer = ConvMuon([layer], momentum=0.0, centred=True)
+    image = next(inputs()) + torch.tensor([-1.0, 2.0, -0.5]).view(1, 3, 1, 1) * (OFFSET - 1)
+    start, steps = matrix(layer.weight.detach()).clone(), []
+    for rounded in (False, True):
+        matrix(layer.weight.detach()).copy_(start)
+        layer.weight.grad = layer.bias.grad = None
+        (layer(image) - target).square().mean().backward()
+        for parameter in layer.parameters():
+            parameter.grad = parameter.grad.bfloat16().float() if rounded else parameter.grad
+        optimizer.step(0.01)
+        steps.append((matrix(layer.weight.detach()) - start).flatten())
+    assert 0.9 < nn.functional.cosine_similarity(*steps, dim=0) < 0.99999
 
 
 @pytest.mark.parametrize("centred", [False, True])
 def test_layers_without_a_gradient_stay_as_they_are(centred: bool) -> None:
     layer, idle, images = conv(), conv(), inputs()
-    optimizer = ConvMuon([layer, idle], lr=0.01, momentum=0.9, centred=centred)
+    optimizer = ConvMuon([layer, idle], momentum=0.9, centred=centred)
     kept = [p.clone() for p in idle.parameters()]
     update(layer, optimizer, next(images), torch.zeros(2, 8, 10, 10))
     assert all(torch.equal(a, b) for a, b in zip(kept, idle.parameters(), strict=True))
 
 
-def test_the_mean_is_that_of_training_minibatches_only() -> None:
+def test_the_mean_is_that_of_training_minibatches_from_the_first_one_on() -> None:
     layer, images = conv(), inputs()
-    (mean,) = ConvMuon([layer], lr=0.01, momentum=0.9, centred=True).means
+    (seen,) = ConvMuon([layer], momentum=0.9, centred=True).seen
+    image = next(images)
+    layer(image)
+    torch.testing.assert_close(seen[:-1] / seen[-1], image.mean((0, 2, 3)))
     for _ in range(200):
         layer(next(images))
-    torch.testing.assert_close(mean, torch.tensor([1.0, -2.0, 0.5]) * OFFSET, rtol=0, atol=0.05)
+    expected = torch.tensor([1.0, -2.0, 0.5]) * OFFSET
+    torch.testing.assert_close(seen[:-1] / seen[-1], expected, rtol=0, atol=0.05)
     layer.eval()
-    before = mean.clone()
+    before = seen.clone()
     layer(torch.zeros(1, 3, 8, 8))
-    assert torch.equal(mean, before)
+    assert torch.equal(seen, before)

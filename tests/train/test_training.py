@@ -86,11 +86,11 @@ def _branches(run: object) -> dict[str, list[torch.Tensor]]:
     """By parameter name: the weight and its optimizer state, copied."""
     network, optimizer = run.network, run._optimizer
     muon = optimizer._muon
-    matrices = {id(c.weight): m for c, m in zip(muon._convs, muon._matrices, strict=True)}
+    buffers = {id(c.weight): b for c, b in zip(muon._convs, muon.buffers, strict=True)}
     states: dict[str, list[torch.Tensor]] = {}
     for name, p in network.named_parameters():
-        in_muon = id(p) in matrices
-        state = muon.inner.state[matrices[id(p)]] if in_muon else optimizer._adam.state[p]
+        in_muon = id(p) in buffers
+        state = {"momentum": buffers[id(p)]} if in_muon else optimizer._adam.state[p]
         assert state, f"{name} has no optimizer state yet"
         states[name] = [p.detach().clone(), *(t.clone() for t in _flat(dict(state)))]
     return states

@@ -1,6 +1,6 @@
-"""Adam as in the paper, or PyTorch's Muon on the body's convolutions with Adam on the rest."""
+"""Adam as in the paper, or Muon on the body's convolutions with Adam on the rest."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, TypeGuard, cast
 
 import torch
@@ -10,10 +10,10 @@ from srcli_train.recipes import Recipe
 
 
 class ConvMuon:
-    """torch.optim.Muon on convolution weights, seen as (outputs, kernel*kernel*inputs) matrices.
+    """Muon (Jordan et al. 2024) on convolution weights, seen as (outputs, kernel*kernel*inputs) matrices.
 
-    PyTorch's Muon takes matrices only. Each weight gets a two-dimensional Parameter over the same
-    memory, so the network needs no change and nothing is copied.
+    Does what torch.optim.Muon does without weight decay, but to all matrices of one shape at once: its loop
+    over single matrices is two dozen kernels each, which on a GPU take longer than a small network's update.
 
     Muon moves a weight equally far in all directions, also in that of its input's mean. One step there
     shifts a unit at all pixels at once, and a ReLU that is pushed below zero so stays off. `centred` trains
@@ -22,60 +22,94 @@ class ConvMuon:
 
     Args:
         convs: with biases.
-        lr, momentum: of Muon.
+        momentum: of Nesterov's kind, 0-1.
         centred: see above.
     """
 
-    def __init__(self, convs: Iterable[nn.Conv2d], lr: float, momentum: float, centred: bool) -> None:
-        self._convs = list(convs)
-        self._matrices = [nn.Parameter(_matrix(c.weight.detach())) for c in self._convs]
-        shared = [
-            m.data_ptr() == c.weight.data_ptr() for m, c in zip(self._matrices, self._convs, strict=True)
-        ]
-        assert all(shared), "weights must be channels_last, or the matrices would be copies"
-        self.means = [_follow_mean(conv) for conv in self._convs] if centred else []
-        self.inner = torch.optim.Muon(
-            self._matrices, lr=lr, momentum=momentum, nesterov=True, weight_decay=0.0, adjust_lr_fn="original"
+    def __init__(self, convs: Iterable[nn.Conv2d], momentum: float, centred: bool) -> None:
+        self._convs, self._momentum = list(convs), momentum
+        self.seen = [_follow_mean(conv) for conv in self._convs] if centred else []
+        self.buffers = [torch.zeros_like(_matrix(c.weight.detach())) for c in self._convs]
+        assert all(_matrix(c.weight).data_ptr() == c.weight.data_ptr() for c in self._convs), (
+            "weights must be channels_last, or the matrices would be copies"
         )
 
-    def step(self) -> None:
-        """One update of the weights that have a gradient; the others stay untouched, state included."""
-        for conv, matrix in zip(self._convs, self._matrices, strict=True):
-            matrix.grad = None if conv.weight.grad is None else _matrix(conv.weight.grad)
-        shifts = [
-            self._centre(*layer) for layer in zip(self._convs, self._matrices, self.means, strict=False)
-        ]
-        self.inner.step()  # type: ignore[no-untyped-call]
-        for compensate in shifts:
-            compensate()
+    def step(self, lr: float) -> None:
+        """One update of the weights that have a gradient; the others stay untouched, state included.
 
-    def _centre(self, conv: nn.Conv2d, matrix: nn.Parameter, mean: Tensor) -> Callable[[], None]:
-        """Make the gradient that of a centred input; returns what moves the bias after the step."""
-        bias, seen = cast(nn.Parameter, conv.bias), mean.repeat(conv.weight[0, 0].numel())
-        if matrix.grad is None or bias.grad is None:
-            return lambda: None
-        matrix.grad -= torch.outer(bias.grad, seen)
-        before = matrix.detach() @ seen
+        Args:
+            lr: step in every direction, times sqrt(max(1, rows / columns)).
+        """
+        with torch.no_grad():
+            shapes: dict[torch.Size, list[int]] = {}
+            for number, conv in enumerate(self._convs):
+                if conv.weight.grad is not None:
+                    shapes.setdefault(self.buffers[number].shape, []).append(number)
+            for shape, numbers in shapes.items():
+                self._step(numbers, lr * max(1.0, shape[0] / shape[1]) ** 0.5)
 
-        def compensate() -> None:
-            bias.detach().sub_(matrix.detach() @ seen - before)
+    def _step(self, numbers: list[int], lr: float) -> None:
+        """Of matrices of one shape."""
+        convs, buffers = [self._convs[n] for n in numbers], [self.buffers[n] for n in numbers]
+        grads = torch.stack([_matrix(cast(Tensor, c.weight.grad)) for c in convs])
+        means = torch.stack([_mean_row(self.seen[n], self._convs[n]) for n in numbers]) if self.seen else None
+        if means is not None:
+            grads -= torch.stack([_bias_grad(c) for c in convs]).unsqueeze(2) * means.unsqueeze(1)
+        momenta = torch.stack(buffers).lerp_(grads, 1 - self._momentum)
+        torch._foreach_copy_(buffers, list(momenta.unbind()))
+        steps = orthogonal(grads.lerp(momenta, self._momentum)).to(grads.dtype) * -lr
+        torch._foreach_add_([_matrix(c.weight.detach()) for c in convs], list(steps.unbind()))
+        if means is not None:
+            moved = torch.bmm(steps, means.unsqueeze(2)).squeeze(2)
+            torch._foreach_sub_([cast(Tensor, c.bias).detach() for c in convs], list(moved.unbind()))
 
-        return compensate
+
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+_STEPS = 5
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """The nearest matrices of equal singular values, roughly, by Newton-Schulz steps in bfloat16.
+
+    Args:
+        matrices: (N, rows, columns).
+
+    Returns:
+        (N, rows, columns) bfloat16; singular values 0.7 to 1.2, of zero matrices 0.
+    """
+    a, b, c = _COEFFICIENTS
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.transpose(1, 2) if tall else matrices).bfloat16()
+    x = x / x.flatten(1).norm(dim=1).clamp_min(1e-7)[:, None, None]
+    for _ in range(_STEPS):
+        gram = torch.bmm(x, x.transpose(1, 2))
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.transpose(1, 2) if tall else x
 
 
 _FOLLOW = 0.05  # weight of a minibatch in the mean that is followed
 
 
 def _follow_mean(conv: nn.Conv2d) -> Tensor:
-    """(I,) mean of the convolution's input, kept up to date while it trains."""
-    mean = conv.weight.new_zeros(conv.in_channels)
+    """(I + 1,) running sums of the mean of the convolution's input and of 1, kept while it trains."""
+    seen = conv.weight.new_zeros(conv.in_channels + 1)
 
     def follow(module: nn.Module, given: tuple[Tensor, ...]) -> None:
         if module.training:
-            mean.lerp_(given[0].detach().mean((0, 2, 3), dtype=torch.float32), _FOLLOW)
+            mean = given[0].detach().mean((0, 2, 3), dtype=seen.dtype)
+            seen.lerp_(torch.cat([mean, mean.new_ones(1)]), _FOLLOW)
 
     conv.register_forward_pre_hook(follow)
-    return mean
+    return seen
+
+
+def _mean_row(seen: Tensor, conv: nn.Conv2d) -> Tensor:
+    """The mean input as a row of the weight's matrix meets it: (k*k*I,)."""
+    return (seen[:-1] / seen[-1].clamp_min(_FOLLOW)).repeat(conv.weight[0, 0].numel())
+
+
+def _bias_grad(conv: nn.Conv2d) -> Tensor:
+    return cast(Tensor, cast(nn.Parameter, conv.bias).grad)
 
 
 def _matrix(weight: Tensor) -> Tensor:
@@ -93,13 +127,12 @@ class Optimizer:
         self._recipe = recipe
         self._parameters = list(network.parameters())
         self._adam = torch.optim.Adam(rest, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, fused=True)
-        told = recipe.muon_lr, recipe.muon_momentum, recipe.muon_centred
-        self._muon = ConvMuon(muon, *told) if muon else None
+        self._muon = ConvMuon(muon, recipe.muon_momentum, recipe.muon_centred) if muon else None
 
     @property
     def means(self) -> list[Tensor]:
         """What it has seen of this process's minibatches, and all processes must agree on."""
-        return self._muon.means if self._muon else []
+        return self._muon.seen if self._muon else []
 
     def step(self, rate: float) -> None:
         """Clip the gradient norm and update with learning rates times `rate`; then drop the gradients."""
@@ -109,9 +142,7 @@ class Optimizer:
             group["lr"] = self._recipe.lr * rate
         self._adam.step()
         if self._muon:
-            for group in self._muon.inner.param_groups:
-                group["lr"] = self._recipe.muon_lr * rate
-            self._muon.step()
+            self._muon.step(self._recipe.muon_lr * rate)
         for parameter in self._parameters:
             parameter.grad = None
 
@@ -119,17 +150,16 @@ class Optimizer:
         """State of all optimizers, plain tensors and numbers."""
         return {
             "adam": self._adam.state_dict(),
-            "muon": self._muon.inner.state_dict() if self._muon else None,
+            "muon": self._muon.buffers if self._muon else [],
             "means": self.means,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self._adam.load_state_dict(state["adam"])
-        if self._muon:
-            self._muon.inner.load_state_dict(state["muon"])
-        for mean, kept in zip(self.means, state.get("means", []), strict=False):
-            mean.copy_(kept)
+        buffers = self._muon.buffers if self._muon else []
+        for own, kept in zip([*buffers, *self.means], [*state["muon"], *state["means"]], strict=True):
+            own.copy_(kept)
 
 
 def _for_muon(name: str, module: nn.Module, recipe: Recipe) -> TypeGuard[nn.Conv2d]:
