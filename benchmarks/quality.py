@@ -1,6 +1,8 @@
 """PSNR and SSIM of the shipped models on folders of HR images, and what the default precision costs.
 
 python benchmarks/quality.py Set5 Set14            writes results/quality.{json,md,csv}
+python benchmarks/quality.py data/valid --degradations bicubic photo --models mdsr-baseline mdsr-photo \
+    --out benchmarks/results/photo.json            clean and degraded input
 """
 
 import argparse
@@ -13,6 +15,7 @@ from pathlib import Path
 from common import RESULTS, Section, Table, machine, publish
 from srcli.models import catalog
 from srcli.upscaler import Upscaler
+from srcli_train.degradations import DEGRADATIONS
 from srcli_train.evaluate import Score, Upscale, bicubic, evaluate, mean
 from srcli_train.published import published
 
@@ -39,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and publish; the CSV has every row with all its digits."""
     given = sys.argv[1:] if arguments is None else arguments
     options, before = _parse(given), machine()
-    rows = [row for folder in options.folders for s in options.scales for row in measure(folder, s, options)]
+    places = [(f, d) for f in options.folders for d in options.degradations]
+    rows = [row for folder, d in places for s in options.scales for row in measure(folder, s, options, d)]
     publish(options.out, _section(rows, options), given, before)
     with options.out.with_suffix(".csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(Row.__dataclass_fields__), lineterminator="\n")
@@ -57,19 +61,22 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--scales", nargs="+", type=int, default=[2, 3, 4])
     add("--precisions", nargs="+", default=["f32", "auto"], help="f32 is what the others are compared with")
     add("--ensemble", action="store_true", help="also the mean over flips and rotations (8 times the work)")
+    add("--degradations", nargs="+", default=["bicubic"], choices=list(DEGRADATIONS), help="how LR is made")
     add("--out", type=Path, default=RESULTS / "quality.json")
     return parser.parse_args(arguments)
 
 
-def measure(folder: Path, scale: int, options: argparse.Namespace) -> list[Row]:
+def measure(folder: Path, scale: int, options: argparse.Namespace, degradation: str) -> list[Row]:
     """All methods on one folder at one scale: bicubic, then each model in each precision, then papers'."""
     methods: dict[tuple[str, str], Upscale] = {("bicubic", ""): bicubic(scale)}
     for model in options.models:
         if scale in catalog.scales(model):
             methods |= _model(model, scale, options)
     names = {"|".join(key): method for key, method in methods.items()}
-    scores = evaluate(folder, scale, names, lambda done, total: None)
+    scores = evaluate(folder, scale, names, lambda done, total: None, degradation=degradation)
     means = {key: mean(scores["|".join(key)]) for key in methods}
+    if degradation != "bicubic":  # papers have no rows for that
+        return [_row(f"{folder.name}, {degradation}", scale, k, score, means) for k, score in means.items()]
     rows = [_row(folder.name, scale, key, score, means) for key, score in means.items()]
     return rows + [
         Row(folder.name, scale, f"{r.method}, published", "", r.psnr, r.ssim, None, None)
@@ -106,12 +113,18 @@ def _section(rows: list[Row], options: argparse.Namespace) -> Section:
     return Section(
         "quality",
         f"Quality on {sets}",
-        "LR by MATLAB's bicubic. Y: luma, shave = scale (benchmark protocol); RGB: shave = scale + 6 (DIV2K "
-        "protocol). A + marks the self-ensemble. Lost: PSNR (Y) below the same model in f32; "
-        f"the most is {most:.4f} dB (aim: at most {AIM}).",
+        f"LR by MATLAB's bicubic{_others(options.degradations)}. "
+        "Y: luma, shave = scale (benchmark protocol); "
+        "RGB: shave = scale + 6 (DIV2K protocol). A + marks the self-ensemble. Lost: PSNR (Y) below the same "
+        f"model in f32; the most is {most:.4f} dB (aim: at most {AIM}).",
         tuple(_table(name, s, rows) for name in dict.fromkeys(r.set for r in rows) for s in options.scales),
         {"rows": [asdict(row) for row in rows]},
     )
+
+
+def _others(degradations: Sequence[str]) -> str:
+    others = [name for name in degradations if name != "bicubic"]
+    return f", or degraded where the set's name says so ({', '.join(others)}; seed 0)" if others else ""
 
 
 def _table(folder: str, scale: int, rows: list[Row]) -> Table:
