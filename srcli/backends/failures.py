@@ -12,6 +12,9 @@ _OUT_OF_MEMORY = (
     "can't allocate",
     "cannot allocate",
     "not enough memory",
+    "alloc_failed",  # cuDNN's and cuBLAS's names for it
+    "allocation_failed",  # cuDNN 9's
+    "is smaller than requested bytes",  # ONNX Runtime's arena
 )
 
 

@@ -169,6 +169,10 @@ def test_input_of_the_wrong_kind_is_an_srcli_error(backend: str, tiny_models: Pa
         "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes",
         "CUDA out of memory. Tried to allocate 20.00 GiB",
         "Failed to allocate memory for requested buffer of size 99",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDNN failure 4002: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0",
+        "BFCArena::AllocateRawInternal Available memory of 9 is smaller than requested bytes of 99",
     ],
 )
 def test_out_of_memory_is_recognised(text: str) -> None:
