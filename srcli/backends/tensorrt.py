@@ -9,16 +9,17 @@ on the bus than the host takes to widen them. For 8-bit pictures there is `run_l
 finished pixels from the same engine: a quarter on the bus, and nothing left for the host to convert.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import groupby
+from math import inf, isqrt
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from srcli.backends import driver
-from srcli.backends.base import BackendOptions, Batch, EngineInfo, Levels, in_use
+from srcli.backends.base import BackendOptions, Batch, EngineInfo, Levels, in_use, say_nothing
 from srcli.backends.failures import refused, settled
 from srcli.backends.trt import flavour as flavours
 from srcli.backends.trt import store
@@ -34,7 +35,10 @@ NAME = "tensorrt"
 PRECISIONS = ("f32", "f16")
 SIDES = (96, 192, 384, 768, 1536, 3072)
 """Largest tile sides that engines are built for: each serves every window up to its own, and a tile that
-is too large to build an engine for is halved, which leads to the next."""
+is too large to build an engine for is halved, which leads to the next. See `sides_for`."""
+
+MOST_ELEMENTS = 2**31 - 1
+"""In one tensor, whatever memory there is: TensorRT builds no engine for more."""
 
 DEFAULT_SIDE = 384
 """Built when a model is loaded: the upscaler's tiles are not larger unless it is told so."""
@@ -50,13 +54,41 @@ class Programs(Protocol):
         """An engine for tiles up to that side, on the GPU."""
 
 
-class TensorRtEngine:
-    """A network on a GPU: for each range of tile sizes an engine, made when it is first needed."""
+def sides_for(spec: ModelSpec) -> tuple[int, ...]:
+    """`SIDES` for a network, ending where its largest tensor would exceed `MOST_ELEMENTS`.
 
-    def __init__(self, programs: Programs, device: Device, info: EngineInfo, scale: int) -> None:
+    The largest is what the last layer reads, all features at the output's size, or the output itself.
+    """
+    per_pixel = spec.scale**2 * max(spec.features, spec.channels)
+    most = isqrt(MOST_ELEMENTS // per_pixel)
+    return tuple(dict.fromkeys(min(side, most) for side in SIDES))
+
+
+class TensorRtEngine:
+    """A network on a GPU: for each range of tile sizes an engine, made when it is first needed.
+
+    Args:
+        programs: where engines come from.
+        device: the GPU.
+        info: what runs.
+        scale: output size / input size.
+        sides: largest tile sides to make engines for, smallest first.
+        tell: told once an engine if its work cannot be recorded as CUDA graphs.
+    """
+
+    def __init__(
+        self,
+        programs: Programs,
+        device: Device,
+        info: EngineInfo,
+        scale: int,
+        sides: tuple[int, ...] = SIDES,
+        tell: Callable[[str], None] = say_nothing,
+    ) -> None:
         self.scale, self.info = scale, info
-        self._programs, self._device = programs, device
+        self._programs, self._device, self._sides, self._tell = programs, device, sides, tell
         self._lanes: dict[int, Lanes] = {}
+        self._too_large = inf  # the smallest engine for which memory was too short
 
     def run(self, lr: Batch) -> Batch:
         """(N, 3, H, W) -> (N, 3, scale*H, scale*W); the result stays valid."""
@@ -81,7 +113,11 @@ class TensorRtEngine:
 
     def _run(self, batches: Iterable[Batch], wanted: Wanted) -> Iterator[Outputs]:
         for side, group in groupby(batches, lambda batch: self._side(max(batch.shape[2:]))):
-            yield from self.lanes(side).run(group, wanted)
+            try:
+                yield from self.lanes(side).run(group, wanted)
+            except MemoryError:
+                self._too_large = min(self._too_large, side)
+                raise
 
     def lanes(self, side: int) -> Lanes:
         """Those of the engine for tiles up to that side; makes the engine if there is none yet."""
@@ -89,15 +125,19 @@ class TensorRtEngine:
             self._device.activate()
             for other in self._lanes.values():
                 other.release()
-            self._lanes[side] = Lanes(self._device, self._programs.program(side), LANES)
+            self._lanes[side] = Lanes(self._device, self._programs.program(side), LANES, self._tell)
         return self._lanes[side]
 
     def _side(self, size: int) -> int:
-        """The smallest engine there is that takes a tile of this size, else the smallest there could be."""
-        for side in (*sorted(self._lanes), *SIDES):
+        """The smallest engine there is that takes a tile of this size, else the smallest there could be.
+
+        One that ran out of memory takes no smaller tiles, too: it may need as much for them.
+        """
+        there = sorted(side for side in self._lanes if side < self._too_large)
+        for side in (*there, *self._sides):
             if side >= size:
                 return side
-        raise MemoryError(f"{NAME}: a tile of {size} pixels is too large, {SIDES[-1]} is the most")
+        raise MemoryError(f"{NAME}: a tile of {size} pixels is too large, {self._sides[-1]} is the most")
 
 
 def load(path: Path, spec: ModelSpec, options: BackendOptions) -> TensorRtEngine:
@@ -118,11 +158,12 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> TensorRtEngine
     workshop = Workshop(flavour, path, spec, precision, gpu, folders, options.tell)
     info = EngineInfo(NAME, f"cuda:{number}", in_use(spec, precision))
     try:
-        engine = TensorRtEngine(workshop, Cuda(number), info, spec.scale)
+        device, sides = Cuda(number), sides_for(spec)
     except MemoryError as error:
         raise InferenceError(f"GPU {number} has no memory left.", "Close other programs.") from error
+    engine = TensorRtEngine(workshop, device, info, spec.scale, sides, options.tell)
     with suppress(MemoryError):  # a smaller tile may do: the first one that runs shows it
-        engine.lanes(DEFAULT_SIDE)
+        engine.lanes(min(DEFAULT_SIDE, sides[-1]))
     return engine
 
 
@@ -148,13 +189,13 @@ def build_ahead(path: Path, spec: ModelSpec, options: BackendOptions, folder: Pa
     """
     _check_takes_files(folder)
     workshop = _ahead(path, spec, options, folder)
-    key = workshop.key(DEFAULT_SIDE)
+    key = workshop.key(min(DEFAULT_SIDE, sides_for(spec)[-1]))
     file = key.file(folder, workshop.name)
     if store.read(file, key.text, options.tell) is None:
         try:
             workshop.make(key)
         except MemoryError as error:
-            raise InferenceError(f"{path}: the GPU has too little memory to build its engine.") from error
+            raise InferenceError(f"{path}: too little memory to build its engine ({error}).") from error
     if store.read(file, key.text, options.tell) is None:
         raise OutputError(f"{file}: cannot be written.", "Is the disk full?")
     return file

@@ -6,8 +6,9 @@ from tensorrt_doubles import FakeDevice, FakeProgram, enlarged, finished, pictur
 
 from srcli.backends import tensorrt
 from srcli.backends.base import EngineInfo
-from srcli.backends.tensorrt import SIDES, TensorRtEngine
+from srcli.backends.tensorrt import SIDES, TensorRtEngine, sides_for
 from srcli.errors import InferenceError
+from srcli.spec import ModelSpec
 
 
 class Programs:
@@ -55,6 +56,48 @@ def test_half_a_tile_that_is_too_large_asks_for_the_next_smaller_engine() -> Non
         engine.run(picture(384, 384))
     engine.run(picture(192, 192))
     assert programs.made == [192]
+
+
+def test_after_no_memory_smaller_tiles_run_on_smaller_engines() -> None:
+    """An engine's scratch memory may be as large for half a tile as for a whole one."""
+    device = FakeDevice(memory=600_000)  # 80 bytes a pixel: 100x60 takes 480 kB, 100x80 too much
+    programs = Programs(device)
+    engine = TensorRtEngine(programs, device, EngineInfo("tensorrt", "cuda:0", "f16"), 2)
+    engine.lanes(384)
+    engine.run(picture(100, 60))
+    assert programs.made == [384]
+    with pytest.raises(MemoryError):
+        engine.run(picture(100, 80))
+    for size in ((100, 60), (20, 30), (100, 60)):
+        assert np.array_equal(engine.run(picture(*size)), enlarged(picture(*size)))
+    assert programs.made == [384, 192], "that one serves every tile up to its size"
+
+
+@pytest.mark.parametrize(
+    ("scale", "features", "largest"),
+    [
+        (4, 64, 1448),
+        (3, 64, 1930),
+        (2, 64, 2896),
+        (4, 256, 724),
+        (2, 256, 1448),
+        (2, 0, 3072),
+        (16, 256, 181),
+    ],
+)
+def test_no_engine_is_asked_for_whose_tensors_are_too_large(scale: int, features: int, largest: int) -> None:
+    sides = sides_for(ModelSpec("net", "edsr", scale, features=features))
+    assert sides[-1] == largest
+    assert sides[:-1] == tuple(side for side in SIDES if side < largest)
+    for side, fits in ((largest, True), (largest + 1, largest == SIDES[-1])):
+        assert (scale**2 * max(features, 3) * side**2 < 2**31) == fits
+    programs = Programs(FakeDevice())
+    info = EngineInfo("tensorrt", "cuda:0", "f16")
+    engine = TensorRtEngine(programs, programs.device, info, scale, sides)
+    with pytest.raises(MemoryError, match=str(largest)):
+        engine.run(picture(1, largest + 1))
+    engine.run(picture(1, largest))
+    assert programs.made == [largest]
 
 
 def test_too_large_for_any_engine_is_a_memory_error(engine: TensorRtEngine) -> None:

@@ -46,16 +46,25 @@ def on_gpu(path: Path, precision: str = "f32") -> tensorrt.TensorRtEngine:
 def test_f32_agrees_with_the_cpu(scale: int, size: tuple[int, int], tiny_models: Path) -> None:
     path = tiny_models / f"tiny-x{scale}.onnx"
     engine, lr = on_gpu(path), picture(*size)
-    exact = load("onnxruntime", path).run(lr)
+    exact = load("onnxruntime", path, device="cpu").run(lr)
     for _ in range(3):  # step by step, recorded, replayed
         assert np.abs(engine.run(lr) - exact).max() < F32_TOLERANCE
+
+
+@pytest.mark.parametrize("precision", ["f32", "f16"])
+def test_the_second_run_is_recorded_as_a_graph(precision: str, tiny_models: Path) -> None:
+    engine = on_gpu(tiny_models / "tiny-x2.onnx", precision)
+    for graphs in (0, 1, 1):
+        engine.run(picture(32, 32))
+        (lanes,) = engine._lanes.values()
+        assert (lanes.graphs, lanes.problem) == (graphs, "")
 
 
 @pytest.mark.parametrize("name", ["edsr-baseline", "mdsr-baseline"])
 def test_shipped_networks_in_both_precisions(name: str) -> None:
     path = catalog.resolve(name, 4).path
     lr = np.linspace(0, 1, 3 * 48 * 64, dtype=np.float32).reshape(1, 3, 48, 64)
-    exact = load("onnxruntime", path).run(lr)
+    exact = load("onnxruntime", path, device="cpu").run(lr)
     assert np.abs(on_gpu(path).run(lr) - exact).max() < F32_TOLERANCE
     half = on_gpu(path, "f16")
     assert half.info.precision == "f16"

@@ -75,6 +75,17 @@ def test_an_engine_that_cannot_be_recorded_gives_the_same() -> None:
     assert "launch" not in device.log
 
 
+def test_whether_it_is_recorded_can_be_seen() -> None:
+    for recordable in (True, False):
+        device, told = FakeDevice(recordable=recordable), list[str]()
+        work = Lanes(device, FakeProgram(device), 2, told.append)
+        assert (work.graphs, work.problem) == (0, "")
+        list(work.run([picture(4, 4)] * 8))
+        assert work.graphs == (2 if recordable else 0), "one a lane"
+        assert ("capturing" in work.problem) == (not recordable)
+        assert [work.problem in line for line in told] == ([] if recordable else [True]), "told once"
+
+
 def test_larger_shapes_move_the_buffers_and_end_the_graphs() -> None:
     device = FakeDevice()
     work = lanes(device, 1)

@@ -11,7 +11,7 @@ from srcli.backends.failures import load_failed, run_failed
 from srcli.backends.trt.flavour import Flavour, capability_name
 from srcli.backends.trt.outputs import with_levels
 from srcli.backends.trt.progress import Watch, monitor
-from srcli.errors import InferenceError
+from srcli.errors import InferenceError, ModelFileError
 from srcli.spec import read_spec
 
 NAME = "tensorrt"
@@ -19,7 +19,12 @@ NAME = "tensorrt"
 PORTABLE_WORKSPACE = 64 << 30
 """Bytes of scratch memory that an engine for any GPU may ask for: a limit for the builder, none is taken."""
 
-_NO_MEMORY = ("OutOfMemory", "within workspace limit")
+_NO_MEMORY = (
+    "outofmemory",
+    "within workspace limit",
+    "volume exceeds",  # of a tensor: 2^31 - 1 elements are the most, whatever memory there is
+    "could not find any implementation",  # what the full one says where no kernel's scratch memory fits
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,7 @@ def build(
 
     Raises:
         ModelFileError: the network cannot be parsed, or not be built.
-        MemoryError: the GPU has too little memory to build for this size.
+        MemoryError: the GPU has too little memory to build for this size, or a tensor would be too large.
         KeyboardInterrupt: the user stopped it.
     """
     api, log = flavour.api, Log.of(flavour.api)
@@ -126,7 +131,7 @@ class Log:
 
 def failure(text: str) -> MemoryError | InferenceError:
     """TensorRT's words as the error to raise; it says in ways of its own that memory ran out."""
-    if any(phrase in text for phrase in _NO_MEMORY):
+    if any(phrase in text.lower() for phrase in _NO_MEMORY):
         return MemoryError(f"{NAME}: {text[:200]}")
     return run_failed(NAME, RuntimeError(text))
 
@@ -148,6 +153,7 @@ def _config(flavour: Flavour, builder: Any, gpu: Gpu | None, reporter: Any) -> A
     workspace = PORTABLE_WORKSPACE if gpu is None else gpu.memory
     config.set_memory_pool_limit(api.MemoryPoolType.WORKSPACE, workspace)
     config.clear_flag(api.BuilderFlag.TF32)
+    _set_what_it_knows(api, config)
     config.progress_monitor = reporter
     name = capability_name(api, gpu) if flavour.portable and gpu is not None else None
     if name is not None:
@@ -156,17 +162,42 @@ def _config(flavour: Flavour, builder: Any, gpu: Gpu | None, reporter: Any) -> A
     return config
 
 
+def _set_what_it_knows(api: Any, config: Any) -> None:
+    """What newer versions offer. All memory from outside, as recording a CUDA graph requires; and scratch
+    memory for the tile that runs, not for the largest the engine takes."""
+    if hasattr(api.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        config.set_flag(api.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    resizing = "RUNTIME_ACTIVATION_RESIZE_10_10"
+    if hasattr(getattr(api, "PreviewFeature", None), resizing):
+        config.set_preview_feature(getattr(api.PreviewFeature, resizing), True)
+
+
 def _add_profile(builder: Any, config: Any, network: Any, side: int, path: Path) -> None:
     """Pictures smaller than a tile, last windows and turned ones all lie between 1 pixel and the side."""
+    name, channels = _input(network, path)
+    profile = builder.create_optimization_profile()
+    largest = (1, channels, side, side)
+    try:
+        profile.set_shape(name, (1, channels, 1, 1), largest, largest)
+        taken = config.add_optimization_profile(profile) >= 0
+    except (RuntimeError, ValueError) as error:
+        raise load_failed(NAME, path, error) from error
+    if not taken:
+        raise load_failed(NAME, path, RuntimeError("it takes no inputs of any size"))
+
+
+def _input(network: Any, path: Path) -> tuple[str, int]:
+    """Name and channels of the input, of which height and width must be free (-1) and the batch free or 1."""
     first = network.get_input(0)
     if first is None or len(first.shape) != 4:
         raise load_failed(NAME, path, RuntimeError("its input is not (N, C, H, W)"))
-    channels = first.shape[1] if first.shape[1] > 0 else 3
-    profile = builder.create_optimization_profile()
-    largest = (1, channels, side, side)
-    profile.set_shape(first.name, (1, channels, 1, 1), largest, largest)
-    if config.add_optimization_profile(profile) < 0:
-        raise load_failed(NAME, path, RuntimeError("it takes no inputs of any size"))
+    batch, channels, height, width = first.shape
+    if batch > 1 or height > 0 or width > 0:
+        raise ModelFileError(
+            f"{path}: takes inputs of one size only, {' × '.join(map(str, first.shape))}.",
+            "Export it again with a dynamic height and width and batches of 1.",
+        )
+    return str(first.name), channels if channels > 0 else 3
 
 
 def _timing_cache(config: Any, timings: bytes) -> Any:

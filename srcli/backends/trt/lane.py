@@ -88,7 +88,11 @@ class _Buffer:
 
 
 class Lane:
-    """One stream. A batch is started, then finished; in between the GPU works."""
+    """One stream. A batch is started, then finished; in between the GPU works.
+
+    Attributes:
+        problem: why a shape could not be recorded as a graph and runs step by step; empty if none.
+    """
 
     def __init__(self, device: Device, program: Program) -> None:
         self._device, self._program = device, program
@@ -97,6 +101,12 @@ class Lane:
         self._lr, self._scratch = _Buffer(), _Buffer()
         self._outputs = tuple(_Buffer() for _ in OUTPUTS)
         self._running: _Slot | None = None
+        self.problem = ""
+
+    @property
+    def graphs(self) -> int:
+        """Shapes that are replayed as a CUDA graph."""
+        return sum(bool(slot.graph) for slot in self._slots.values())
 
     def start(self, lr: Batch, wanted: Wanted) -> None:
         """Queue one batch.
@@ -195,8 +205,10 @@ class Lane:
 
     def _record(self, slot: _Slot, steps: partial[None]) -> None:
         """An engine that cannot be recorded runs step by step: the same result, more work for the host."""
-        with suppress(InferenceError):
+        try:
             slot.graph = self._device.record(self._stream, steps)
+        except InferenceError as error:
+            self.problem = error.message
 
     def _steps(self, slot: _Slot, size: int) -> None:
         self._device.upload(self._lr.device, self._lr.host, size, self._stream)

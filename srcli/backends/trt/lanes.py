@@ -5,18 +5,19 @@ All of this is tested with a stand-in of GPU and engine; untested on hardware.
 
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
 from numpy.typing import NDArray
 
-from srcli.backends.base import Batch
+from srcli.backends.base import Batch, say_nothing
 from srcli.backends.trt.cuda import Device
 from srcli.backends.trt.lane import Lane, Program, Wanted
 from srcli.errors import InferenceError
 
 Outputs = tuple[NDArray[Any], ...]
+Tell = Callable[[str], None]
 
 
 class Lanes:
@@ -26,13 +27,23 @@ class Lanes:
         device: the GPU.
         program: the engine.
         count: lanes at most; fewer where memory does not suffice for all.
+        tell: told once if the work cannot be recorded as CUDA graphs.
+
+    Attributes:
+        problem: why it cannot be recorded; empty if it can.
     """
 
-    def __init__(self, device: Device, program: Program, count: int) -> None:
-        self._device, self._program, self._limit = device, program, count
+    def __init__(self, device: Device, program: Program, count: int, tell: Tell = say_nothing) -> None:
+        self._device, self._program, self._limit, self._tell = device, program, count, tell
+        self.problem = ""
         self._idle: list[Lane] = []
         self._all: list[Lane] = []
         weakref.finalize(self, _close, device, self._all).atexit = False
+
+    @property
+    def graphs(self) -> int:
+        """Shapes that are replayed as a CUDA graph, on all lanes."""
+        return sum(lane.graphs for lane in self._all)
 
     def run(self, batches: Iterable[Batch], wanted: Wanted = Wanted.SR) -> Iterator[Outputs]:
         """Run batches of any shapes the engine takes; gives the wanted outputs of each.
@@ -104,6 +115,9 @@ class Lanes:
         self._device.activate()
         lane = busy.popleft()
         self._idle.append(lane)
+        if lane.problem and not self.problem:
+            self.problem = lane.problem
+            self._tell(f"{self.problem} No CUDA graph could be recorded: tiles are queued step by step.")
         return lane.finish()
 
 

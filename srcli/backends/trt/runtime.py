@@ -85,22 +85,27 @@ class TensorRtContext:
 
     def prepare(self, shape: Shape, stream: int) -> tuple[tuple[Shape, ...], int]:
         """Set the input's shape; the outputs', and the bytes of scratch memory."""
-        self._check(self._context.set_optimization_profile_async(0, stream))
-        self._check(self._context.set_input_shape(self._lr, shape))
+        self._do(self._context.set_optimization_profile_async, 0, stream)
+        self._do(self._context.set_input_shape, self._lr, shape)
         size = int(self._context.update_device_memory_size_for_shapes())
         return tuple(tuple(self._context.get_tensor_shape(name)) for name in self._outputs), size
 
     def bind(self, lr: int, outputs: tuple[int, ...], scratch: int, size: int) -> None:
         """Device addresses."""
         for name, address in zip((self._lr, *self._outputs), (lr, *outputs), strict=True):
-            self._check(self._context.set_tensor_address(name, address))
+            self._do(self._context.set_tensor_address, name, address)
         self._context.set_device_memory(scratch, size)
 
     def enqueue(self, stream: int) -> None:
         """Queue the network."""
-        self._check(self._context.execute_async_v3(stream))
+        self._do(self._context.execute_async_v3, stream)
 
-    def _check(self, done: bool) -> None:
+    def _do(self, call: Callable[..., bool], *arguments: Any) -> None:
+        """Some of TensorRT's calls say False when they fail, others raise."""
+        try:
+            done = call(*arguments)
+        except (RuntimeError, ValueError) as error:
+            raise failure(f"{error} ({self._log.problem()})") from error
         if not done:
             raise failure(self._log.problem())
 

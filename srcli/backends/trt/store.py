@@ -14,7 +14,7 @@ from srcli.backends.failures import load_failed
 from srcli.backends.trt.build import NAME
 from srcli.files import cache_folder
 
-BUILD = 1
+BUILD = 2
 """Raised whenever this code builds other engines from the same network."""
 
 _ANY = "any"
