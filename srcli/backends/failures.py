@@ -22,14 +22,14 @@ def run_failed(backend: str, error: Exception) -> MemoryError | InferenceError:
     """The error to raise when a network's run failed: MemoryError where a smaller input may work."""
     text = str(error)
     if isinstance(error, MemoryError) or any(phrase in text.lower() for phrase in _OUT_OF_MEMORY):
-        return MemoryError(f"{backend}: {_first_line(text)}")
-    return InferenceError(f"The {backend} backend failed: {_first_line(text)}")
+        return MemoryError(f"{backend}: {one_line(error)}")
+    return InferenceError(f"The {backend} backend failed: {one_line(error)}")
 
 
 def load_failed(backend: str, path: Path, error: Exception) -> ModelFileError:
     """The error to raise when a library cannot load a model file."""
     hint = "Is the file complete? Export it again, or try another --backend."
-    return ModelFileError(f"{path}: the {backend} backend cannot load it ({_first_line(str(error))}).", hint)
+    return ModelFileError(f"{path}: the {backend} backend cannot load it ({one_line(error)}).", hint)
 
 
 def settled(backend: str, asked: str, possible: tuple[str, ...]) -> str:
@@ -51,6 +51,7 @@ def refused(backend: str, what: str, asked: str, possible: tuple[str, ...]) -> B
     return BackendUnavailableError(f"The {backend} backend has no {what} {asked} here.", hint)
 
 
-def _first_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+def one_line(error: Exception) -> str:
+    """What a library says, as far as it fits in a sentence: the last line, which is the innermost reason."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:200] if lines else "no reason given"

@@ -3,10 +3,12 @@
 CUDA, CoreML and DirectML are untested on hardware: their options and refusals were tested with a stand-in.
 """
 
+import ctypes
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import numpy as np
 
 from srcli.backends import driver, private
 from srcli.backends.base import BackendOptions, Batch, EngineInfo, in_use
-from srcli.backends.failures import load_failed, refused, run_failed, settled
+from srcli.backends.failures import load_failed, one_line, refused, run_failed, settled
 from srcli.errors import BackendUnavailableError, MissingExtraError, SrcliError
 from srcli.spec import ModelSpec
 
@@ -58,7 +60,10 @@ PROVIDERS: dict[str, Provider] = {
     "coreml": Provider("CoreMLExecutionProvider", ("f32", "f16"), {"ModelFormat": "MLProgram"}),
     "cpu": Provider("CPUExecutionProvider"),
 }
-"""By kind of device, fastest first; "auto" takes the first that the installed wheel and the machine have."""
+"""By kind of device, fastest first; "auto" is cuda or else the CPU, the others are had by name."""
+
+_DOCTOR = "srcli doctor says what is missing; --device cpu runs."
+_REPLACE = 'Replace it: pip uninstall onnxruntime, then pip install "srcli[gpu]"'
 
 
 class OnnxRuntimeEngine:
@@ -80,42 +85,72 @@ class OnnxRuntimeEngine:
 def load(path: Path, spec: ModelSpec, options: BackendOptions) -> OnnxRuntimeEngine:
     """Open a session on one device, and on nothing else.
 
-    "auto" is a GPU where the installed wheel and the machine have one, in f16 there; else the CPU in f32.
+    "auto" is an NVIDIA GPU where the installed wheel and the machine have one, in f16 there; else the CPU in
+    f32.
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed, or onnx is not and f16 needs it.
-        BackendUnavailableError: a device or precision that cannot be had here.
+        BackendUnavailableError: a device or precision that cannot be had here, or one that does not start.
         ModelFileError: the file cannot be loaded.
     """
     try:
         onnxruntime = private.onnxruntime()
     except ImportError as error:
-        raise MissingExtraError("The onnxruntime backend", "cpu") from error
+        extra = "gpu" if driver.ask().gpus else "cpu"
+        raise MissingExtraError("The onnxruntime backend", extra) from error
     kind, number = _device(onnxruntime, options.device)
     provider = PROVIDERS[kind]
     precision = _precision(options.precision, provider, spec)
-    if hasattr(onnxruntime, "preload_dlls") and kind == "cuda":
-        with redirect_stdout(sys.stderr):  # it prints, and stdout is for results
-            onnxruntime.preload_dlls()  # of the CUDA packages that its extras bring
     told = dict(provider.options) | ({"device_id": str(number)} if provider.numbered else {})
-    try:
-        session = onnxruntime.InferenceSession(
-            _graph(path, spec, precision, kind),
-            _session_options(onnxruntime, options.threads, kind),
-            providers=[(provider.name, told)],
-        )
-    except SrcliError:
-        raise
-    except Exception as error:  # as above
-        if kind != "cpu" and "fallback" in str(error):
-            hint = "Use --device cpu, or another --backend."
-            raise BackendUnavailableError(f"{path.name} holds operators that {kind} lacks.", hint) from error
-        raise load_failed(NAME, path, error) from error
-    _verify(session, kind)
+    graph = _graph(path, spec, precision, kind)
+    opened = partial(_opened, onnxruntime, graph, (provider.name, told), options.threads)
+    with redirect_stdout(sys.stderr):  # it prints, and stdout is for results
+        if hasattr(onnxruntime, "preload_dlls") and kind == "cuda":
+            onnxruntime.preload_dlls()  # of the CUDA packages that its extras bring
+        try:
+            session = opened(kind)
+        except Exception as error:  # as above
+            check = partial(_verify, onnxruntime, kind)
+            raise _blame(error, path, kind, lambda: check(opened("cpu"))) from error
+    _verify(onnxruntime, kind, session)
     device = f"{kind}:{number}" if provider.numbered else kind
     if provider.on_device:
         session = BoundSession(onnxruntime.OrtValue, session, (kind, number), spec.scale)
     return OnnxRuntimeEngine(session, EngineInfo(NAME, device, in_use(spec, precision)), spec.scale)
+
+
+def _opened(
+    onnxruntime: Any, graph: str | bytes, provider: tuple[str, dict[str, str]], threads: int, least: str
+) -> Any:
+    """A session on a provider that never turns to another by itself, neither now nor when it runs.
+
+    `least` is the slowest kind of device on which operators may end up.
+    """
+    options = _session_options(onnxruntime, threads, least)
+    return onnxruntime.InferenceSession(graph, options, providers=[provider], enable_fallback=0)
+
+
+def _blame(error: Exception, path: Path, kind: str, check: Callable[[], None]) -> SrcliError:
+    """Why no session opened on this kind of device alone: the provider, the file's operators, or the file.
+
+    Args:
+        error: ONNX Runtime's. What is wrong with a file has exceptions of its own; a provider that fails to
+            start raises RuntimeError, and one whose library cannot be loaded leaves all work to the CPU.
+        check: opens a session that may use the CPU, too; raises BackendUnavailableError if only that came.
+    """
+    if kind != "cpu" and "fallback" in str(error):
+        try:
+            check()
+        except BackendUnavailableError as reason:
+            return reason
+        except Exception as other:
+            error = other
+        else:
+            hint = "Use --device cpu, or another --backend."
+            return BackendUnavailableError(f"{path.name} holds operators that {kind} lacks.", hint)
+    if kind != "cpu" and isinstance(error, RuntimeError):
+        return BackendUnavailableError(f"ONNX Runtime cannot start {kind}: {one_line(error)}.", _DOCTOR)
+    return load_failed(NAME, path, error)
 
 
 def devices(providers: list[str]) -> dict[str, int]:
@@ -131,10 +166,13 @@ def _device(onnxruntime: Any, asked: str) -> tuple[str, int]:
     Raises:
         BackendUnavailableError: it is not there.
     """
-    there = devices(onnxruntime.get_available_providers())  # lists what was compiled in, not what works
+    providers = onnxruntime.get_available_providers()  # what was compiled in, not what works
+    there = devices(providers)
     if asked == "auto":
-        return next(iter(there)), 0
+        return "cuda" if "cuda" in there else "cpu", 0
     kind, _, number = asked.partition(":")
+    if kind == "cuda" and PROVIDERS[kind].name not in providers and driver.ask().gpus:
+        raise BackendUnavailableError("The ONNX Runtime that is installed was built for CPUs only.", _REPLACE)
     known = kind in there and (not number or PROVIDERS[kind].numbered)
     if not known or not (number or "0").isdecimal() or int(number or 0) >= there[kind]:
         raise refused(NAME, "device", asked, tuple(there))
@@ -157,7 +195,11 @@ def _graph(path: Path, spec: ModelSpec, precision: str, kind: str) -> str | byte
         from srcli.backends.half import to_float32, to_half
     except ImportError as error:
         raise MissingExtraError(f"Computing {path.name} in {precision}", "gpu") from error
-    rewritten: bytes = (to_half if precision == "f16" else to_float32)(onnx.load(path)).SerializeToString()
+    try:
+        model = onnx.load(path)
+    except Exception as error:  # protobuf's, onnx's and the system's
+        raise load_failed(NAME, path, error) from error
+    rewritten: bytes = (to_half if precision == "f16" else to_float32)(model).SerializeToString()
     return rewritten
 
 
@@ -173,18 +215,38 @@ def _session_options(onnxruntime: Any, threads: int, kind: str) -> Any:
     return options
 
 
-def _verify(session: Any, kind: str) -> None:
+def _verify(onnxruntime: Any, kind: str, session: Any) -> None:
     """A provider that does not start is left out of a session without a word.
 
     Raises:
         BackendUnavailableError: the session runs somewhere else.
     """
     got = session.get_providers()
-    if not got or got[0] != PROVIDERS[kind].name:
-        raise BackendUnavailableError(
-            f"ONNX Runtime was asked for {kind} and chose {', '.join(got) or 'nothing'}.",
-            "srcli doctor says what is missing; --device cpu runs.",
-        )
+    if got and got[0] == PROVIDERS[kind].name:
+        return
+    chose, missing = f"ONNX Runtime was asked for {kind} and chose {', '.join(got) or 'nothing'}", ""
+    if kind == "cuda":
+        missing = _missing_library(Path(onnxruntime.__file__).parent / "capi")
+    if missing:
+        hint = 'Add CUDA and cuDNN with: pip install "srcli[gpu]"; --device cpu runs.'
+        raise BackendUnavailableError(f"{chose}: {missing}.", hint)
+    raise BackendUnavailableError(f"{chose}.", _DOCTOR)
+
+
+def _missing_library(folder: Path) -> str:
+    """What keeps CUDA's provider from being loaded, in the system's words; empty if nothing does.
+
+    To be asked only after ONNX Runtime itself has tried, which prepares the ground for it.
+    """
+    windows = sys.platform == "win32"
+    file = folder / ("onnxruntime_providers_cuda.dll" if windows else "libonnxruntime_providers_cuda.so")
+    if not file.is_file():
+        return f"{file.name} is missing"
+    try:
+        ctypes.CDLL(str(file))
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 def _names(session: Any) -> tuple[str, str]:

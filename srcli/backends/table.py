@@ -184,7 +184,8 @@ def _suits(entry: Entry) -> bool:
 
 def _able(entry: Entry, options: BackendOptions) -> bool:
     kind = split(options.device)[0].partition(":")[0]
-    kinds = _kinds(entry) if kind == "auto" else [known for known in _kinds(entry) if known == kind]
+    asked = ("cuda", "cpu") if kind == "auto" else (kind,)  # the others are had by name
+    kinds = [known for known in _kinds(entry) if known in asked]
     return any(options.precision in ("auto", *entry.computes[known]) for known in kinds)
 
 

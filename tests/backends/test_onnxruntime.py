@@ -1,5 +1,6 @@
 """ONNX Runtime's devices and options, with a stand-in for the wheels that this machine cannot run."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import tiny_networks
 from onnx import TensorProto
 
 from srcli.backends import driver, table
@@ -17,7 +19,7 @@ from srcli.backends.base import BackendOptions
 from srcli.backends.driver import Driver, Gpu
 from srcli.backends.half import to_half
 from srcli.backends.onnxruntime import PROVIDERS, BoundSession, devices
-from srcli.errors import BackendUnavailableError, UsageError
+from srcli.errors import BackendUnavailableError, ModelFileError, UsageError
 from srcli.spec import read_spec
 
 CUDA, CPU = PROVIDERS["cuda"].name, PROVIDERS["cpu"].name
@@ -28,32 +30,48 @@ TWO_GPUS = Driver("13.0", (Gpu("A", "9.0", 1 << 36), Gpu("B", "9.0", 1 << 36)))
 class GpuWheel:
     """A CUDA build of ONNX Runtime: real sessions on the CPU that say they are where they were sent.
 
-    `broken`: the provider does not start, and the session is silently on the CPU.
+    Args:
+        broken: the provider's library cannot be loaded: everything is left to the CPU, where that is allowed.
+        raises: what opening a session raises.
+        lacks: the provider has not all of the operators.
     """
 
-    def __init__(self, *, broken: bool = False) -> None:
-        self.broken, self.preloaded = broken, 0
+    def __init__(self, *, broken: bool = False, raises: Exception | None = None, lacks: bool = False) -> None:
+        self.broken, self.raises, self.lacks, self.preloaded = broken, raises, lacks, 0
         self.asked: list[Any] = []
         self.graphs: list[str | bytes] = []
-        self.configuration: list[dict[str, str]] = []
+        self.configuration: list[str] = []
 
     def get_available_providers(self) -> list[str]:
         return ["TensorrtExecutionProvider", CUDA, CPU]
 
     def preload_dlls(self) -> None:
+        print("WARNING: it prints")
         self.preloaded += 1
 
     def session(self, graph: str | bytes, options: Any, providers: Sequence[Any]) -> Any:
         self.asked.append(providers)
         self.graphs.append(graph)
         key = "session.disable_cpu_ep_fallback"
-        self.configuration.append({key: options.get_session_config_entry(key)})
+        alone = _entry(options, key)
+        self.configuration.append(alone)
+        if self.raises:
+            raise self.raises
+        if alone and (self.broken or self.lacks):
+            return REAL_SESSION(graph, options, enable_fallback=0)  # which refuses, in words of its own
         plain = onnxruntime.SessionOptions()
         plain.log_severity_level = 4
         real = REAL_SESSION(graph, plain, providers=[CPU])
         got = [CPU] if self.broken else [providers[0][0], CPU]
         names = ("get_inputs", "get_outputs", "io_binding", "run_with_iobinding", "run")
         return SimpleNamespace(get_providers=lambda: got, **{name: getattr(real, name) for name in names})
+
+    def open(self, graph: str | bytes, options: Any, providers: Sequence[Any], enable_fallback: int) -> Any:
+        """`onnxruntime.InferenceSession`, which prints and turns to the CPU unless it is told not to."""
+        assert enable_fallback == 0
+        if providers[0][0] == CPU:
+            return REAL_SESSION(graph, options, providers=providers)
+        return self.session(graph, options, providers)
 
     @staticmethod
     def value(shape: list[int], dtype: type, device: str, number: int) -> Any:
@@ -68,18 +86,17 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(onnxruntime, "preload_dlls", wheel.preload_dlls, raising=False)
         values = SimpleNamespace(ortvalue_from_shape_and_type=wheel.value)
         monkeypatch.setattr(onnxruntime, "OrtValue", values)
-        monkeypatch.setattr(
-            onnxruntime,
-            "InferenceSession",
-            lambda graph, options, providers: (
-                REAL_SESSION(graph, options, providers=providers)
-                if providers[0][0] == CPU
-                else wheel.session(graph, options, providers)
-            ),
-        )
+        monkeypatch.setattr(onnxruntime, "InferenceSession", wheel.open)
         return wheel
 
     return put
+
+
+def _entry(options: Any, key: str) -> str:
+    try:
+        return str(options.get_session_config_entry(key))
+    except RuntimeError:  # there is none
+        return ""
 
 
 def load(folder: Path, device: str, precision: str = "auto") -> Any:
@@ -105,7 +122,7 @@ def test_f32_on_cuda_is_the_file_without_tf32_and_without_a_way_back_to_the_cpu(
     ((name, options),) = wheel.asked[0]
     assert (name, options["device_id"], options["use_tf32"]) == (CUDA, "1", "0")
     assert options["cudnn_conv_algo_search"] == "EXHAUSTIVE"
-    assert wheel.configuration == [{"session.disable_cpu_ep_fallback": "1"}]
+    assert wheel.configuration == ["1"]
     assert wheel.graphs == [str(tiny_models / "tiny-x2.onnx")]
 
 
@@ -148,10 +165,75 @@ def test_a_quantised_file_says_so_and_takes_no_other_precision(tiny_models: Path
             table.load(backend, path, quantised, BackendOptions("f32", "cpu"))
 
 
-def test_a_provider_that_does_not_start_is_an_error(tiny_models: Path, install: Any) -> None:
-    install(GpuWheel(broken=True))
-    with pytest.raises(BackendUnavailableError, match="asked for cuda and chose CPUExecutionProvider"):
+@pytest.fixture
+def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which ONNX Runtime is taken to keep its providers."""
+    monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
+    (tmp_path / "capi").mkdir()
+    return tmp_path / "capi"
+
+
+def test_a_provider_whose_library_is_not_there_is_an_error(
+    tiny_models: Path, install: Any, libraries: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wheel = install(GpuWheel(broken=True))
+    with pytest.raises(
+        BackendUnavailableError, match=r"asked for cuda and chose CPU.*providers_cuda.* is missing"
+    ) as caught:
         load(tiny_models, "cuda")
+    assert 'pip install "srcli[gpu]"' in caught.value.hint
+    assert wheel.configuration == ["1", ""], "asked again without the entry, to see what came"
+    assert capsys.readouterr().out == "", "stdout is for results"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system's words differ")
+def test_the_system_says_which_library_is_missing(tiny_models: Path, install: Any, libraries: Path) -> None:
+    install(GpuWheel(broken=True))
+    (libraries / "libonnxruntime_providers_cuda.so").write_bytes(b"not a library")
+    with pytest.raises(BackendUnavailableError, match=r"providers_cuda\.so: .*(header|short)"):
+        load(tiny_models, "cuda")
+
+
+def test_a_provider_that_loads_and_still_leaves_all_to_the_cpu_is_an_error(
+    tiny_models: Path, install: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(GpuWheel(broken=True))
+    monkeypatch.setattr("srcli.backends.onnxruntime._missing_library", lambda folder: "")
+    with pytest.raises(BackendUnavailableError, match="asked for cuda and chose CPUExecutionProvider\\."):
+        load(tiny_models, "cuda")
+
+
+def test_a_provider_that_fails_to_start_is_not_the_files_fault(tiny_models: Path, install: Any) -> None:
+    text = "cuda_call.cc:129\nCUDA failure 35: CUDA driver version is insufficient"
+    install(GpuWheel(raises=RuntimeError(text)))
+    with pytest.raises(BackendUnavailableError, match="cannot start cuda: CUDA failure 35"):
+        load(tiny_models, "cuda")
+
+
+def test_operators_that_a_started_provider_lacks_are_the_files(tiny_models: Path, install: Any) -> None:
+    install(GpuWheel(lacks=True))
+    with pytest.raises(BackendUnavailableError, match=r"tiny-x2\.onnx holds operators that cuda lacks"):
+        load(tiny_models, "cuda")
+
+
+@pytest.mark.parametrize("precision", ["f32", "f16"])
+def test_a_damaged_file_is_blamed_on_a_gpu_too(precision: str, tmp_path: Path, install: Any) -> None:
+    install(GpuWheel())
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(b"neither ONNX nor anything")
+    with pytest.raises(ModelFileError, match=r"bad\.onnx"):
+        table.load("onnxruntime", path, tiny_networks.tiny_spec(2), BackendOptions(precision, "cuda"))
+
+
+def test_a_wheel_for_cpus_beside_a_gpu_names_the_commands(
+    tiny_models: Path, install: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(GpuWheel())
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
+    assert load(tiny_models, "auto").info.device == "cpu"
+    with pytest.raises(BackendUnavailableError, match="built for CPUs") as caught:
+        load(tiny_models, "cuda")
+    assert 'pip uninstall onnxruntime, then pip install "srcli[gpu]"' in caught.value.hint
 
 
 def test_a_wheel_for_gpus_without_a_driver_runs_on_the_cpu(tiny_models: Path, install: Any) -> None:
@@ -173,8 +255,17 @@ def test_halves_on_the_cpu_are_refused(tiny_models: Path) -> None:
         load(tiny_models, "cpu", "f16")
 
 
-def test_coreml_comes_with_its_wheel() -> None:
-    assert list(devices([PROVIDERS["coreml"].name, CPU])) == ["coreml", "cpu"]
+def test_coreml_comes_with_its_wheel_and_by_name_only(
+    tiny_models: Path, install: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    providers = [PROVIDERS["coreml"].name, CPU]
+    assert list(devices(providers)) == ["coreml", "cpu"]
+    install(GpuWheel(), Driver(problem="there is no NVIDIA driver"))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    assert load(tiny_models, "auto").info.device == "cpu"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(BackendUnavailableError, match="f16"):
+        table.choose("auto", BackendOptions("f16"))
 
 
 def test_a_bound_session_keeps_its_memory_while_the_shape_stays(tiny_models: Path) -> None:
