@@ -173,7 +173,7 @@ def _automatic(options: BackendOptions) -> Choice:
             f"None of {', '.join(installed)} can run {wanted}.", "Use --device auto and --precision auto."
         )
     if options.device == "auto":
-        able.sort(key=lambda name: "cuda" not in _kinds(BACKENDS[name]))
+        able.sort(key=lambda name: "cuda" not in reachable(BACKENDS[name]))
     return Choice(able[0], "fastest installed" if len(able) == len(installed) else "fastest that can do this")
 
 
@@ -185,11 +185,11 @@ def _suits(entry: Entry) -> bool:
 def _able(entry: Entry, options: BackendOptions) -> bool:
     kind = split(options.device)[0].partition(":")[0]
     asked = ("cuda", "cpu") if kind == "auto" else (kind,)  # the others are had by name
-    kinds = [known for known in _kinds(entry) if known in asked]
+    kinds = [known for known in reachable(entry) if known in asked]
     return any(options.precision in ("auto", *entry.computes[known]) for known in kinds)
 
 
-def _kinds(entry: Entry) -> tuple[str, ...]:
+def reachable(entry: Entry) -> tuple[str, ...]:
     """The kinds of devices that the installed build of a backend can have here."""
     kinds = present(entry)
     if "cuda" not in kinds or "cpu" not in kinds:
