@@ -1,5 +1,6 @@
 """The whole data set as bytes on the GPU, where patches are cut, flipped and turned."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -8,9 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from srcli.doctor import cores
 from srcli_train.data import Pictures, Pixels
 from srcli_train.patches import Minibatch, PatchSampler, Place, Plan, prefetched
 from srcli_train.recipes import Recipe
+
+_MOST = 8  # threads that draw; more of them wait for one another in Python
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,18 @@ def minibatches(
     """Where minibatches come from: cut on a GPU that holds all pictures, unless LR is made patch by patch."""
     if device.type == "cuda" and recipe.degradation == "bicubic" and fits(pictures, device):
         return DevicePatches(pictures, sampler, recipe.patch, device)
-    return partial(prefetched, sampler)
+    return partial(prefetched, sampler, workers=_workers(device))
+
+
+def _workers(device: torch.device) -> int:
+    """Threads that draw minibatches: this process's share of the cores, less the one that drives a GPU.
+
+    A CPU that trains has none to spare. How far several of them feed a GPU is untested there.
+    """
+    if device.type == "cpu":
+        return 1
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(_MOST, cores() // processes - 1))
 
 
 class _Images:

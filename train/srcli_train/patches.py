@@ -4,10 +4,11 @@ Drawing update n's minibatch depends on nothing but the recipe's seed and n, so 
 to save and none to lose.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import Queue
-from threading import Event, Thread
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from srcli_train.degradations import DEGRADATIONS, degraded_patch, of_image, of_
 from srcli_train.recipes import Recipe
 
 Drawn = TypeVar("Drawn")
-_AHEAD = 4  # minibatches kept ready
+_AHEAD = 4  # minibatches kept ready, at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,29 +133,28 @@ def _augmented(patch: Pixels, flip: bool, turns: int) -> Pixels:
     return np.rot90(patch[:, ::-1] if flip else patch, turns)
 
 
-def prefetched(draw: Callable[[int], Drawn], updates: range) -> Iterator[Drawn]:
-    """What `draw` makes of `updates`, in order, drawn ahead by one thread that ends with the iterator."""
-    ready: Queue[Drawn | BaseException] = Queue(_AHEAD)
-    stop = Event()
+def prefetched(draw: Callable[[int], Drawn], updates: range, workers: int = 1) -> Iterator[Drawn]:
+    """What `draw` makes of `updates`, in order, drawn ahead by threads that end with the iterator.
 
-    def work() -> None:
-        for update in updates:
-            if stop.is_set():
-                return
-            try:
-                ready.put(draw(update))
-            except BaseException as error:
-                ready.put(error)
-                return
+    Args:
+        draw: of an update; with several workers it is called from several threads at once.
+        updates: those wanted.
+        workers: threads. For each there are two results drawn or being drawn, and never fewer than four.
 
-    Thread(target=work, daemon=True).start()
+    Raises:
+        Exception: whatever `draw` raised, when its turn has come.
+    """
+    coming, drawn = iter(updates), deque[Future[Drawn]]()
+    pool = ThreadPoolExecutor(workers, "patches")
+
+    def ask(count: int) -> None:
+        drawn.extend(pool.submit(draw, update) for update in islice(coming, count))
+
     try:
-        for _ in updates:
-            item = ready.get()
-            if isinstance(item, BaseException):
-                raise item
+        ask(max(_AHEAD, 2 * workers))
+        while drawn:
+            item = drawn.popleft().result()
+            ask(1)
             yield item
     finally:
-        stop.set()
-        while not ready.empty():
-            ready.get_nowait()
+        pool.shutdown(cancel_futures=True)
