@@ -6,7 +6,8 @@ import numpy as np
 import skimage.data
 
 from srcli.resize import downscale
-from srcli_train.mixing import blended
+from srcli_train.degradations import of_image, of_patch
+from srcli_train.mixing import blended, of_blend
 from srcli_train.patches import Minibatch
 from srcli_train.recipes import RECIPES
 
@@ -33,6 +34,13 @@ def test_a_patch_is_mostly_itself_and_partly_the_one_before() -> None:
         apart = ((patch - other) * (own - other)).sum() / ((own - other) ** 2).sum()
         assert 0.5 <= round(apart, 3) <= 1
         np.testing.assert_allclose(patch, other + apart * (own - other), atol=0.6)
+
+
+def test_blends_draw_from_a_stream_of_their_own() -> None:
+    own = of_blend(1, 3).random(8)
+    others = [of_patch(1, 3, patch) for patch in range(4)]
+    others += [of_image(1, 3), np.random.default_rng((1, 3))]
+    assert all((own != other.random(8)).all() for other in others)
 
 
 def test_the_share_says_how_many_and_the_update_which() -> None:

@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from srcli.errors import UsageError
+from srcli_train.misfits import outline, refuse_misfit, refuse_sharing
+from srcli_train.networks import PRESETS, preset
 from srcli_train.recipes import RECIPES, Recipe
 
 PAPER = RECIPES["paper"]
@@ -36,8 +38,62 @@ def test_a_warm_up_is_linear_in_every_schedule() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"schedule": "line"}, {"fall": 0.0}, {"fall": 1.5}, {"lr": 0.0}, {"batch": 0}, {"average": 1.0}]
+    "wrong",
+    [
+        {"schedule": "line"},
+        {"fall": 0.0},
+        {"fall": 1.5},
+        {"lr": 0.0},
+        {"batch": 0},
+        {"average": 1.0},
+        {"revive": -0.1},
+        {"revive": 1.5},
+        {"revive": 0.1, "revive_every": -1},
+    ],
 )
 def test_impossible_numbers_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         replace(PAPER, **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"muon_centred": True}, "goes with muon only"),
+        ({"revive_every": 100}, "without `revive`"),
+        ({"optimizer": "muon", "muon_modules": ("bodi", "tail")}, "modules bodi"),
+        ({"frequency": 0.1, "loss": "l2"}, "l1 only"),
+        ({"mixup": 0.5, "degradation": "photo"}, "bicubic LR only"),
+    ],
+)
+def test_what_would_have_no_effect_or_a_wrong_one_is_refused(wrong: dict[str, object], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        replace(PAPER, **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("network", "changes", "why"),
+    [
+        ("srresnet", {"revive": 0.001}, "no blocks whose hidden units"),
+        ("edsr-baseline", {"muon_modules": ("pre_process",)}, "Muon would train nothing"),
+        ("mdsr-baseline", {"muon_modules": ()}, "Muon would train nothing"),
+    ],
+)
+def test_a_recipe_that_does_nothing_to_a_network_is_refused(
+    network: str, changes: dict[str, object], why: str
+) -> None:
+    recipe = replace(RECIPES["fast"], **changes)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=why):
+        refuse_misfit(outline(preset(network, 2)), recipe)
+
+
+@pytest.mark.parametrize("network", sorted(PRESETS))
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+def test_every_recipe_trains_every_network(network: str, recipe: str) -> None:
+    refuse_misfit(outline(preset(network, 2)), RECIPES[recipe])
+
+
+def test_batch_norm_is_not_shared_among_processes() -> None:
+    refuse_sharing(outline(preset("edsr-baseline", 2)))
+    with pytest.raises(UsageError, match="one process"):
+        refuse_sharing(outline(preset("srresnet", 2)))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -89,21 +90,63 @@ def test_a_gradient_reaches_revived_units(network: nn.Module, minibatches: list[
     assert (gradient() > 0).all()
 
 
+def test_watching_moves_nothing_that_follows_the_training(tmp_path: Path) -> None:
+    run = trainer(tmp_path, network=TINY_MDSR, recipe=replace(FAST, muon_centred=True, revive=0.001))
+    run.run(stop_at=2)
+    before = [mean.clone() for mean in run._optimizer.means]
+    assert any(mean.any() for mean in before)
+    run._revive()
+    assert all(torch.equal(mean, old) for mean, old in zip(run._optimizer.means, before, strict=True))
+    assert run.network.training
+
+
+def test_a_follower_gets_the_revived_units_and_keeps_the_others(
+    network: nn.Module, minibatches: list[Minibatch]
+) -> None:
+    follower = build(TINY_MDSR)
+    before = {name: weight.clone() for name, weight in follower.state_dict().items()}
+    revive(network, minibatches, 0.001, 1, [follower])
+    after, source, dead = follower.state_dict(), network.state_dict(), [1, 4, 6]
+    for name in ("body.blocks.0.conv1.weight", "body.blocks.0.conv1.bias", "body.blocks.0.conv2.weight"):
+        axis = 1 if "conv2" in name else 0
+        units = torch.tensor(dead)
+        assert torch.equal(after[name].index_select(axis, units), source[name].index_select(axis, units))
+        expected = before[name].index_copy(axis, units, source[name].index_select(axis, units))
+        assert torch.equal(after[name], expected)
+        del before[name]
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+
+
+def test_the_mean_of_the_weights_holds_revived_units_as_they_started(tmp_path: Path) -> None:
+    recipe = replace(FAST, average=0.9, revive=0.5, revive_every=4)
+    kept = load_checkpoint(trainer(tmp_path, recipe=recipe).run(stop_at=4))
+    revived = 0
+    for name, trained in kept.trained.items():
+        if name.endswith("conv2.weight"):
+            units = (trained == 0).all(3).all(2).all(0)
+            revived += int(units.sum())
+            assert (kept.weights[name][:, units] == 0).all()
+            first = name.replace("conv2", "conv1")
+            assert torch.equal(kept.weights[first][units], kept.trained[first][units])
+    assert revived > 0
+
+
 def test_training_revives_at_the_start_and_as_often_as_asked_and_says_so(tmp_path: Path) -> None:
     first = trainer(tmp_path, network=TINY, run="first")
     with torch.no_grad():
         first.network.body.blocks[1].conv1.bias[:5] = -1e3
     init = first.run(stop_at=1)
     watcher = Quiet()
-    recipe = replace(FAST, revive=0.001, revive_every=8)
+    recipe = replace(FAST, revive=0.001, revive_every=5)
     trainer(tmp_path, recipe=recipe, init=init, run="second", watcher=watcher).run()
     notes = [note for note in watcher.notes if "start anew" in note]
-    assert [note.split(":")[0] for note in notes] == ["Update 0", "Update 8", "Update 16"]
+    assert [note.split(":")[0] for note in notes] == ["Update 0", "Update 5", "Update 10", "Update 15"]
     assert int(notes[0].split()[2]) >= 5
 
 
-def test_a_resumed_run_revives_what_a_straight_one_does(tmp_path: Path) -> None:
-    recipe = replace(FAST, revive=0.5, revive_every=4)  # 0.5: half of an untrained network
+@pytest.mark.parametrize("more", [{}, {"average": 0.9, "muon_centred": True}], ids=["alone", "with all"])
+def test_a_resumed_run_revives_what_a_straight_one_does(tmp_path: Path, more: dict[str, Any]) -> None:
+    recipe = replace(FAST, revive=0.5, revive_every=4, **more)  # 0.5: half of an untrained network
     watcher = Quiet()
     straight = load_checkpoint(trainer(tmp_path, recipe=recipe, run="straight", watcher=watcher).run())
     revived = {note.split()[1]: int(note.split()[2]) for note in watcher.notes if "start anew" in note}

@@ -122,8 +122,36 @@ def test_a_checkpoint_of_another_kind_is_refused_as_start(tmp_path: Path) -> Non
 
 def test_resume_with_another_recipe_is_refused(tmp_path: Path) -> None:
     trainer(tmp_path).run(stop_at=1)
-    with pytest.raises(UsageError, match="another network or recipe"):
+    with pytest.raises(UsageError, match=r"another network or recipe: lr was 0\.001, now 1\.0\."):
         trainer(tmp_path, recipe=replace(FAST, lr=1.0), resume=True)
+    with pytest.raises(
+        UsageError, match="blocks was 2, now 3; features was 8, now 9; updates was 20, now 30"
+    ):
+        trainer(
+            tmp_path,
+            network=replace(TINY, blocks=3, features=9),
+            recipe=replace(FAST, updates=30),
+            resume=True,
+        )
+
+
+def test_a_trapezoid_keeps_what_it_was_before_its_rate_fell(tmp_path: Path) -> None:
+    recipe = replace(FAST, schedule="trapezoid", fall=0.5)
+    trainer(tmp_path, recipe=recipe).run(stop_at=9)
+    before_fall = tmp_path / "run" / "before-fall.pt"
+    assert not before_fall.exists()
+    trainer(tmp_path, recipe=recipe, resume=True).run(stop_at=15)
+    kept = before_fall.read_bytes()
+    assert load_checkpoint(before_fall).update == 11  # at 10 of 20 the rate is still whole
+    assert recipe.rate(10, 10 / 20) == 1 > recipe.rate(11, 11 / 20)
+    trainer(tmp_path, recipe=recipe, resume=True).run()
+    assert before_fall.read_bytes() == kept
+    trainer(tmp_path, run="plateau", recipe=replace(recipe, fall=0.1)).run(stop_at=11)
+    plateau = load_checkpoint(tmp_path / "plateau" / "last.pt")  # no update of it was at a fallen rate
+    for name, weight in load_checkpoint(before_fall).weights.items():
+        assert torch.equal(weight, plateau.weights[name]), name
+    longer = trainer(tmp_path, run="longer", recipe=replace(recipe, updates=40), init=before_fall)
+    assert torch.equal(longer.network.state_dict()["tail.bias"], plateau.weights["tail.bias"])
 
 
 def test_resume_with_other_pictures_is_said(tmp_path: Path) -> None:

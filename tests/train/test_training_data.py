@@ -10,8 +10,10 @@ from tiny_training import FAST, folder_of_pictures, rendered, tiny_pictures
 from srcli.errors import TrainingError
 from srcli.media.images import Picture, write
 from srcli.resize import downscale
+from srcli_train.command import TrainRequest, _split
 from srcli_train.data import Pictures, load_pictures
 from srcli_train.folders import check_pair, find_source, read_rgb
+from srcli_train.networks import preset
 from srcli_train.patches import PatchSampler, prefetched
 
 
@@ -157,3 +159,13 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("in the way")
     with pytest.raises(TrainingError, match=r"cache.*: Not a directory"):
         _load(tmp_path / "hr", tmp_path)
+
+
+@pytest.mark.parametrize(("images", "held"), [(2, 1), (9, 1), (25, 2), (119, 11), (130, 12), (1323, 12)])
+def test_a_tenth_and_at_most_twelve_images_are_held_back(tmp_path: Path, images: int, held: int) -> None:
+    for number in range(images):
+        (tmp_path / f"{number:04d}.png").touch()
+    source, validation = _split(TrainRequest(tmp_path, preset("edsr-baseline", 2), FAST, tmp_path / "run"))
+    assert len(validation) == held
+    assert {*source.hr, *validation} == set(tmp_path.glob("*.png"))
+    assert len(source.hr) == images - held

@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +10,13 @@ import pytest
 import torch
 from tiny_training import FAST, Quiet, trainer
 
-from srcli.errors import OutputError, TrainingError
+from srcli.errors import OutputError, TrainingError, UsageError
 from srcli.media.images import read
+from srcli_train import saving
 from srcli_train.checkpoint import load_checkpoint
+from srcli_train.device import find_device
 from srcli_train.interrupt import Interrupt
+from srcli_train.memory import enough_memory
 from srcli_train.runfolder import LAST, holds_run
 
 PREVIOUS = "previous.pt"
@@ -74,8 +77,9 @@ def test_a_long_update_does_not_put_off_saving(tmp_path: Path) -> None:
     assert saved == [1, 2, 3, 3]
 
 
-def test_a_full_disk_costs_no_training(tmp_path: Path) -> None:
-    """Saves in the middle are tried again; that at the end fails with its reason, and old files stay."""
+def test_a_full_disk_costs_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A save in the middle waits; that at the end fails with its reason, and old files stay."""
+    monkeypatch.setattr(saving, "PATIENCE", 0.0)
     trainer(tmp_path).run(stop_at=5)
     watcher = Quiet()
     run = trainer(tmp_path, resume=True, watcher=watcher)
@@ -83,9 +87,70 @@ def test_a_full_disk_costs_no_training(tmp_path: Path) -> None:
     with full_disk(20_000), pytest.raises(OutputError, match="cannot be written"):
         run.run()
     assert run.update == FAST.updates
-    assert sum("Training goes on" in note for note in watcher.notes) == 15  # after every update from 6 on
+    assert sum("Training goes on" in note for note in watcher.notes) == 1
+    assert [status.update for status in watcher.statuses] == [6, 10, 15, 20]  # a save was due at 6 alone
     assert load_checkpoint(tmp_path / "run" / LAST).update == 5
     assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_a_disk_that_has_room_again_gets_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What says that the disk is full is answered by making room."""
+    monkeypatch.setattr(saving, "AGAIN", 0.01)
+    made = ExitStack()
+
+    class Helpful(Quiet):
+        def note(self, text: str) -> None:
+            super().note(text)
+            if "Make room" in text:
+                made.close()
+
+    watcher = Helpful()
+    run = trainer(tmp_path, watcher=watcher)
+    with made:
+        made.enter_context(full_disk(20_000))
+        path = run.run()
+    assert load_checkpoint(path).update == FAST.updates
+    assert sum("Make room" in note for note in watcher.notes) == 1
+
+
+def test_an_outage_is_said_once_and_the_next_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saves every 5 minutes; between two of them the disk is full for a minute."""
+    clock, notes, tried = [0.0], list[str](), list[float]()
+    monkeypatch.setattr(saving.time, "monotonic", lambda: clock[0])
+    schedule = saving.Saving(5.0, notes.append)
+
+    def save() -> Path:
+        tried.append(clock[0])
+        if 300 <= clock[0] < 360 or clock[0] > 600:
+            raise OutputError("Full.")
+        return Path()
+
+    for second in range(700):
+        clock[0] = float(second)
+        if schedule.due():
+            schedule.attempt(save)
+    assert tried == [301, 332, 363, 664, 695]
+    assert [note.split()[0] for note in notes] == ["Full.", "Full."]
+
+
+def test_memory_that_runs_out_is_said_with_what_to_lower() -> None:
+    with pytest.raises(TrainingError, match="Memory ran out") as caught, enough_memory(FAST):
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert "--batch (now 4) or --patch (now 8)" in caught.value.hint
+    with pytest.raises(TrainingError, match="Memory ran out"), enough_memory(FAST):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+    with pytest.raises(RuntimeError, match="shapes differ"), enough_memory(FAST):
+        raise RuntimeError("shapes differ")
+
+
+def test_more_processes_than_gpus_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    with pytest.raises(UsageError, match="no device cuda:3 here") as caught:
+        find_device("cuda")
+    assert "--gpus 1" in caught.value.hint
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

@@ -16,6 +16,8 @@ from srcli_train.data import Pictures, is_cached, load_pictures, with_rendered
 from srcli_train.folders import Source, find_source, read_rgb
 from srcli_train.job import Job, Pixels, Watcher
 from srcli_train.loop import Trainer
+from srcli_train.memory import enough_memory
+from srcli_train.misfits import outline, refuse_misfit, refuse_sharing
 from srcli_train.networks import NetworkSpec
 from srcli_train.peers import first_process, local_rank
 from srcli_train.recipes import Recipe
@@ -23,6 +25,7 @@ from srcli_train.runfolder import holds_run
 
 _RENDERED = 64
 _VALIDATION_IMAGES = 12
+_HELD_BACK = 10  # one training image of so many at most is used for validation instead
 _VALIDATION_SIDE = 384  # pixels of HR, from the middle
 
 
@@ -60,8 +63,10 @@ def train(request: TrainRequest, watcher: Watcher) -> Path:
     Raises:
         TrainingError, InputError, UsageError: said in full by each.
     """
-    _refuse_overwriting(request)
-    _refuse_unwritable(request.run)
+    if first_process():  # the others write nothing, and are told what to start from
+        _refuse_overwriting(request)
+        _refuse_unwritable(request.run)
+    refuse_misfit(outline(request.network), request.recipe)
     source, validation = _split(request)
     watcher.note(f"{len(source.hr)} training images, {len(validation)} for validation.")
     pictures = _pictures(source, request.network.scales, request, watcher)
@@ -81,19 +86,23 @@ def train(request: TrainRequest, watcher: Watcher) -> Path:
         facts=facts,
     )
     board = Board(request.run, watcher) if first_process() else watcher
-    trainer = Trainer(job, pictures, board)
-    board.note(f"Training {request.network.name} on {trainer.device}.")
-    return trainer.run()
+    with enough_memory(request.recipe):
+        trainer = Trainer(job, pictures, board)
+        board.note(f"Training {request.network.name} on {trainer.device}.")
+        return trainer.run()
 
 
 def check(request: TrainRequest) -> None:
-    """Refuse what need not be tried, before several processes say so.
+    """Refuse what several processes need not try, before each of them says so.
 
     Raises:
         TrainingError, InputError, UsageError: said in full by each.
     """
     _refuse_overwriting(request)
     _refuse_unwritable(request.run)
+    network = outline(request.network)
+    refuse_misfit(network, request.recipe)
+    refuse_sharing(network)
     _split(request)
 
 
@@ -126,7 +135,8 @@ def _split(request: TrainRequest) -> tuple[Source, tuple[Path, ...]]:
         return source, find_source(request.data, "valid").hr[:_VALIDATION_IMAGES]
     if len(source.hr) < 2:
         raise TrainingError(f"{request.data} holds one image only.", "Add images, or give --valid a folder.")
-    held = set(range(0, len(source.hr), max(2, len(source.hr) // _VALIDATION_IMAGES)))
+    count = max(1, min(_VALIDATION_IMAGES, len(source.hr) // _HELD_BACK))
+    held = set(range(0, len(source.hr), len(source.hr) // count)[:count])
     rest = [i for i in range(len(source.hr)) if i not in held]
     lr = {s: tuple(files[i] for i in rest) for s, files in source.lr.items()}
     return Source(tuple(source.hr[i] for i in rest), lr), tuple(source.hr[i] for i in sorted(held))

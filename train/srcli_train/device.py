@@ -24,8 +24,11 @@ def find_device(name: str) -> torch.device:
         raise UsageError(f"Several processes cannot share {name}.", "Use --device cuda: each takes its own.")
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", local_rank() or 0)
-    if device.type == "cuda" and device.index >= torch.cuda.device_count():
-        raise UsageError(f"There is no device {device} here.", "Train with --device cpu, or mend the driver.")
+    if device.type == "cuda" and device.index >= (count := torch.cuda.device_count()):
+        hint = "Train with --device cpu, or mend the driver."
+        if count and local_rank() is not None:
+            hint = f"Start fewer processes: --gpus {count}."
+        raise UsageError(f"There is no device {device} here.", hint)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # CUDA graphs and NCCL work on the current one
     return device

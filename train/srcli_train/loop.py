@@ -1,17 +1,14 @@
 """The training loop, top to bottom: data, network, update, validation, checkpoint."""
 
 import time
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from srcli.errors import OutputError, TrainingError, UsageError
-from srcli.media.images import Picture, write
+from srcli.errors import TrainingError
 from srcli.spec import TrainingFacts
 from srcli_train import runfolder
 from srcli_train.budget import agreed_minutes
@@ -20,10 +17,12 @@ from srcli_train.csvlog import CsvLog
 from srcli_train.data import Pictures
 from srcli_train.degradations import fixed
 from srcli_train.device import find_device
+from srcli_train.finite import all_finite, first_bad, not_finite
 from srcli_train.gradients import Gradients
 from srcli_train.init import icnr, start_from
 from srcli_train.interrupt import Interrupt
 from srcli_train.job import Job, Status, Watcher
+from srcli_train.misfits import refuse_misfit, refuse_sharing
 from srcli_train.mixing import blended
 from srcli_train.networks import build
 from srcli_train.ondevice import DeviceMinibatch, minibatches
@@ -31,6 +30,7 @@ from srcli_train.optim import Optimizer
 from srcli_train.patches import Minibatch, PatchSampler
 from srcli_train.peers import Peers
 from srcli_train.revival import revive
+from srcli_train.saving import Saving
 from srcli_train.validation import Validation, held
 
 _WATCHED = 24  # minibatches on which hidden units are watched
@@ -62,6 +62,9 @@ class Trainer:
         self._done, self._stop = 0.0, False
         torch.manual_seed(job.recipe.seed)
         self.network = build(job.network)
+        refuse_misfit(self.network, job.recipe)
+        if self._peers.size > 1:
+            refuse_sharing(self.network)
         self._initialise()
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._gradients = Gradients(self.network, job.recipe, self.device)
@@ -82,7 +85,7 @@ class Trainer:
 
         Raises:
             TrainingError: loss or weights are no longer finite, or another process of the run is gone.
-            OutputError: the last checkpoint cannot be written.
+            OutputError: the last checkpoint cannot be written, for minutes.
             KeyboardInterrupt: after a checkpoint was saved.
         """
         if self._finished:
@@ -93,24 +96,25 @@ class Trainer:
         self._stop = False
         with self._interrupt:
             self._loop(min(stop_at or self._job.recipe.updates, self._job.recipe.updates))
-            checkpoint = self._save()
+            checkpoint = self._saving.insist(self._save)
         if self._stop:
             raise KeyboardInterrupt
         return checkpoint
 
     def _loop(self, end: int) -> None:
         self._started = time.monotonic()
-        saved, losses, clock = time.monotonic(), list[Tensor](), time.monotonic()
+        self._saving = Saving(self._job.save_minutes, self._watcher.note)
+        losses, clock = list[Tensor](), time.monotonic()
         self._log = CsvLog(self._job.folder / "log.csv", self._job.network.scales, self._watcher.note)
         if self._peers.first:
             self._log.begin(self.update)
         self._done = self._progress()
+        self._falls = self._job.recipe.falls(self._done)
         self.network.train()
         for minibatch in self._minibatches(range(self.update, end)):
             losses.append(self._step(minibatch))
             self.update += 1
-            if self._job.recipe.revive_every and self.update % self._job.recipe.revive_every == 0:
-                self._revive()
+            self._revive_again()
             finished = self.update == end or self._done >= 1 or self._stop
             if (
                 self._peers.first
@@ -118,12 +122,14 @@ class Trainer:
                 and (self.update % self._job.validate_every == 0 or finished)
             ):
                 self._validate()
-            due = time.monotonic() - saved > self._job.save_minutes * 60
-            if self.update % self._job.log_every == 0 or finished or due:
+            due, falls = self._saving.due(), self._begins_to_fall()
+            if self.update % self._job.log_every == 0 or finished or due or falls:
                 self._check(losses)
                 self._report(losses, clock)
-                if due and self._saved():
-                    saved = time.monotonic()
+                if due:
+                    self._saving.attempt(self._save)
+                if falls:
+                    self._keep_before_fall()
                 losses, clock = [], time.monotonic()
             if finished:
                 return
@@ -158,21 +164,14 @@ class Trainer:
 
     def _check(self, losses: list[Tensor]) -> None:
         """Stop at the first loss that is no number, so that no checkpoint is made after it."""
-        bad = torch.isfinite(torch.stack(losses)).logical_not().nonzero()
-        if len(bad):
-            self._refuse("loss", self.update - len(losses) + int(bad[0]))
+        bad = first_bad(losses)
+        if bad is not None:
+            raise self._not_finite("loss", self.update - len(losses) + bad)
 
-    def _refuse(self, what: str, update: int) -> None:
-        """End the run at an update (0-based), with its patches as a picture."""
-        minibatch = self._sampler(update)
-        shown = self._job.folder / f"update-{update + 1}.png"
-        if self._peers.first:
-            with suppress(OutputError):  # the disk may be full; the reason below matters more
-                write(shown, Picture(np.concatenate(list(minibatch.lr), 1)), format="png", quality=None)
-        raise TrainingError(
-            f"The {what} is not finite at update {update + 1} (x{minibatch.scale}); patches: {shown}.",
-            "Lower the learning rate, or train in fp32; --resume goes on from the last good checkpoint.",
-        )
+    def _not_finite(self, what: str, update: int) -> TrainingError:
+        """Of an update (0-based)."""
+        shown = self._job.folder / f"update-{update + 1}.png" if self._peers.first else None
+        return not_finite(what, update, self._sampler(update), shown)
 
     def _progress(self) -> float:
         """0 at the start, 1 at the end of the updates or of the time, whichever comes first."""
@@ -204,49 +203,57 @@ class Trainer:
     def _initialise(self) -> None:
         if self._job.recipe.icnr:
             icnr(self.network)
-        if self._job.init and not self._job.resume:
-            start = load_checkpoint(self._job.init)
+        init = self._job.init
+        if init and not self._job.resume:
+            start = self._peers.ask_first(lambda: load_checkpoint(init))
             kept, self._earlier = start_from(self.network, start), start.facts
-            self._watcher.note(
-                f"Started from {self._job.init}; freshly initialised: {', '.join(kept) or 'nothing'}."
-            )
+            self._watcher.note(f"Started from {init}; freshly initialised: {', '.join(kept) or 'nothing'}.")
 
     def _revive(self) -> None:
         """As the recipe says; on a few of the next minibatches, the same in every process."""
-        recipe = self._job.recipe
+        recipe, followers = self._job.recipe, [self._mean.module] if self._mean else []
         if not recipe.revive:
             return
         drawn = (self._sampler(self.update + n) for n in range(_WATCHED))
-        count = revive(self.network, drawn, recipe.revive, recipe.seed + self.update)
-        self._peers.agree(self.network.state_dict().values())
+        count = revive(self.network, drawn, recipe.revive, recipe.seed + self.update, followers)
+        for network in (self.network, *followers):
+            self._peers.agree(network.state_dict().values())
         self._watcher.note(f"Update {self.update}: {count} hidden units that hardly fire start anew.")
 
-    def _saved(self) -> bool:
-        """Save in the middle of a run; if the disk refuses, say so, and training goes on."""
-        try:
-            self._save()
-        except OutputError as error:
-            self._watcher.note(f"{error.message} Training goes on, and tries again soon.")
-            return False
-        return True
+    def _revive_again(self) -> None:
+        """Every so many updates; not at the end, as what starts anew must still be trained."""
+        every, at_end = self._job.recipe.revive_every, self.update == self._job.recipe.updates
+        if every and self.update % every == 0 and not at_end and self._done < 1:
+            self._revive()
+
+    def _begins_to_fall(self) -> bool:
+        """Whether the next update is the first with a trapezoid's falling rate."""
+        before, self._falls = self._falls, self._job.recipe.falls(self._progress())
+        return self._falls and not before
 
     def _save(self) -> Path:
+        checkpoint, folder = self._checkpoint(), self._job.folder
+        return runfolder.save(folder, checkpoint) if self._peers.first else folder / runfolder.LAST
+
+    def _keep_before_fall(self) -> None:
+        checkpoint = self._checkpoint()
+        if self._peers.first:
+            runfolder.keep_before_fall(self._job.folder, checkpoint, self._watcher.note)
+
+    def _checkpoint(self) -> Checkpoint:
         trained = _state(self.network)
-        weights = _state(self._mean.module) if self._mean else trained
-        if not all(torch.isfinite(w).all() for w in trained.values() if w.is_floating_point()):
-            self._refuse("network", self.update - 1)
-        if not self._peers.first:
-            return self._job.folder / runfolder.LAST
+        if not all_finite(trained):
+            raise self._not_finite("network", self.update - 1)
         facts = replace(
             self._job.facts,
             recipe=self._job.recipe.name,
             updates=self._earlier.updates + self.update,
             hours=round(self._earlier.hours + self._elapsed() / 3600, 3),
         )
-        checkpoint = Checkpoint(
+        return Checkpoint(
             network=self._job.network,
             recipe=self._job.recipe,
-            weights=weights,
+            weights=_state(self._mean.module) if self._mean else trained,
             trained=trained if self._mean else {},
             update=self.update,
             seconds=self._elapsed(),
@@ -257,15 +264,12 @@ class Trainer:
             pictures=self._pictures,
             quality={str(s): {"validation": round(v, 3)} for s, v in self._psnr.items()},
         )
-        return runfolder.save(self._job.folder, checkpoint)
 
     def _resume(self) -> None:
-        path, checkpoint = runfolder.load(self._job.folder, self._watcher.note)
-        if checkpoint.network != self._job.network or checkpoint.recipe != self._job.recipe:
-            raise UsageError(
-                f"The run in {self._job.folder} was made with another network or recipe.",
-                "Give the same options as before, or another folder with -o.",
-            )
+        """From the first process's folder, whatever the others' folders hold."""
+        job = self._job
+        path, checkpoint = self._peers.ask_first(lambda: runfolder.load(job.folder, self._watcher.note))
+        runfolder.refuse_another(job.folder, checkpoint, job.network, job.recipe)
         if checkpoint.pictures not in ("", self._pictures):
             self._watcher.note("These are not the training pictures that the run began with.")
         self.network.load_state_dict(checkpoint.trained or checkpoint.weights)

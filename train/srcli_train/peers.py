@@ -6,14 +6,18 @@ the schedule and whether to stop, travels with the gradients in the same message
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from srcli.errors import TrainingError, UsageError
+from srcli.errors import SrcliError, TrainingError, UsageError
+
+Known = TypeVar("Known")
 
 
 def first_process() -> bool:
@@ -43,13 +47,18 @@ class Agreed:
 
 
 class Peers:
-    """The processes of this run; a single one without torchrun."""
+    """The processes of this run; a single one without torchrun.
+
+    Raises:
+        TrainingError: from all that asks the others: one of them has gone, or none was there.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.rank = int(os.environ.get("RANK", "0"))
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
         if self.size > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            with self._together():
+                dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
     @property
     def first(self) -> bool:
@@ -83,34 +92,59 @@ class Peers:
             progress: of the run; the first process's counts.
             stop: whether this process was asked to stop after this update.
             seen: float32 values to be averaged like the gradients.
-
-        Raises:
-            TrainingError: another process has gone.
         """
         if self.size == 1:
             return Agreed(loss, progress, stop)
         grads = [*(p.grad for p in parameters if p.grad is not None), *seen]
         said = loss.new_tensor([progress if self.first else 0.0, float(stop)]) * self.size
         flat = torch.cat([*(g.flatten() for g in grads), loss.view(1), said])
-        self._sum(flat)
+        with self._together():
+            dist.all_reduce(flat)
         flat /= self.size
         parts = torch.split(flat, [*(g.numel() for g in grads), 1, 2])
         for grad, mean in zip(grads, parts, strict=False):
             grad.copy_(mean.view(grad.shape))
-        return Agreed(parts[-2][0], float(parts[-1][0]), float(parts[-1][1]) > 0)
+        first_progress, stops = parts[-1].tolist()
+        return Agreed(parts[-2][0].clone(), first_progress, stops > 0)  # a view would keep all of `flat`
 
     def agree(self, weights: Iterable[Tensor]) -> None:
         """Give all processes the first one's values."""
         if self.size > 1:
-            for values in weights:
-                dist.broadcast(values, 0)
+            with self._together():
+                for values in weights:
+                    dist.broadcast(values, 0)
 
-    def _sum(self, flat: Tensor) -> None:
+    def ask_first(self, work: Callable[[], Known]) -> Known:
+        """What `work` gives in the first process, or raises there, in every process; the others do not work.
+
+        Args:
+            work: gives what can be pickled.
+        """
+        if self.size == 1:
+            return work()
+        said: list[object] = [_outcome(work) if self.first else None]
+        with self._together():
+            dist.broadcast_object_list(said, 0)
+        if isinstance(said[0], SrcliError):
+            raise said[0]
+        return cast(Known, said[0])
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
         try:
-            dist.all_reduce(flat)
-        except RuntimeError as error:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError) as error:  # the latter: nobody says where the others are
             reason = str(error).strip().partition("\n")[0]
             raise TrainingError(
-                f"Process {self.rank} of {self.size} lost another one, and cannot go on alone ({reason}).",
-                "What stopped it is said above or on its machine; --resume goes on from the last checkpoint.",
+                f"Process {self.rank} of {self.size} does not reach the others ({reason}).",
+                "What stopped them is said there or above; --resume goes on from the last checkpoint.",
             ) from error
+
+
+def _outcome(work: Callable[[], Known]) -> Known | SrcliError:
+    try:
+        return work()
+    except SrcliError as error:
+        return error

@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 from srcli.errors import UsageError
 from srcli_train.degradations import DEGRADATIONS
 
+_MODULES = ("head", "pre_process", "body", "blocks", "last", "upsampler", "tail")
+"""Top-level modules with convolutions, of all families."""
+
 
 def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
@@ -21,7 +24,8 @@ class Recipe:
         batch: patches a minibatch.
         patch: side of an LR patch in pixels.
         candidates: places drawn for each patch, of which the most detailed is taken; 1: no choice.
-        mixup: share of patches that are blended with another of their minibatch, LR and HR alike.
+        mixup: share of patches that are blended with another of their minibatch, LR and HR alike; for
+            bicubic LR only, as a blend of other LR is not the LR of the blend.
         degradation: how LR is made from HR: "bicubic", "unknown" (a blur kernel an image, decimation)
             or "photo" (blur, resampling, noise and JPEG, drawn anew for every patch).
         rendered: share of patches that come from rendered lines, facades and lettering, 0-1.
@@ -36,7 +40,8 @@ class Recipe:
         muon_centred: train Muon's weights as if each convolution saw its input less its mean.
         muon_modules: top-level modules whose 4-d weights Muon trains.
         schedule: "step": halved every `halve_every` updates; "cosine": to zero at the end; "trapezoid":
-            constant, then linearly to zero, so that a longer run can go on from before the fall.
+            constant, then linearly to zero. The run folder keeps `before-fall.pt`, from which a longer run
+            can start.
         halve_every: updates between halvings.
         fall: share of a trapezoid's run in which the rate falls, 0-1.
         warmup: updates over which the rate rises linearly from zero; 0 for none.
@@ -45,7 +50,7 @@ class Recipe:
             e.g. 0.999; 0 for none.
         flip, rotate: random horizontal flips and 90° turns.
         revive: start hidden units of the blocks anew that fire at no more than this share of pixels, at
-            the start and every `revive_every` updates, 0-1; 0 for never.
+            the start and every `revive_every` updates, 0-1; 0 for never. Not for networks with batch norm.
         revive_every: updates; 0 for the start only.
         icnr: start each upsampler so that it repeats pixels (no checkerboard at the start).
         precision: "bf16" (autocast) or "fp32".
@@ -101,16 +106,37 @@ class Recipe:
             raise UsageError("There are two betas; they and the momentum are at least 0 and below 1.")
         if not 0 < self.fall <= 1:
             raise UsageError("The share `fall` is above 0 and at most 1.")
-        if not all(0 <= share <= 1 for share in (self.rendered, self.mixup, self.frequency)):
-            raise UsageError("The shares `rendered`, `mixup` and `frequency` lie between 0 and 1.")
+        shares = self.rendered, self.mixup, self.frequency, self.revive
+        if not all(0 <= share <= 1 for share in shares):
+            raise UsageError("The shares `rendered`, `mixup`, `frequency` and `revive` lie between 0 and 1.")
+        if self.revive_every < 0:
+            raise UsageError("Updates between revivals, `revive_every`, are 0 or more.")
         if not 0 <= self.average < 1:
             raise UsageError("The decay `average` is at least 0 and below 1.")
-        if self.frequency and self.loss != "l1":
-            raise UsageError(
-                "A share of the loss on frequencies goes with l1 only.", "Leave one of them out."
-            )
         if self.seed < 0:
             raise UsageError("The seed is a whole number, 0 or more.")
+        self._refuse_contradictions()
+
+    def _refuse_contradictions(self) -> None:
+        """What each field may be, but not together: one of them would have no effect, or a wrong one."""
+        hint = "Leave one of them out."
+        if self.frequency and self.loss != "l1":
+            raise UsageError("A share of the loss on frequencies goes with l1 only.", hint)
+        if self.mixup and self.degradation != "bicubic":
+            raise UsageError(f"MixUp goes with bicubic LR only, not with {self.degradation!r}.", hint)
+        if self.muon_centred and self.optimizer != "muon":
+            raise UsageError(f"`muon_centred` goes with muon only, not with {self.optimizer!r}.", hint)
+        if self.revive_every and not self.revive:
+            raise UsageError(
+                "`revive_every` without `revive` revives nothing.", "Set revive, e.g. to 0.0001."
+            )
+        if self.optimizer == "muon" and not set(self.muon_modules) <= set(_MODULES):
+            wrong = ", ".join(str(name) for name in self.muon_modules if name not in _MODULES)
+            raise UsageError(f"No network has the modules {wrong}.", f"There are: {', '.join(_MODULES)}.")
+
+    def falls(self, progress: float) -> bool:
+        """Whether a trapezoid's rate has begun to fall at `progress` 0-1 of the run."""
+        return self.schedule == "trapezoid" and 1 - progress < self.fall
 
     def rate(self, update: int, progress: float) -> float:
         """The factor on both learning rates for one update (0-based), at `progress` 0-1 of the run."""

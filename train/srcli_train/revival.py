@@ -5,8 +5,9 @@ all directions of a weight equally far, also the one along the mean of its input
 there: in networks of this family more than half of the middle blocks' units, in the first minutes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,13 @@ class _Seen:
         self.firing += ((hidden > 0).float().mean((0, 2, 3)) - self.firing) / self.count
 
 
-def revive(network: nn.Module, minibatches: Iterable[Minibatch], share: float, seed: int) -> int:
+def revive(
+    network: nn.Module,
+    minibatches: Iterable[Minibatch],
+    share: float,
+    seed: int,
+    followers: Sequence[nn.Module] = (),
+) -> int:
     """Start hidden units anew that fire at no more than `share` of all pixels.
 
     A revived unit sees a random pattern that is blind to the mean of its input, so that it fires at about
@@ -38,18 +45,23 @@ def revive(network: nn.Module, minibatches: Iterable[Minibatch], share: float, s
     up to the little that the unit still did.
 
     Args:
-        network: with `ResBlock`s.
+        network: with `ResBlock`s; those are watched as they are used, not as they train.
         minibatches: their LR patches are looked at.
         share: 0-1.
         seed: of the random patterns.
+        followers: networks of the same shape, such as the mean of its weights, that are given the revived
+            units as they are. Else they would mix a unit's old outgoing weights with its new pattern.
 
     Returns:
         How many units.
     """
     draw, revived = torch.Generator().manual_seed(seed), 0
+    names = {module: name for name, module in network.named_modules()}
     for block, seen in _watched(network, minibatches).items():
+        others = [cast(ResBlock, follower.get_submodule(names[block])) for follower in followers]
         for unit in (seen.firing <= share).nonzero().flatten().tolist():
             _start_anew(block, unit, seen.mean, draw)
+            _give(block, unit, others)
             revived += 1
     return revived
 
@@ -66,12 +78,14 @@ def _watched(network: nn.Module, minibatches: Iterable[Minibatch]) -> dict[ResBl
         seen[block].add(given[0], hidden)
 
     handles = [conv.register_forward_hook(watch) for conv in blocks]
-    device = next(network.parameters()).device
+    device, training = next(network.parameters()).device, network.training
+    network.eval()  # what other hooks and layers follow while it trains stays as it is
     try:
         with torch.no_grad():
             for minibatch in minibatches:
                 network(batch_of(minibatch.lr, device), minibatch.scale)
     finally:
+        network.train(training)
         for handle in handles:
             handle.remove()
     return seen
@@ -88,3 +102,12 @@ def _start_anew(block: ResBlock, unit: int, mean: Tensor, draw: torch.Generator)
         if block.conv1.bias is not None:
             block.conv1.bias[unit] = 0
         block.conv2.weight[:, unit] = 0
+
+
+def _give(block: ResBlock, unit: int, others: list[ResBlock]) -> None:
+    with torch.no_grad():
+        for other in others:
+            other.conv1.weight[unit] = block.conv1.weight[unit]
+            other.conv2.weight[:, unit] = block.conv2.weight[:, unit]
+            if block.conv1.bias is not None and other.conv1.bias is not None:
+                other.conv1.bias[unit] = block.conv1.bias[unit]

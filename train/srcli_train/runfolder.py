@@ -1,12 +1,17 @@
 """A run's folder: its last checkpoint, and the one before it in case that one is damaged."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 
-from srcli.errors import OutputError, TrainingError
+from srcli.errors import OutputError, TrainingError, UsageError
 from srcli_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from srcli_train.networks import NetworkSpec
+from srcli_train.recipes import Recipe
 
 LAST = "last.pt"
+BEFORE_FALL = "before-fall.pt"
+"""What a trapezoid's run was before its rate began to fall; never resumed, but a start for another run."""
 _NEW, _PREVIOUS = "new.pt", "previous.pt"
 _BEST_FIRST = (LAST, _NEW, _PREVIOUS)  # new.pt exists only if a save was cut off between its two renames
 
@@ -23,16 +28,24 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         OutputError: it cannot be written; the checkpoints that are there stay.
     """
     new, last = folder / _NEW, folder / LAST
-    for partial in folder.glob(f".{_NEW}.*"):  # of a save that was killed
-        partial.unlink(missing_ok=True)
-    save_checkpoint(new, checkpoint)
     try:
+        for partial in folder.glob(f".{_NEW}.*"):  # of a save that was killed
+            partial.unlink(missing_ok=True)
+        save_checkpoint(new, checkpoint)
         if last.is_file():
             last.replace(folder / _PREVIOUS)
         new.replace(last)
     except OSError as error:
         raise OutputError(f"{last}: the checkpoint cannot be put in place ({error}).") from error
     return last
+
+
+def keep_before_fall(folder: Path, checkpoint: Checkpoint, note: Callable[[str], None]) -> None:
+    """Write before-fall.pt; if the disk refuses, `note` is told, and the run does without."""
+    try:
+        save_checkpoint(folder / BEFORE_FALL, checkpoint)
+    except OutputError as error:
+        note(f"{error.message} Training goes on without it.")
 
 
 def load(folder: Path, note: Callable[[str], None]) -> tuple[Path, Checkpoint]:
@@ -50,3 +63,25 @@ def load(folder: Path, note: Callable[[str], None]) -> tuple[Path, Checkpoint]:
     raise TrainingError(
         f"{folder} holds no checkpoint that can be read.", "Leave out --resume to start anew."
     )
+
+
+def refuse_another(folder: Path, checkpoint: Checkpoint, network: NetworkSpec, recipe: Recipe) -> None:
+    """Refuse to go on with another network or recipe than the run has.
+
+    Raises:
+        UsageError: with the fields that differ.
+    """
+    pairs = ((checkpoint.network, network), (checkpoint.recipe, recipe))
+    differing = [text for before, now in pairs for text in _differences(before, now)]
+    if differing:
+        raise UsageError(
+            f"The run in {folder} was made with another network or recipe: {'; '.join(differing)}.",
+            "Give the same options as before, or start another run from its weights with -o and --init.",
+        )
+
+
+def _differences(before: NetworkSpec | Recipe, now: NetworkSpec | Recipe) -> Iterator[str]:
+    for name in (field.name for field in fields(before)):
+        old, new = getattr(before, name), getattr(now, name)
+        if old != new:
+            yield f"{name} was {old}, now {new}"

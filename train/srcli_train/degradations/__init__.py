@@ -90,7 +90,9 @@ _MEASURED = DEGRADATIONS | {"photo": Photo(clean_share=0)}  # clean pictures are
 
 def of_image(seed: int, number: int) -> np.random.Generator:
     """Starts anew with every call, so that all patches of image `number` draw the same."""
-    return np.random.default_rng((seed, number, 0, 1))  # no update and patch give this key
+    return np.random.default_rng(
+        (seed, number, 0, 1)
+    )  # no update and patch give this key, nor blends: (…, 0, 2)
 
 
 def of_patch(seed: int, update: int, patch: int) -> np.random.Generator:
