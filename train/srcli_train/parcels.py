@@ -1,10 +1,12 @@
 """Files and folders in checked pieces, for machines that take and give only so much at a time.
 
     python -m srcli_train.parcels split runs/mdsr parcels/ --mib 15
+    python -m srcli_train.parcels split runs/mdsr more/ --mib 15 --from 4 --count 4
     python -m srcli_train.parcels join parcels/ runs/
 
 A folder becomes one tar stream, cut into pieces that are named by number and listed with their SHA-256.
-Pieces may arrive in any order and in several transfers; joining starts when all of them are there.
+Pieces may arrive in any order and in several transfers, a range of them in each, as long as the folder does
+not change meanwhile; the list goes with each. Joining starts when all of them are there.
 """
 
 import argparse
@@ -33,8 +35,17 @@ class Piece:
     sha256: str
 
 
-def split(source: Path, out: Path, size: int) -> list[Piece]:
+def split(source: Path, out: Path, size: int, wanted: range | None = None) -> list[Piece]:
     """Cut a file or folder into pieces of at most `size` bytes, and list them in parcel.json.
+
+    Args:
+        source: what is cut; the same pieces come out as long as it is the same.
+        out: folder for them.
+        size: of the largest.
+        wanted: numbers of the pieces to write; None: all.
+
+    Returns:
+        All pieces, also those that were not wanted.
 
     Raises:
         InputError: there is no such source.
@@ -48,18 +59,19 @@ def split(source: Path, out: Path, size: int) -> list[Piece]:
             with tarfile.open(fileobj=stream, mode="w") as tar:
                 tar.add(source, source.resolve().name)
             stream.seek(0)
-            pieces = _cut(stream, out, size)
+            pieces = _cut(stream, out, size, wanted)
         (out / _LIST).write_text(json.dumps([asdict(piece) for piece in pieces], indent=1))
     except OSError as error:
         raise OutputError(f"{out}: the pieces cannot be written ({error.strerror}).") from error
     return pieces
 
 
-def _cut(stream: BinaryIO, out: Path, size: int) -> list[Piece]:
+def _cut(stream: BinaryIO, out: Path, size: int, wanted: range | None) -> list[Piece]:
     pieces = list[Piece]()
     while data := stream.read(size):
         name = f"parcel-{len(pieces):03}"
-        (out / name).write_bytes(data)
+        if wanted is None or len(pieces) in wanted:
+            (out / name).write_bytes(data)
         pieces.append(Piece(name, len(data), hashlib.sha256(data).hexdigest()))
     return pieces
 
@@ -128,24 +140,39 @@ def _put(top: Path, target: Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `split` or `join`; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m srcli_train.parcels", description=__doc__)
-    parser.add_argument("action", choices=("split", "join"))
-    parser.add_argument("source", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--mib", type=float, default=15, help="largest piece")
-    options = parser.parse_args(arguments)
+    options = _parse(arguments)
     try:
-        if options.mib <= 0:
-            raise UsageError("--mib is a number above 0.")
-        if options.action == "split":
-            pieces = split(options.source, options.out, int(options.mib * _BLOCK))
-            print(f"{len(pieces)} pieces in {options.out}")
-        else:
-            print(join(options.source, options.out))
+        if options.mib <= 0 or options.first < 0 or (options.count is not None and options.count < 1):
+            raise UsageError("--mib is a number above 0, --from starts at 0 and --count at 1.")
+        print(_split(options) if options.action == "split" else join(options.source, options.out))
     except SrcliError as error:
         print(f"error: {error.message}\n  {error.hint}".rstrip(), file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    about = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "python -m srcli_train.parcels", description=__doc__, formatter_class=about
+    )
+    parser.add_argument("action", choices=("split", "join"))
+    parser.add_argument("source", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--mib", type=float, default=15, help="largest piece")
+    parser.add_argument("--from", dest="first", type=int, default=0, metavar="N", help="first piece to write")
+    parser.add_argument("--count", type=int, metavar="N", help="pieces to write [default: all that are left]")
+    return parser.parse_args(arguments)
+
+
+def _split(options: argparse.Namespace) -> str:
+    """Write the range that is asked for; returns what there is to say."""
+    first = options.first
+    end = sys.maxsize if options.count is None else first + options.count
+    pieces = split(options.source, options.out, int(options.mib * _BLOCK), range(first, end))
+    total, written = len(pieces), len(range(first, min(end, len(pieces))))
+    rest = f"; {total - end} are left: --from {end}" if end < total else ""
+    return f"{written} of {total} pieces in {options.out}{rest}"
 
 
 if __name__ == "__main__":
