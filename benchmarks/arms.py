@@ -2,6 +2,12 @@
 
 from dataclasses import dataclass
 
+from srcli_train.networks import NetworkSpec, preset
+from srcli_train.recipes import Recipe, find
+from srcli_train.settings import changed
+
+_NETWORK = "network."
+
 
 @dataclass(frozen=True, slots=True)
 class Arm:
@@ -23,6 +29,17 @@ class Arm:
     init: str = ""
     share: float = 1.0
 
+    @property
+    def network(self) -> NetworkSpec:
+        """What is trained, with the settings made."""
+        about = [s.removeprefix(_NETWORK) for s in self.settings if s.startswith(_NETWORK)]
+        return changed(preset(self.model, self.scale), about)
+
+    @property
+    def chosen(self) -> Recipe:
+        """Its recipe, with the settings made."""
+        return changed(find(self.recipe), [s for s in self.settings if not s.startswith(_NETWORK)])
+
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
@@ -35,7 +52,7 @@ class Experiment:
 
 
 _ADAM = ("optimizer=adam", "lr=4e-4", "icnr=false")
-_PAPER = ("batch=8",)
+_PAPER = ("batch=8", "patch=32")
 _WIDE = ("network.blocks=8", "batch=4", "patch=24")
 
 EXPERIMENTS = {
@@ -47,7 +64,7 @@ EXPERIMENTS = {
             Arm("Muon on the body", ('muon_modules=["body"]',)),
             Arm("Muon on body and upsampler"),
         ),
-        2000,
+        1600,
     ),
     "units": Experiment(
         "Muon turns hidden units off: what keeps them, and does it help?",
@@ -62,7 +79,7 @@ EXPERIMENTS = {
     "detail": Experiment(
         "Does it help to train on the more detailed of several patches?",
         (Arm("any patch"), Arm("best of 2", ("candidates=2",)), Arm("best of 4", ("candidates=4",))),
-        1200,
+        600,
     ),
     "rendered": Experiment(
         "Does a share of rendered lines, facades and lettering help?",
@@ -71,7 +88,7 @@ EXPERIMENTS = {
             Arm("5% rendered", ("rendered=0.05",)),
             Arm("15% rendered", ("rendered=0.15",)),
         ),
-        1200,
+        600,
     ),
     "mixup": Experiment(
         "Does it help to blend a share of the patches with others?",
@@ -80,7 +97,7 @@ EXPERIMENTS = {
             Arm("a quarter blended", ("mixup=0.25",)),
             Arm("all blended", ("mixup=1.0",)),
         ),
-        1200,
+        600,
     ),
     "average": Experiment(
         "Does a running mean of the weights help, with the rate falling to zero and without?",
@@ -89,7 +106,7 @@ EXPERIMENTS = {
             Arm("cosine, mean of 0.998", ("average=0.998",)),
             Arm("constant, mean of 0.998", ("average=0.998", "schedule=step")),
         ),
-        1200,
+        600,
     ),
     "patch": Experiment(
         "Many small patches or fewer large ones, at equal pixels an update?",
@@ -99,7 +116,41 @@ EXPERIMENTS = {
             Arm("7 of 48×48", ("batch=7", "patch=48")),
             Arm("4 of 64×64", ("batch=4", "patch=64")),
         ),
-        1200,
+        500,
+    ),
+    "batch": Experiment(
+        "Few large minibatches or many small ones, at equal patches in all?",
+        (
+            Arm("8, rates / √2", ("batch=8", "lr=0.0007", "muon_lr=0.0035", "warmup=100")),
+            Arm("16", share=0.5),
+            Arm("32, rates × √2", ("batch=32", "lr=0.0014", "muon_lr=0.007", "warmup=25"), share=0.25),
+            Arm("32, same rates", ("batch=32", "warmup=25"), share=0.25),
+        ),
+        1000,
+    ),
+    "schedule": Experiment(
+        "How should the rate fall?",
+        (
+            Arm("cosine"),
+            Arm("constant, falling in the last fifth", ("schedule=trapezoid",)),
+            Arm("constant, falling in the last half", ("schedule=trapezoid", "fall=0.5")),
+        ),
+        800,
+    ),
+    "restart": Experiment(
+        "One long schedule, or a warm restart from a shorter run?",
+        (
+            Arm("one long run"),
+            Arm("a run of half the length", share=0.5),
+            Arm("warm restart from it", init="a run of half the length", share=0.5),
+            Arm(
+                "warm restart at half the rates",
+                ("lr=0.0005", "muon_lr=0.0025"),
+                init="a run of half the length",
+                share=0.5,
+            ),
+        ),
+        1000,
     ),
     "finish": Experiment(
         "What are the last updates best spent on?",
@@ -111,7 +162,7 @@ EXPERIMENTS = {
             Arm("half of the loss on frequencies", ("frequency=0.5",), init="the run before", share=0.25),
             Arm("lower rates", ("lr=3e-4", "muon_lr=0.002"), init="the run before", share=0.25),
         ),
-        2000,
+        1000,
     ),
     "pretraining": Experiment(
         "Does x4 gain from starting at the trained x2 (the paper's figure 4)?",
@@ -145,6 +196,6 @@ EXPERIMENTS = {
                 recipe="paper",
             ),
         ),
-        1000,
+        400,
     ),
 }

@@ -5,8 +5,9 @@
 
 Every arm is one `srcli train` of its own, whose command is printed; `--jobs 2` runs two of them at a time
 with one thread each. Arms that have ended are not run again, so an experiment can be interrupted; and at
-full length (`--updates 300000 --device cuda`) it is the same command. Writes the curves of all arms as
-results/experiments/NAME.csv and .png and puts a table into results/experiments.json.
+full length (`--updates 300000 --device cuda`) it is the same command; nothing has to be installed for it
+that PYTHONPATH can bring. Writes the curves of all arms as results/experiments/NAME.csv and .png and puts a
+table into results/experiments.json.
 """
 
 import argparse
@@ -18,12 +19,21 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
 from arms import EXPERIMENTS, Arm, Experiment
 from common import RESULTS, Section, Table, machine, publish
-from srcli_train.networks import SCALES
+from srcli.errors import TrainingError
+from srcli_train import runfolder
+from srcli_train.networks import SCALES, build
+
+_USUAL = Arm("", ("batch=16", "patch=32"), recipe="paper")
+_USUAL_RATE = 2.0  # updates a second of that on two cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     options, before = _parse(given), machine()
     if options.list:
-        for name, experiment in EXPERIMENTS.items():
-            print(f"{name}: {experiment.question} ({', '.join(arm.label for arm in experiment.arms)})")
+        print(_listed(options.updates))
         return
     experiment = EXPERIMENTS[options.name]
     updates = options.updates or experiment.updates
@@ -80,6 +89,31 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def _listed(updates: int | None) -> str:
+    """Every experiment with its arms, and about how long it takes on two cores."""
+    lines, total = [], 0.0
+    for name, experiment in EXPERIMENTS.items():
+        longest = updates or experiment.updates
+        usual = sum(arm.share * _work(arm) for arm in experiment.arms) * longest / _work(_USUAL)
+        hours = usual / _USUAL_RATE / 3600
+        total += hours
+        labels = " | ".join(arm.label for arm in experiment.arms)
+        lines.append(f"{name}: {experiment.question} {longest} updates, about {hours:.1f} h: {labels}")
+    return "\n".join([*lines, f"all: about {total:.1f} h on two cores"])
+
+
+@cache
+def _work(arm: Arm) -> float:
+    """Operations of an update's forward pass, on average over its scales."""
+    network, recipe = arm.network, arm.chosen
+    with torch.device("meta"):  # counted, not computed
+        built, patch = build(network), torch.empty(recipe.batch, 3, recipe.patch, recipe.patch)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        for scale in network.scales:
+            built(patch, scale)
+    return float(counter.get_total_flops() / len(network.scales))
+
+
 def _run_all(arms: Sequence[Arm], updates: int, options: argparse.Namespace) -> None:
     """First the arms that start from scratch, then those that start from one of them."""
     for wave in ([a for a in arms if not a.init], [a for a in arms if a.init]):
@@ -88,32 +122,44 @@ def _run_all(arms: Sequence[Arm], updates: int, options: argparse.Namespace) -> 
 
 
 def _run(arm: Arm, arms: Sequence[Arm], updates: int, options: argparse.Namespace) -> None:
+    """Train an arm to its end, unless its checkpoint says that this is done."""
     folder, end = _folder(options, arm, updates), round(arm.share * updates)
-    rows = _rows(folder / "log.csv")
-    if rows and int(rows[-1]["update"]) >= end:
+    if _reached(folder) >= end:
         return
-    command = [*_command(arm, options, end), "-o", str(folder)]
+    arguments = [*_arguments(arm, options, end), "-o", str(folder)]
     if arm.init:
         start = next(a for a in arms if a.label == arm.init)
-        command += ["--init", str(_folder(options, start, updates) / "last.pt")]
-    command += ["--resume"] if (folder / "last.pt").is_file() else []
-    print(shlex.join(command), flush=True)
+        arguments += ["--init", str(_folder(options, start, updates) / runfolder.LAST)]
+    arguments += ["--resume"] if runfolder.holds_run(folder) else []
+    print(shlex.join(["srcli", *arguments]), flush=True)
     threads = max(1, (os.cpu_count() or 1) // options.jobs)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-m", "srcli", *arguments]
     with folder.with_suffix(".out").open("a") as talk:
         done = subprocess.run(command, check=False, env=environment, stdout=talk, stderr=talk)
     if done.returncode:
         raise SystemExit(f"The arm {arm.label!r} failed; {talk.name} says why.")
 
 
-def _command(arm: Arm, options: argparse.Namespace, updates: int) -> list[str]:
+def _reached(folder: Path) -> int:
+    """Updates in a run's checkpoint. The log may be ahead of it: its last row comes before the last save."""
+    if not runfolder.holds_run(folder):
+        return 0
+    try:
+        return runfolder.load(folder, print)[1].update
+    except TrainingError:  # the arm's own command says what is wrong with it
+        return 0
+
+
+def _arguments(arm: Arm, options: argparse.Namespace, updates: int) -> list[str]:
     scale = [] if arm.model.startswith("mdsr") else ["-s", str(arm.scale)]
     settings = [part for setting in arm.settings for part in ("--set", setting)]
     valid = ["--valid", str(options.valid)] if options.valid else []
-    numbers = ["--updates", str(updates), "--validate-every", str(max(1, updates // 10))]
+    every = max(1, updates // 1000) * 100  # when there is also a row in the log
+    numbers = ["--updates", str(updates), "--validate-every", str(every)]
     what = ["--model", arm.model, *scale, "--recipe", arm.recipe, *settings, *numbers]
     options.runs.mkdir(parents=True, exist_ok=True)
-    return ["srcli", "train", str(options.data), *valid, *what, "--device", options.device]
+    return ["train", str(options.data), *valid, *what, "--device", options.device]
 
 
 def _folder(options: argparse.Namespace, arm: Arm, updates: int) -> Path:

@@ -1,5 +1,8 @@
-"""The table of experiments holds together, and what is made of the logs is right."""
+"""The table of experiments holds together, and what is run and made of the logs is right."""
 
+import csv
+import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -7,20 +10,21 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
+from tiny_training import FAST, TINY, folder_of_pictures
+
 import arms
 import experiments
-from srcli_train.networks import preset
-from srcli_train.recipes import find
-from srcli_train.settings import changed
+from srcli.media import images
+from srcli_train import runfolder
+from srcli_train.checkpoint import Checkpoint, load_checkpoint
 
 ARMS = [(name, arm) for name, e in arms.EXPERIMENTS.items() for arm in e.arms]
 
 
 @pytest.mark.parametrize(("name", "arm"), ARMS, ids=[f"{name}: {arm.label}" for name, arm in ARMS])
 def test_every_arm_is_a_training_that_can_start(name: str, arm: arms.Arm) -> None:
-    network = [s.removeprefix("network.") for s in arm.settings if s.startswith("network.")]
-    changed(preset(arm.model, arm.scale), network)
-    changed(find(arm.recipe), [s for s in arm.settings if not s.startswith("network.")])
+    assert arm.network.scales
+    assert arm.chosen.updates
     if arm.init:
         start = next(a for a in arms.EXPERIMENTS[name].arms if a.label == arm.init)
         assert start.model == arm.model
@@ -40,3 +44,73 @@ def test_a_curve_keeps_each_validation_once() -> None:
     curve = experiments.Curve(arms.Arm("one"), rows)
     assert curve.psnr(2) == [(100, 30.1), (200, 31.0)]
     assert curve.scales == (2,)
+
+
+def test_the_estimate_goes_by_the_work_of_an_update() -> None:
+    usual = experiments._work(arms.Arm("", ("batch=16", "patch=32"), recipe="paper"))
+    half = experiments._work(arms.Arm("", ("batch=8", "patch=32"), recipe="paper"))
+    assert half == pytest.approx(usual / 2)
+    assert experiments._work(arms.Arm("", ("batch=16", "patch=64"), recipe="paper")) == pytest.approx(
+        4 * usual
+    )
+    assert experiments._work(arms.Arm("", ("batch=16", "patch=32"), scale=4, recipe="paper")) > 1.3 * usual
+
+
+def test_all_experiments_fit_the_six_hours_they_are_given(capsys: pytest.CaptureFixture[str]) -> None:
+    experiments.main(["--list"])
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == len(arms.EXPERIMENTS) + 1
+    assert 1 < float(said[-1].split()[2]) < 7, said[-1]
+
+
+def test_a_run_has_ended_when_its_checkpoint_says_so(tmp_path: Path) -> None:
+    """The log's last row is written before the last save, which a kill can prevent."""
+    assert experiments._reached(tmp_path) == 0
+    (tmp_path / "log.csv").write_text("update,seconds,loss,rate,psnr_x2\n200,1,1,1,30\n")
+    assert experiments._reached(tmp_path) == 0
+    saved = runfolder.save(tmp_path, Checkpoint(TINY, FAST, {}, update=150))
+    assert experiments._reached(tmp_path) == 150
+    saved.replace(tmp_path / "previous.pt")  # a kill between the two renames of a save
+    assert experiments._reached(tmp_path) == 150
+
+
+def _two_updates(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A command line for an experiment of two tiny arms, the second from the first."""
+    tiny = ("batch=2", "patch=8", "network.blocks=1", "network.features=8")
+    two = (arms.Arm("one", tiny), arms.Arm("from it", (*tiny, "loss=l2", "clip=9"), init="one", share=0.5))
+    monkeypatch.setitem(arms.EXPERIMENTS, "tiny", arms.Experiment("Does it run?", two, 2))
+    data, valid = folder_of_pictures(folder / "hr"), folder_of_pictures(folder / "valid", 1)
+    places = ["--runs", str(folder / "runs"), "--out", str(folder / "results.json")]
+    return ["tiny", str(data), "--valid", str(valid), *places]
+
+
+def test_an_experiment_from_training_to_plot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    command = _two_updates(tmp_path, monkeypatch)
+    one, other = tmp_path / "runs" / "tiny-2-one", tmp_path / "runs" / "tiny-2-from-it"
+    experiments.main(command)
+    said = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if line.startswith("srcli ")]
+    assert [line[:2] for line in said] == [["srcli", "train"]] * 2
+    assert load_checkpoint(one / "last.pt").update == 2
+    assert load_checkpoint(other / "last.pt").update == 1
+    assert "Started from" in other.with_suffix(".out").read_text()
+
+    section = json.loads((tmp_path / "results.json").read_text())["tiny"]
+    assert [row[:2] for row in section["tables"][0]["rows"]] == [["one", "2"], ["from it", "1"]]
+    [(update, reached)] = section["measurements"]["psnr"]["one"]["2"]
+    assert update == 2
+    assert f"{reached:.2f}" == section["tables"][0]["rows"][0][-1]
+    with (tmp_path / "results" / "tiny.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["arm"], row["update"]) for row in rows] == [("one", "2"), ("from it", "1")]
+    assert images.probe(tmp_path / "results" / "tiny.png").width > 400
+
+    experiments.main(command)
+    assert "srcli train" not in capsys.readouterr().out, "arms that have ended are not run again"
+    (other / "last.pt").write_bytes(b"torn")
+    with pytest.raises(SystemExit, match="'from it' failed"):
+        experiments.main(command)
+    assert "--resume" in capsys.readouterr().out
+    assert "holds no checkpoint that can be read" in " ".join(other.with_suffix(".out").read_text().split())
