@@ -1,5 +1,9 @@
-"""PyTorch on the CPU or a CUDA device: runs the same ONNX file, operator by operator."""
+"""PyTorch on the CPU or a CUDA device: runs the same ONNX file, operator by operator.
 
+On a GPU the operators of a shape are recorded once and replayed (`torch_graphs`): untested on hardware.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +17,11 @@ _TYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
 class TorchEngine:
-    """An ONNX graph in eager PyTorch, channels_last; f32 is true f32, never TF32."""
+    """An ONNX graph in PyTorch, channels_last; f32 is true f32, never TF32."""
 
-    def __init__(self, network: Any, device: Any, precision: str, scale: int) -> None:
-        self.scale = scale
-        self.info = EngineInfo(NAME, str(device), precision)
-        self._network, self._device = network, device
+    def __init__(self, network: Callable[[Batch], Batch], info: EngineInfo, scale: int) -> None:
+        self.scale, self.info = scale, info
+        self._network = network
 
     def run(self, lr: Batch) -> Batch:
         """(N, 3, H, W) -> (N, 3, scale*H, scale*W)."""
@@ -26,8 +29,7 @@ class TorchEngine:
 
         try:
             with torch.inference_mode():
-                result: Batch = self._network(torch.from_numpy(lr).to(self._device)).cpu().numpy()
-                return result
+                return self._network(lr)
         except (RuntimeError, MemoryError) as error:
             raise run_failed(NAME, error) from error
 
@@ -53,7 +55,25 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> TorchEngine:
         torch.set_num_threads(options.threads)
     in_float32 = spec.arithmetic == "fp16" and precision != "f16"
     network = Network(path, getattr(torch, _TYPES[precision]), device, in_float32=in_float32)
-    return TorchEngine(network, device, precision, spec.scale)
+    run = _on_gpu(network, device, options) if device.type == "cuda" else _on_cpu(network)
+    return TorchEngine(run, EngineInfo(NAME, str(device), precision), spec.scale)
+
+
+def _on_cpu(network: Any) -> Callable[[Batch], Batch]:
+    import torch
+
+    return lambda lr: network(torch.from_numpy(lr)).numpy()
+
+
+def _on_gpu(network: Any, device: Any, options: BackendOptions) -> Callable[[Batch], Batch]:
+    import torch
+
+    from srcli.backends.torch_graphs import Cuda, Replayed
+
+    torch.backends.cudnn.benchmark = (
+        True  # of the whole process, too: tiles of one shape come again and again
+    )
+    return Replayed(network, Cuda(device), options.tell)
 
 
 def _device(torch: Any, asked: str) -> Any:
