@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from srcli.backends import driver, table
+from srcli.backends import builds, driver, table
 from srcli.backends.base import BackendOptions, say_nothing
 from srcli.backends.driver import Driver
+from srcli.backends.trt import flavour
 from srcli.errors import SrcliError
 from srcli.models import catalog
 
@@ -31,7 +32,11 @@ PACKAGES = (
 )
 _TILE = 32  # LR pixels a side of the trial
 _FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-_ONNXRUNTIME_CUDA = 13  # major CUDA version that today's onnxruntime-gpu and torch wheels are built for
+_CURES = {
+    "torch": "Update the driver, or install a build for CUDA {major}: https://pytorch.org/get-started/locally/",
+    "onnxruntime-gpu": "Update the driver.",
+}
+"""What to do about a package that is too new for the driver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,7 @@ def examine(tell: Callable[[str], None] = say_nothing) -> Diagnosis:
         processor=processor(),
         nvidia=nvidia,
         trials=tuple(tried for name in table.BACKENDS for tried in _trials(name, nvidia, tell)),
-        problems=tuple(problems(versions, nvidia)),
+        problems=tuple(problems(versions, nvidia, builds.cuda_of_packages())),
     )
 
 
@@ -135,26 +140,43 @@ def processor() -> Processor:
     return Processor(name, cores(), tuple(feature for feature in _FEATURES if feature in flags))
 
 
-def problems(versions: dict[str, str], nvidia: Driver) -> list[str]:
-    """What is wrong with this combination of packages and driver, with the cure."""
+def problems(versions: dict[str, str], nvidia: Driver, cuda: dict[str, str]) -> list[str]:
+    """What is wrong with this combination of packages and driver, with the cure.
+
+    Args:
+        versions: of the installed packages.
+        nvidia: the driver.
+        cuda: version of CUDA that packages were built for, as far as they say.
+    """
     found = []
     both = {"onnxruntime", "onnxruntime-gpu"}
     if both <= versions.keys():
         found.append(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other. "
-            "Remove both and install one: pip uninstall onnxruntime onnxruntime-gpu"
+            "Remove both: pip uninstall onnxruntime onnxruntime-gpu, then install one: "
+            f'pip install "srcli[{"gpu" if nvidia.gpus else "cpu"}]"'
         )
     if nvidia.gpus and versions.get("torch", "").endswith("+cpu"):
         found.append(
             "There is a GPU, but this PyTorch is a CPU build. "
             "Install the CUDA build: https://pytorch.org/get-started/locally/"
         )
-    if nvidia.gpus and "onnxruntime-gpu" in versions and float(nvidia.cuda) < _ONNXRUNTIME_CUDA:
-        found.append(
-            f"The NVIDIA driver runs CUDA {nvidia.cuda} at most, onnxruntime-gpu needs {_ONNXRUNTIME_CUDA}. "
-            "Update the driver."
-        )
+    too_new = [name for name in cuda if nvidia.gpus and name in versions and _newer(cuda[name], nvidia.cuda)]
+    found += [
+        f"The NVIDIA driver runs CUDA {nvidia.cuda} at most, {name} {versions[name]} was built for "
+        f"{cuda[name]}. {_CURES[name].format(major=_major(nvidia.cuda))}"
+        for name in too_new
+    ]
     return found
+
+
+def _newer(built_for: str, cuda: str) -> bool:
+    """Whether a build asks too much of a driver, which runs those of its own major version and older ones."""
+    return _major(built_for) > _major(cuda)
+
+
+def _major(version: str) -> int:
+    return int(version.partition(".")[0])
 
 
 def _trials(name: str, nvidia: Driver, tell: Callable[[str], None]) -> list[Trial]:
@@ -182,10 +204,18 @@ def trial(name: str, device: str, precision: str, tell: Callable[[str], None] = 
         sr = engine.run(lr)
         done = time.perf_counter()
     except SrcliError as error:
-        return Trial(name, device, precision, False, reason=error.message, fix=error.hint)
+        return Trial(name, device, precision, False, reason=error.message, fix=_fix(name, error.hint))
     except Exception as error:  # a broken installation can fail in any way, and that is what is asked for
         reason = f"{type(error).__name__}: {error}"
-        return Trial(name, device, precision, False, reason=reason, fix="Reinstall its packages.")
+        fix = _fix(name, "Reinstall its packages.")
+        return Trial(name, device, precision, False, reason=reason, fix=fix)
     if not np.isfinite(sr).all():
         return Trial(name, device, precision, False, reason="It gave infinities or NaN.")
     return Trial(name, device, precision, True, loaded - begin, done - loaded)
+
+
+def _fix(name: str, otherwise: str) -> str:
+    """What to do; on a GPU that TensorRT for RTX does not list, whatever it fails with."""
+    if name == "tensorrt" and flavour.misplaced(driver.ask()):
+        return 'TensorRT for RTX does not list this GPU, the full one does: pip install "srcli[trt-full]"'
+    return otherwise

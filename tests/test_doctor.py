@@ -2,15 +2,18 @@
 
 import ctypes
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from srcli import doctor
-from srcli.backends import driver, table
+from srcli.backends import builds, driver, table
 from srcli.backends.driver import Driver, Gpu
+from srcli.backends.trt import flavour
 from srcli.cli.app import main
-from srcli.errors import MissingExtraError
+from srcli.errors import InferenceError, MissingExtraError
 
 H200 = Driver("13.0", (Gpu("NVIDIA H200", "9.0", 150_754_820_096),))
 
@@ -63,13 +66,77 @@ def test_a_driver_without_gpu_says_so(library: FakeCuda, problem: str) -> None:
 
 
 def test_usual_ailments_are_known() -> None:
-    both = {"onnxruntime": "1.31", "onnxruntime-gpu": "1.31"}
-    assert "overwrite each other" in doctor.problems(both, Driver())[0]
-    assert "CPU build" in doctor.problems({"torch": "2.13.0+cpu"}, H200)[0]
-    old = Driver("12.8", H200.gpus)
-    assert "CUDA 12.8 at most" in doctor.problems({"onnxruntime-gpu": "1.31"}, old)[0]
-    assert doctor.problems({"torch": "2.13.0+cu130", "onnxruntime-gpu": "1.31"}, H200) == []
-    assert doctor.problems({"torch": "2.13.0+cpu", "onnxruntime": "1.31"}, Driver()) == []
+    assert "CPU build" in doctor.problems({"torch": "2.13.0+cpu"}, H200, {})[0]
+    assert doctor.problems({"torch": "2.13.0+cpu", "onnxruntime": "1.31"}, Driver(), {}) == []
+
+
+@pytest.mark.parametrize(("nvidia", "extra"), [(H200, "gpu"), (Driver(), "cpu")])
+def test_two_wheels_of_one_module_end_with_the_one_to_install(nvidia: Driver, extra: str) -> None:
+    (problem,) = doctor.problems({"onnxruntime": "1.31", "onnxruntime-gpu": "1.31"}, nvidia, {})
+    assert "overwrite each other" in problem
+    assert "pip uninstall onnxruntime onnxruntime-gpu" in problem
+    assert problem.endswith(f'pip install "srcli[{extra}]"')
+
+
+@pytest.mark.parametrize("package", ["torch", "onnxruntime-gpu"])
+@pytest.mark.parametrize(
+    ("driver_cuda", "built_for", "runs"),
+    [("12.8", "13.0", False), ("12.4", "12.8", True), ("13.0", "13.2", True), ("13.0", "12.8", True)],
+)
+def test_a_build_too_new_for_the_driver(package: str, driver_cuda: str, built_for: str, runs: bool) -> None:
+    """Within one major version, older drivers run newer builds."""
+    found = doctor.problems({package: "2.0"}, Driver(driver_cuda, H200.gpus), {package: built_for})
+    assert (found == []) == runs
+    assert all(f"CUDA {driver_cuda} at most, {package} 2.0 was built for {built_for}" in f for f in found)
+
+
+def test_what_a_package_was_built_for_is_read_without_importing_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {
+        "torch/version.py": "from typing import Optional\ncuda: Optional[str] = '13.0'\nhip = None\n",
+        "onnxruntime/capi/build_and_package_info.py": "__version__ = '1.24.1'\ncuda_version = '12.8'\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(text)
+        (tmp_path / name.partition("/")[0] / "__init__.py").write_text("raise RuntimeError('imported')")
+    for module in ("torch", "onnxruntime"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert builds.cuda_of_packages() == {"torch": "13.0", "onnxruntime-gpu": "12.8"}
+    (tmp_path / "torch/version.py").write_text("cuda: Optional[str] = None\n")
+    (tmp_path / "onnxruntime/capi/build_and_package_info.py").unlink()
+    assert builds.cuda_of_packages() == {}
+
+
+def test_on_a_gpu_the_extra_for_gpus_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "find_spec", lambda name: None)
+    for found, extra in ((H200, "gpu"), (Driver(problem="there is no NVIDIA driver"), "cpu")):
+        monkeypatch.setattr(driver, "ask", lambda found=found: found)
+        assert doctor.trial("onnxruntime", "cpu", "f32").fix == f'Add it with: pip install "srcli[{extra}]"'
+
+
+@pytest.mark.parametrize(
+    ("capability", "extra"),
+    [("8.9", "trt"), ("12.0", "trt"), ("9.0", "trt-full"), ("10.0", "trt-full"), ("7.0", "trt")],
+)
+def test_the_tensorrt_that_lists_the_gpu_is_named(
+    capability: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = Driver("13.0", (Gpu("G", capability, 1 << 34),))
+    monkeypatch.setattr(driver, "ask", lambda: gpu)
+    monkeypatch.setattr(table, "find_spec", lambda name: None)
+    assert doctor.trial("tensorrt", "cuda", "f16").fix == f'Add it with: pip install "srcli[{extra}]"'
+    monkeypatch.setattr(table, "find_spec", lambda name: name)
+    monkeypatch.setattr(flavour, "installed", lambda: ("tensorrt_rtx",))
+    monkeypatch.setattr(flavour, "cuda_of", lambda name: 13)
+    monkeypatch.setattr(table, "load", refuse)
+    assert ("srcli[trt-full]" in doctor.trial("tensorrt", "cuda", "f16").fix) == (extra == "trt-full")
+
+
+def refuse(*_: object) -> None:
+    raise InferenceError("The tensorrt backend failed: no kernel image is available.", "Try another backend.")
 
 
 def test_what_works_is_tried_and_what_does_not_says_why(

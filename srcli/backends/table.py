@@ -25,6 +25,7 @@ class Entry:
         extra: the extra of pyproject.toml that brings them.
         computes: precisions by kind of device.
         flavours: modules of which one must be installed, too; empty: none.
+        gpu_extra: the extra that brings it for a GPU, where that is another one.
         gpu_build: distribution that must be there for CUDA, if the backend runs on CPUs as well; one whose
             version ends in "+cpu" does not count.
     """
@@ -34,6 +35,7 @@ class Entry:
     extra: str
     computes: Mapping[str, tuple[str, ...]]
     flavours: tuple[str, ...] = ()
+    gpu_extra: str = ""
     gpu_build: str = ""
 
     @property
@@ -57,6 +59,7 @@ BACKENDS: dict[str, Entry] = {
         ("onnxruntime",),
         "cpu",
         {"cpu": ("f32",), "cuda": _HALF, "directml": _HALF, "coreml": _HALF},
+        gpu_extra="gpu",
         gpu_build="onnxruntime-gpu",
     ),
     "torch": Entry(
@@ -117,8 +120,16 @@ def choose(name: str, options: BackendOptions) -> Choice:
     if not _installed(name):
         if not present(BACKENDS[name]):
             flavour.check_driver(driver.ask())
-        raise MissingExtraError(f"The {name} backend", BACKENDS[name].extra)
+        raise MissingExtraError(f"The {name} backend", _extra(BACKENDS[name]))
     return Choice(name, "as asked for")
+
+
+def _extra(entry: Entry) -> str:
+    """The extra to install on this machine."""
+    found = driver.ask()
+    if entry.flavours:
+        return flavour.extra(found)
+    return (found.gpus and entry.gpu_extra) or entry.extra
 
 
 def _check_device(device: str) -> None:

@@ -229,9 +229,9 @@ def _portable() -> bool:
 
 def _gpu(asked: str) -> tuple[int, driver.Gpu]:
     """The GPU asked for and its number, if it is there and TensorRT can run on it."""
-    if not flavours.installed():
-        raise MissingExtraError(flavours.WHAT, "trt")
     found = driver.ask()
+    if not flavours.installed():
+        raise MissingExtraError(flavours.WHAT, flavours.extra(found))
     names = tuple(f"cuda:{number}" for number in range(len(found.gpus)))
     if asked not in ("auto", "cuda", *names) and (found.gpus or not asked.startswith("cuda")):
         raise refused(NAME, "device", asked, names or ("cuda",))

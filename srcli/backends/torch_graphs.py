@@ -140,7 +140,8 @@ class Cuda:
     """`Gpu` over a CUDA device of PyTorch."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device, self._stream = device, torch.cuda.Stream(device)
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()  # of all graphs: they run in turns
 
     def pinned(self, shape: Shape) -> Tensor:

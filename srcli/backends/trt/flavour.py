@@ -6,6 +6,7 @@ from importlib import import_module, metadata
 from importlib.util import find_spec
 from typing import Any
 
+from srcli.backends import driver
 from srcli.backends.driver import Driver, Gpu
 from srcli.errors import BackendUnavailableError, MissingExtraError
 
@@ -65,7 +66,7 @@ def find(names: Sequence[str]) -> Flavour:
         BackendUnavailableError: none can be imported, or all are too old.
     """
     if not names:
-        raise MissingExtraError(WHAT, "trt")
+        raise MissingExtraError(WHAT, extra(driver.ask()))
     problems = []
     for name in names:
         try:
@@ -78,8 +79,20 @@ def find(names: Sequence[str]) -> Flavour:
             continue
         return Flavour(name, api.__version__, api)
     raise BackendUnavailableError(
-        f"{WHAT} cannot start ({'; '.join(problems)}).", 'Install it again: pip install "srcli[trt]"'
+        f"{WHAT} cannot start ({'; '.join(problems)}).",
+        f'Install it again: pip install "srcli[{extra(driver.ask())}]"',
     )
+
+
+def extra(found: Driver) -> str:
+    """The extra of pyproject.toml that brings TensorRT for the first GPU: RTX's where that lists it."""
+    only_full = found.gpus and not _lists("tensorrt_rtx", found.gpus[0]) and _lists("tensorrt", found.gpus[0])
+    return "trt-full" if only_full else "trt"
+
+
+def misplaced(found: Driver) -> bool:
+    """Whether TensorRT for RTX is all there is to run, on a GPU that only the full one lists."""
+    return installed() == fitting(found) == ("tensorrt_rtx",) and extra(found) == "trt-full"
 
 
 def cuda_of(name: str) -> int:
