@@ -1,7 +1,10 @@
 """Two processes that share each minibatch end where one process ends, and fail or stop together."""
 
+import csv
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -9,65 +12,150 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from tiny_training import folder_of_pictures
+from torch import nn
 
-from srcli.errors import ExitCode, UsageError
-from srcli_train.checkpoint import load_checkpoint
+from srcli.cli.app import main
+from srcli.errors import ExitCode, TrainingError, UsageError
+from srcli_train.checkpoint import Checkpoint, load_checkpoint
 from srcli_train.peers import Peers
 
 SRCLI = (sys.executable, "-m", "srcli")
+CPU = torch.device("cpu")
 
 
-def _command(tmp_path: Path, out: str, *more: str) -> list[str]:
-    options = ["--model", "edsr-baseline", "-s", "2", "--recipe", "fast", "--precision", "fp32"]
-    numbers = ["--batch", "4", "--patch", "8", "--validate-every", "100000"]
+EDSR = ("--model", "edsr-baseline", "-s", "2")
+
+
+def _arguments(tmp_path: Path, out: str, *more: str) -> list[str]:
+    options = ["--device", "cpu", "--recipe", "fast", "--precision", "fp32", "--validate-every", "100000"]
+    tiny = ["--batch", "4", "--patch", "8", "--set", "network.blocks=2", "--set", "network.features=8"]
     places = ["-o", str(tmp_path / out), "--cache", str(tmp_path / "cache")]
-    return [*SRCLI, "train", str(tmp_path / "hr"), *options, *numbers, *places, *more]
+    return ["train", str(tmp_path / "hr"), *options, *tiny, *places, *more]
 
 
-def _run(command: list[str], code: int = 0) -> str:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
-    assert done.returncode == code, done.stderr
-    return done.stderr
+def _start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    return subprocess.Popen([*SRCLI, *arguments], stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def _weights(tmp_path: Path, out: str) -> dict[str, torch.Tensor]:
-    return load_checkpoint(tmp_path / out / "last.pt").weights
+def _end(process: subprocess.Popen[str], code: int) -> str:
+    """What it has said, once it has ended as it should."""
+    talk = process.communicate(timeout=300)[1]
+    assert process.returncode == code, talk
+    assert "Traceback" not in talk
+    return talk
 
 
-def test_processes_train_the_same_network_as_one_and_take_over_from_each_other(tmp_path: Path) -> None:
-    """Averaging sums in another order: float32 leaves differences of 1e-7 of values around 0.1.
+def _last(tmp_path: Path, out: str) -> Checkpoint:
+    return load_checkpoint(tmp_path / out / "last.pt")
 
-    Muon's Newton-Schulz steps run in bf16 and amplify them, hence the tolerance of 1% of an update's size.
+
+def _assert_same(one: Checkpoint, two: Checkpoint, start: dict[str, torch.Tensor]) -> None:
+    """Averaging sums in another order, which leaves differences of 1e-7 of gradients and weights.
+
+    Muon's Newton-Schulz steps run in bf16 and amplify them: 1% of the way that each weight has gone.
     """
+    assert one.update == two.update
+    for weights, others in ((one.weights, two.weights), (one.trained, two.trained)):
+        assert weights.keys() == others.keys()
+        for name, weight in weights.items():
+            apart, moved = (others[name] - weight).norm(), (weight - start[name]).norm()
+            assert apart <= 0.01 * moved, f"{name}: {apart} apart after {moved}"
+
+
+def test_processes_train_the_same_network_as_one(tmp_path: Path) -> None:
     folder_of_pictures(tmp_path / "hr", 4)
-    run = ("--set", "updates=3", "--minutes", "0")
-    _run(_command(tmp_path, "one", *run))
-    talk = _run(_command(tmp_path, "two", *run, "--gpus", "2"))
+    numbers = (*EDSR, "--set", "updates=3")
+    assert main(_arguments(tmp_path, "start", *numbers, "--minutes", "1e-6")) == 0
+    assert main(_arguments(tmp_path, "one", *numbers)) == 0
+    talk = _end(_start(_arguments(tmp_path, "two", *numbers, "--gpus", "2")), ExitCode.OK)
     assert talk.count("Trained.") == 1
-    two = _weights(tmp_path, "two")
-    for name, weight in _weights(tmp_path, "one").items():
-        torch.testing.assert_close(two[name], weight, rtol=0, atol=5e-5, msg=name)
+    _assert_same(_last(tmp_path, "one"), _last(tmp_path, "two"), _last(tmp_path, "start").weights)
 
 
-def test_a_wrong_request_is_refused_once_and_starts_no_process(tmp_path: Path) -> None:
-    talk = _run(_command(tmp_path, "none", "--gpus", "2"), code=ExitCode.FAILED)
+def _on_two_machines(tmp_path: Path, *more: str) -> None:
+    """As torchrun starts them on machines that share no folder: `first` and `second` are theirs."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        where = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    folders = ("first", "second")
+    machines = [
+        _start(_arguments(tmp_path, out, *more), RANK=str(rank), **where) for rank, out in enumerate(folders)
+    ]
+    for machine in machines:
+        _end(machine, ExitCode.OK)
+
+
+def test_machines_go_on_from_the_first_ones_checkpoint_with_everything_that_a_recipe_can_ask_for(
+    tmp_path: Path,
+) -> None:
+    """MDSR, Muon's followed means, revived units and a mean of the weights; revived after two updates."""
+    folder_of_pictures(tmp_path / "hr", 4)
+    settings = ("updates=4", "muon_centred=true", "average=0.9", "revive=0.45", "revive_every=2", "warmup=0")
+    options = ["--model", "mdsr-baseline", *(text for s in settings for text in ("--set", s))]
+    assert main(_arguments(tmp_path, "first", *options, "--minutes", "1e-6")) == 0
+    start = _last(tmp_path, "first")
+    assert start.update == 1
+    shutil.copytree(tmp_path / "first", tmp_path / "one")
+    go_on = (*options, "--minutes", "0", "--resume")
+    assert main(_arguments(tmp_path, "one", *go_on)) == 0
+    _on_two_machines(tmp_path, *go_on)
+    one = _last(tmp_path, "one")
+    _assert_same(one, _last(tmp_path, "first"), start.trained)
+    first_patterns = [name for name in one.trained if name.endswith("conv1.weight")]
+    turned = [
+        nn.functional.cosine_similarity(one.trained[n].flatten(1), start.trained[n].flatten(1)).min()
+        for n in first_patterns
+    ]
+    assert min(turned) < 0.5, "no unit was revived, so nothing was tested"
+    assert not list((tmp_path / "second").glob("*")), "only the first process writes"
+
+
+@pytest.mark.parametrize(
+    ("options", "pictures", "code", "why"),
+    [
+        (EDSR, 0, ExitCode.FAILED, "hr"),
+        (("--model", "srresnet", "-s", "2"), 4, ExitCode.USAGE, "batch norm"),
+    ],
+)
+def test_a_wrong_request_is_refused_once_and_starts_no_process(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    pictures: int,
+    code: int,
+    why: str,
+) -> None:
+    folder_of_pictures(tmp_path / "hr", pictures)
+    monkeypatch.setattr("srcli_train.launch.launch", lambda *told: pytest.fail("processes were started"))
+    assert main(_arguments(tmp_path, "none", *options, "--gpus", "2")) == code
+    talk = capsys.readouterr().err
     assert talk.count("error:") == 1
-    assert str(tmp_path / "hr") in talk
+    assert why in talk
 
 
-def _started(tmp_path: Path, out: str) -> subprocess.Popen[str]:
-    """A run of two processes that lasts, once it has written its first log line."""
-    command = _command(tmp_path, out, "--set", "updates=100000", "--gpus", "2")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-    log, end = tmp_path / out / "log.csv", time.monotonic() + 200
-    while not (log.is_file() and len(log.read_text().splitlines()) > 1):
+def _updates(log: Path) -> list[int]:
+    if not log.is_file():
+        return []
+    with log.open(newline="") as file:
+        return [int(row["update"]) for row in csv.DictReader(file)]
+
+
+def _started(tmp_path: Path, out: str, *more: str, after: int = 0) -> subprocess.Popen[str]:
+    """A run of two processes that lasts, once it has logged an update later than `after`."""
+    process = _start(_arguments(tmp_path, out, *LONG, *more, "--gpus", "2"))
+    end = time.monotonic() + 200
+    while max(_updates(tmp_path / out / "log.csv"), default=0) <= after:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < end
         time.sleep(0.2)
     return process
+
+
+LONG = (*EDSR, "--set", "updates=10000000")
 
 
 def _members(tmp_path: Path, out: str) -> list[int]:
@@ -85,33 +173,89 @@ def _members(tmp_path: Path, out: str) -> list[int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
-def test_a_stop_ends_all_at_the_same_update_and_one_process_goes_on(tmp_path: Path) -> None:
+def test_a_stop_saves_and_a_process_that_dies_leaves_what_was_saved(tmp_path: Path) -> None:
+    """Stopped, gone on, killed, and gone on by one process."""
     folder_of_pictures(tmp_path / "hr", 4)
     process = _started(tmp_path, "run")
     process.send_signal(signal.SIGINT)
-    talk = process.communicate(timeout=200)[1]
-    assert process.returncode == ExitCode.INTERRUPTED, talk
+    talk = _end(process, ExitCode.INTERRUPTED)
     assert talk.count("go on with the same command and --resume") == 1
-    assert "Traceback" not in talk
-    left = load_checkpoint(tmp_path / "run" / "last.pt")
+    left = _last(tmp_path, "run")
     assert left.update >= 50  # updates between log lines
-    # The recipe is the same, its end 6 ms of training away; so the next run stops after its first update.
-    minutes = str(left.seconds / 60 + 1e-4)
-    _run(_command(tmp_path, "run", "--set", "updates=100000", "--minutes", minutes, "--resume"))
-    assert load_checkpoint(tmp_path / "run" / "last.pt").update == left.update + 1
 
-
-@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
-def test_a_process_that_dies_ends_the_run_with_its_reason(tmp_path: Path) -> None:
-    folder_of_pictures(tmp_path / "hr", 4)
-    process = _started(tmp_path, "run")
+    process = _started(tmp_path, "run", "--resume", after=left.update)
     members = _members(tmp_path, "run")
     assert len(members) == 2
     os.kill(members[1], signal.SIGKILL)
-    talk = process.communicate(timeout=200)[1]
-    assert process.returncode == ExitCode.FAILED, talk
-    assert "killed by signal 9" in talk or "lost another one" in talk
-    assert "Traceback" not in talk
+    talk = _end(process, ExitCode.FAILED)
+    assert "killed by signal 9" in talk or "does not reach the others" in talk
+
+    # The recipe is the same, its end 6 ms of training away; so the next run stops after its first update.
+    minutes = str(left.seconds / 60 + 1e-4)
+    assert main(_arguments(tmp_path, "run", *LONG, "--minutes", minutes, "--resume")) == 0
+    assert _last(tmp_path, "run").update == left.update + 1
+
+
+def _gone(*told: object) -> None:
+    raise RuntimeError("Connection closed by peer [127.0.0.1]:29500")
+
+
+@pytest.fixture
+def pair() -> Peers:
+    """The first of two processes, without the other."""
+    peers = Peers(CPU)
+    peers.size = 2
+    return peers
+
+
+def test_a_loss_does_not_keep_the_gradients_alive(pair: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses wait for the next log line, dozens of updates later."""
+    monkeypatch.setattr(dist, "all_reduce", lambda flat: flat[:-2].mul_(2))
+    weight = nn.Parameter(torch.ones(1000))
+    weight.grad = torch.full((1000,), 3.0)
+    agreed = pair.average([weight], torch.tensor(5.0), 0.25, stop=True)
+    assert (float(agreed.loss), agreed.progress, agreed.stop) == (5.0, 0.25, True)
+    assert (weight.grad == 3).all()
+    assert agreed.loss.untyped_storage().nbytes() == 4
+
+
+def test_a_lost_process_is_said_wherever_it_is_missed(pair: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("all_reduce", "broadcast", "broadcast_object_list"):
+        monkeypatch.setattr(dist, name, _gone)
+    loss = torch.tensor(1.0)
+    for ask in (
+        lambda: pair.average([], loss, 0.5, stop=False),
+        lambda: pair.agree([loss]),
+        lambda: pair.ask_first(lambda: 1),
+    ):
+        with pytest.raises(TrainingError, match=r"does not reach the others \(Connection closed by peer"):
+            ask()
+
+
+def test_processes_that_are_not_told_where_the_others_are_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(TrainingError, match=r"Process 1 of 2 does not reach the others .*MASTER_ADDR"):
+        Peers(CPU)
+
+
+def test_what_the_first_process_cannot_do_fails_in_every_process(
+    pair: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[object] = []
+    monkeypatch.setattr(dist, "broadcast_object_list", lambda said, source: sent.extend(said))
+
+    def refuse() -> int:
+        raise TrainingError("No checkpoint.", "Start anew.")
+
+    with pytest.raises(TrainingError, match="No checkpoint"):
+        pair.ask_first(refuse)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(dist, "broadcast_object_list", lambda said, source: said.__setitem__(0, sent[0]))
+    with pytest.raises(TrainingError, match="No checkpoint") as caught:
+        pair.ask_first(lambda: pytest.fail("only the first process works"))
+    assert caught.value.hint == "Start anew."
 
 
 def test_shares_are_equal_or_refused() -> None:
