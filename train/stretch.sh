@@ -82,8 +82,8 @@ fi
 if [ "$code" -eq 124 ]; then
     if saved; then code=0; else echo "error: the time was up before anything new was saved." >&2; fi
 fi
-# too much to carry: a second copy, and TensorBoard's pictures; log.csv has the numbers
+# too much to carry: a second copy, TensorBoard's pictures (log.csv has the numbers), a save that was killed
 if [ -f "stretch/$name/last.pt" ]; then rm -f "stretch/$name/previous.pt"; fi
-rm -f "stretch/$name"/events.out.*
+rm -f "stretch/$name"/events.out.* "stretch/$name"/.new.pt.*
 "$python" -m srcli_train.parcels split "stretch/$name" "$out" --mib "$piece" --count "$count"
 exit "$code"

@@ -108,6 +108,9 @@ def test_a_run_that_cannot_come_home_is_refused() -> None:
     assert fast == pytest.approx(2 * weights, rel=0.02), "Adam has a second number of a few weights"
     averaged = stretch.expected(["--model", "mdsr", "--recipe", "fast", "--set", "average=0.999"])
     assert averaged - fast == pytest.approx(weights, rel=0.01)
+    assert (
+        stretch.expected(["--model", "mdsr", "--recipe", "fast", "--set", "schedule=trapezoid"]) == 2 * fast
+    )
     with pytest.raises(UsageError, match="transfers: 2, and TRANSFERS is 1") as refused:
         stretch.check(15, 4, 1, ["--model", "mdsr"])
     assert "TRANSFERS=2" in refused.value.hint

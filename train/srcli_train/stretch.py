@@ -36,7 +36,7 @@ def missing() -> list[str]:
 
 
 def expected(arguments: Sequence[str]) -> int:
-    """Bytes of a checkpoint with its optimizer state.
+    """Bytes of a run's checkpoint with its optimizer state, and of the one before a trapezoid's fall.
 
     Args:
         arguments: options of `srcli train`; those that do not change the size are passed over.
@@ -53,7 +53,8 @@ def expected(arguments: Sequence[str]) -> int:
     recipe = changed(find(options.recipe), [s for s in options.set if not s.startswith("network.")])
     network = build(changed(preset(options.model, options.scale), about))
     weights = _bytes(network.state_dict())
-    return weights * (2 if recipe.average else 1) + _bytes(_after_an_update(network, recipe))
+    checkpoint = weights * (2 if recipe.average else 1) + _bytes(_after_an_update(network, recipe))
+    return checkpoint * (2 if recipe.schedule == "trapezoid" else 1)
 
 
 def _size_options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -112,7 +113,9 @@ def check(piece: float, count: int, transfers: int, arguments: Sequence[str]) ->
     size = expected(arguments)
     pieces = math.ceil((size + _LOG) / (piece * _MIB))
     needed = math.ceil(pieces / count)
-    told = f"A checkpoint takes {size / _MIB:.1f} MiB: pieces of {piece:g} MiB: {pieces}, transfers: {needed}"
+    told = (
+        f"What is saved takes {size / _MIB:.1f} MiB: pieces of {piece:g} MiB: {pieces}, transfers: {needed}"
+    )
     if needed > transfers:
         raise UsageError(
             f"{told}, and TRANSFERS is {transfers}.", f"Set TRANSFERS={needed} if so many can be made."
