@@ -143,6 +143,7 @@ def test_a_trapezoid_keeps_what_it_was_before_its_rate_fell(tmp_path: Path) -> N
     trainer(tmp_path, recipe=recipe, resume=True).run(stop_at=15)
     kept = before_fall.read_bytes()
     assert load_checkpoint(before_fall).update == 11  # at 10 of 20 the rate is still whole
+    assert load_checkpoint(before_fall).optimizer == {}  # no run is resumed from it
     assert recipe.rate(10, 10 / 20) == 1 > recipe.rate(11, 11 / 20)
     trainer(tmp_path, recipe=recipe, resume=True).run()
     assert before_fall.read_bytes() == kept

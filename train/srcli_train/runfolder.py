@@ -1,7 +1,7 @@
 """A run's folder: its last checkpoint, and the one before it in case that one is damaged."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from srcli.errors import OutputError, TrainingError, UsageError
@@ -41,9 +41,10 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
 
 
 def keep_before_fall(folder: Path, checkpoint: Checkpoint, note: Callable[[str], None]) -> None:
-    """Write before-fall.pt; if the disk refuses, `note` is told, and the run does without."""
+    """Write before-fall.pt, weights alone; if the disk refuses, `note` is told, and the run does without."""
+    weights = replace(checkpoint, trained={}, optimizer={}, rng=None)
     try:
-        save_checkpoint(folder / BEFORE_FALL, checkpoint)
+        save_checkpoint(folder / BEFORE_FALL, weights)
     except OutputError as error:
         note(f"{error.message} Training goes on without it.")
 
