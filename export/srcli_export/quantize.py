@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from srcli.errors import ExportError
 from srcli_export.layers import Conv, FineConv, Layer, Skip
@@ -62,6 +61,9 @@ def quantized(path: Path, convolutions: Sequence[str], images: Sequence[Pixels])
     onnx.helper.set_model_props(model, _PREPARED)
     with TemporaryDirectory(prefix="srcli-int8-") as folder, _quiet():
         try:
+            # here, for it needs parts of ONNX Runtime that all other work can do without
+            from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
             quantize_static(
                 model,
                 Path(folder) / "int8.onnx",
@@ -93,8 +95,8 @@ def _spare_sums(graph: onnx.GraphProto) -> None:
             node.input[:] = [original.get(name, name) for name in node.input]
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-    """LR photographs one after the other, as the calibrator asks for them."""
+class _Reader:
+    """LR photographs one after the other, as the calibrator asks for them: its `CalibrationDataReader`."""
 
     def __init__(self, images: Sequence[Pixels]) -> None:
         self._left = iter(images)
