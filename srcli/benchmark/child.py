@@ -5,15 +5,19 @@
 It works as `srcli upscale` does, so what it takes is what a user waits for.
 """
 
+import ctypes
 import json
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from srcli.errors import SrcliError
+from srcli.backends import driver
+from srcli.backends.trt.cuda import Cuda
+from srcli.errors import InferenceError, SrcliError
 from srcli.tiling import smallest_tile
 from srcli.upscaler import Upscaler
 
@@ -43,7 +47,9 @@ class Start:
     Attributes:
         seconds: from the start of the process; Python, imports and loading included.
         host_memory: peak resident bytes of the process; None if the system does not tell.
-        device_memory: peak bytes on the device; None if the backend does not know.
+        device_memory: bytes that an NVIDIA GPU has free less after the tile than before anything was loaded,
+            by which time CUDA had taken its own: what engine and libraries hold, and what other programs
+            took or gave back meanwhile. None elsewhere.
     """
 
     seconds: float
@@ -53,6 +59,7 @@ class Start:
 
 def work(job: Job) -> Start:
     """Upscale one square picture in one tile."""
+    before = free_on_device(job.device)
     picture = np.random.default_rng(0).integers(0, 256, (job.size, job.size, 3), np.uint8)
     upscaler = Upscaler(
         job.model,
@@ -65,7 +72,10 @@ def work(job: Job) -> Start:
         halo=0,  # one tile has no neighbours
     )
     upscaler(picture)
-    return Start(time.time() - job.began, peak_resident(), peak_on_device(upscaler.info.device))
+    seconds = time.time() - job.began
+    after = free_on_device(job.device)
+    taken = None if before is None or after is None else max(0, before - after)
+    return Start(seconds, peak_resident(), taken)
 
 
 def peak_resident() -> int | None:
@@ -86,12 +96,26 @@ def peak_resident() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def peak_on_device(device: str) -> int | None:
-    """Peak bytes that PyTorch has taken on a CUDA device; None where it is not PyTorch that computes."""
-    torch = sys.modules.get("torch")
-    if torch is None or not device.startswith("cuda"):
+def free_on_device(device: str, library: Any = None) -> int | None:
+    """Free bytes of an NVIDIA GPU ("cuda", "cuda:1"), as its driver says; None without one.
+
+    Untested on hardware: the calls were checked against a stand-in of the driver only.
+
+    Args:
+        device: one, as the benchmark names them.
+        library: the driver's, loaded already; None: load it.
+    """
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not (number or "0").isdecimal():
         return None
-    return int(torch.cuda.max_memory_allocated(device))
+    try:
+        library = ctypes.CDLL(driver.LIBRARY) if library is None else library
+        Cuda(int(number or 0), library)  # the question needs a context: the one that all backends share
+    except (OSError, MemoryError, InferenceError):
+        return None
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    failed = library.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
+    return None if failed else free.value
 
 
 def main(arguments: list[str]) -> int:

@@ -5,7 +5,7 @@ from html import escape
 from srcli.benchmark import plots
 from srcli.benchmark.report import Report
 
-_TITLES = ("Quality against speed", "Throughput against tile size", "Time by stage")
+_TITLES = ("Quality against speed", "Throughput against input size", "Time by stage")
 _STYLE = (
     "body{font:15px/1.45 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "table{border-collapse:collapse;font-size:12px;font-variant-numeric:tabular-nums}"
@@ -28,6 +28,7 @@ def to_html(report: Report) -> str:
         f"<p><code>{command}</code></p>",
         *(f"<p>{fact}</p>" for fact in facts),
         f"<div>{_table(report.table)}</div>",
+        *(f"<p>{escape(problem)}</p>" for problem in report.problems),
         f"<p>{escape(report.method)}</p>",
         *sections,
     ]

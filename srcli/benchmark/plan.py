@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from srcli import doctor
+from srcli import doctor, tiling
 from srcli.backends import bicubic, table
 from srcli.backends.base import BackendOptions
 from srcli.doctor import Trial
@@ -14,6 +14,8 @@ from srcli.models.catalog import ModelFile
 
 PRECISIONS = tuple(precision for precision in table.PRECISIONS if precision != "auto")
 ALL = "all"
+LARGEST_TILE = 1024
+"""LR pixels a side: inputs beyond go through tiles, unless the user says otherwise."""
 
 Tell = Callable[[str], None]
 
@@ -28,9 +30,11 @@ class Request:
         backends: names; empty: all that work here.
         precisions: "f32", "bf16", "f16"; empty: all that each backend has.
         device: "auto" (the CPU, and the GPU where there is one), "cpu", "cuda", "cuda:1".
-        sizes: sides of the square inputs, LR pixels; each is also the tile.
+        sizes: sides of the square inputs, LR pixels.
+        tile: largest tile, LR pixels; an input up to that is one tile, a larger one goes through several, as
+            the upscaler plans them.
         repetitions: rounds that count, after one that warms up.
-        starts: fresh processes for each start-up.
+        starts: fresh processes for each start-up; 0: it is not measured, nor is memory.
         pictures: folder of HR pictures to measure quality on; None: a rendered chart.
         threads: CPU threads; 0: all.
     """
@@ -41,10 +45,20 @@ class Request:
     precisions: tuple[str, ...] = ()
     device: str = "auto"
     sizes: tuple[int, ...] = (256,)
+    tile: int = LARGEST_TILE
     repetitions: int = 10
     starts: int = 3
     pictures: Path | None = None
     threads: int = 0
+
+    def tile_of(self, size: int) -> int:
+        """The largest tile of an input of that side."""
+        return min(size, self.tile)
+
+    @property
+    def tiles(self) -> tuple[int, ...]:
+        """Those of all inputs, each once."""
+        return tuple(dict.fromkeys(map(self.tile_of, self.sizes)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +91,15 @@ class Subject:
     def name(self) -> str:
         """For people, e.g. "mdsr-baseline x4"."""
         return f"{self.file.name} x{self.file.spec.scale}"
+
+
+def windows(size: int, tile: int, halo: int) -> tuple[int, int]:
+    """(how many, their side): the tiles that a square input is computed in; alone, one has no halo."""
+    if size <= tile:
+        return 1, size
+    largest = tiling.fit((size, size), max(tile, tiling.smallest_tile(halo)), halo)
+    planned = tiling.plan((size, size), largest, halo)
+    return len(planned), planned[0].window.height
 
 
 @dataclass(frozen=True, slots=True)

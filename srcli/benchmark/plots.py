@@ -72,17 +72,22 @@ def _height(plot: object, report: Report) -> float:
 def _quality(axes: Any, report: Report) -> None:
     """One point a row at the largest size: a colour an engine, a marker a model."""
     largest = max(row.size for row in report.rows)
-    rows = [row for row in report.rows if row.size == largest]
+    points = [
+        (row, row.speed.megapixels, row.quality.to_hr)
+        for row in report.rows
+        if row.size == largest and row.speed and row.quality
+    ]
+    rows = [row for row, _, _ in points]
     engines, models = _unique(rows, _engine), _unique(rows, _model)
-    for row in rows:
+    for row, speed, psnr in points:
         marker, colour = _pick(_MARKERS, models, _model(row)), _pick(_COLOURS, engines, _engine(row))
-        axes.scatter(row.speed.megapixels, row.quality.to_hr, marker=marker, color=colour, s=46)
+        axes.scatter(speed, psnr, marker=marker, color=colour, s=46)
     axes.set_xlim(left=0)
     for engine in engines:
         axes.scatter([], [], marker="s", color=_pick(_COLOURS, engines, engine), label=engine)
     for model in models:
         axes.scatter([], [], marker=_pick(_MARKERS, models, model), color="black", label=model)
-    axes.set(xlabel=f"output megapixels a second, tiles of {largest}²", ylabel="PSNR (Y) to HR, dB")
+    axes.set(xlabel=f"output megapixels a second, inputs of {largest}²", ylabel="PSNR (Y) to HR, dB")
     _finish(axes)
 
 
@@ -91,23 +96,29 @@ def _throughput(axes: Any, report: Report) -> None:
     engines, models = _unique(report.rows, _engine), _unique(report.rows, _model)
     for model in models:
         for engine in engines:
-            rows = [row for row in report.rows if (_model(row), _engine(row)) == (model, engine)]
-            rows.sort(key=lambda row: row.size)
+            points = sorted(
+                (row.size, row.speed.megapixels)
+                for row in report.rows
+                if row.speed and (_model(row), _engine(row)) == (model, engine)
+            )
             style = {"marker": _pick(_MARKERS, models, model), "color": _pick(_COLOURS, engines, engine)}
-            if rows:
-                x, y = [row.size for row in rows], [row.speed.megapixels for row in rows]
-                axes.plot(x, y, label=f"{model}, {engine}", **style)
-    axes.set(xlabel="side of the tile, LR pixels", ylabel="output megapixels a second")
+            if points:
+                axes.plot(*zip(*points, strict=True), label=f"{model}, {engine}", **style)
+    tile = max(row.tile for row in report.rows)
+    axes.set(
+        xlabel=f"side of the input, LR pixels: one tile up to {tile}", ylabel="output megapixels a second"
+    )
     axes.set_ylim(bottom=0)
     _finish(axes)
 
 
 def _stacked(axes: Any, report: Report) -> None:
     """One bar a row, the first on top."""
-    names = [f"{_model(row)}, {_engine(row)}, {row.size}²" for row in report.rows]
+    rows = [row for row in report.rows if row.stages]
+    names = [f"{_model(row)}, {_engine(row)}, {row.input}" for row in rows]
     places, left = range(len(names)), [0.0] * len(names)
     for stage, colour in _STAGES:
-        values = [getattr(row.stages, stage) for row in report.rows]
+        values = [getattr(row.stages, stage) for row in rows]
         axes.barh(places, values, left=left, color=colour, label=stage)
         left = [a + b for a, b in zip(left, values, strict=True)]
     axes.set_yticks(places, names)
@@ -118,7 +129,8 @@ def _stacked(axes: Any, report: Report) -> None:
 
 def _finish(axes: Any) -> None:
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    if axes.get_legend_handles_labels()[0]:  # none where all rows failed
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
 
 def _engine(row: Row) -> str:

@@ -3,17 +3,22 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from srcli.benchmark.attempts import Attempts
 from srcli.benchmark.plan import Case
 from srcli.metrics import psnr, psnr_y, to_y
 from srcli.resize import downscale, modcrop
 from srcli.upscaler import Upscaler
 
 Pixels = NDArray[np.uint8]
+
+_REFERENCE = Case("", "cpu", "f32")
+"""Stands for the f32 output where it is none of what is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,28 +36,36 @@ class Quality:
 
 
 def measure(
-    upscalers: Mapping[Case, Upscaler], exact: Upscaler | None, pictures: Iterable[Pixels], scale: int
+    upscalers: Mapping[Case, Upscaler],
+    exact: Upscaler | None,
+    pictures: Iterable[Pixels],
+    scale: int,
+    attempts: Attempts[Case],
 ) -> dict[Case, Quality]:
-    """Upscale the bicubic LR image of each HR picture.
+    """Upscale the bicubic LR image of each HR picture; those that fail are left out.
 
     Args:
         upscalers: what is measured.
         exact: the same model in f32, one of `upscalers` or another; None: there is none.
         pictures: (H, W, 3) uint8 RGB, larger than 2 * scale a side; at least one.
         scale: of the model.
+        attempts: keeps what fails.
     """
     scores: dict[Case, list[Quality]] = {case: [] for case in upscalers}
+    own = next((case for case, upscaler in upscalers.items() if upscaler is exact), _REFERENCE)
     for picture in pictures:
         hr = modcrop(picture, scale)
         lr = downscale(hr, scale).astype(np.float32) / np.float32(255)
-        reference = None if exact is None else exact(lr) * 255
+        reference = None if exact is None else attempts.of(own, partial(_enlarged, exact, lr))
         for case, upscaler in upscalers.items():
-            if upscaler is exact:
-                assert reference is not None
-                scores[case].append(Quality(None, _to_hr(reference, hr, scale)))
-            else:
-                scores[case].append(_score(upscaler(lr) * 255, reference, hr, scale))
-    return {case: _mean(values) for case, values in scores.items()}
+            sr = reference if case == own else attempts.of(case, partial(_enlarged, upscaler, lr))
+            if sr is not None:
+                scores[case].append(_score(sr, None if case == own else reference, hr, scale))
+    return {case: _mean(values) for case, values in scores.items() if case not in attempts.problems}
+
+
+def _enlarged(upscaler: Upscaler, lr: NDArray[Any]) -> NDArray[Any]:
+    return upscaler(lr) * 255
 
 
 def _score(sr: NDArray[Any], reference: NDArray[Any] | None, hr: Pixels, scale: int) -> Quality:

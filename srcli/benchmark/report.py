@@ -4,9 +4,12 @@ import csv
 import io
 import json
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from srcli import __version__
+from srcli.backends.base import EngineInfo
 from srcli.benchmark import peak
 from srcli.benchmark.machine import Machine
 from srcli.benchmark.quality import Quality
@@ -14,11 +17,11 @@ from srcli.benchmark.rounds import Spread
 from srcli.benchmark.speed import Speed
 from srcli.benchmark.stages import Stages
 
-SCHEMA = "srcli.benchmark/1"
+SCHEMA = "srcli.benchmark/2"
 """Name and version of the JSON report; the number grows when a field changes its meaning or goes."""
 
 HEADER = (
-    "model", "engine", "tile", "start s", "tile ms", "p95 ms", "spread", "MP/s", "TFLOP/s", "of peak",
+    "model", "engine", "input", "start s", "tile ms", "p95 ms", "spread", "MP/s", "TFLOP/s", "of peak",
     "host MB", "GPU MB", "dB to f32", "dB to HR", "decode s", "infer s", "encode s",
 )  # fmt: skip
 
@@ -32,90 +35,111 @@ class Row:
     Attributes:
         model: name of the network.
         scale: output / input.
-        size: side of the square input and of the tile, LR pixels.
+        size: side of the square input, LR pixels.
+        tile: largest side of its tiles; an input that is no larger is one tile.
+        info: what ran; what was asked for, where nothing did.
         start: seconds from the start of a fresh process to its first tile.
-        host_memory, device_memory: peak bytes of that process; None where they are not known.
-        speed: of one tile.
+        host_memory: peak bytes of that process; None where they are not known.
+        device_memory: bytes that it took of the device until then; None where they are not known.
+        speed: of tiles.
         stages: of one picture, from file to file.
         quality: against f32 and HR.
+        problem: what failed and why; None stands for every figure that it cost. Empty: nothing.
     """
 
     model: str
     scale: int
     size: int
-    start: Spread
+    tile: int
+    info: EngineInfo
+    start: Spread | None
     host_memory: int | None
     device_memory: int | None
-    speed: Speed
-    stages: Stages
-    quality: Quality
+    speed: Speed | None
+    stages: Stages | None
+    quality: Quality | None
+    problem: str = ""
 
     @property
     def engine(self) -> str:
-        """Backend, precision and device that really ran."""
-        info = self.speed.info
-        return f"{info.backend} {info.precision} {info.device}"
+        """Backend, precision and device."""
+        return f"{self.info.backend} {self.info.precision} {self.info.device}"
+
+    @property
+    def input(self) -> str:
+        """Its side, and that of its tiles where there are several."""
+        return f"{self.size}²" if self.size <= self.tile else f"{self.size}² in {self.tile}²"
 
     @property
     def share(self) -> float | None:
         """TFLOP/s as a share of the peak; None where one of them is not known."""
-        tflops, peak = self.speed.tflops, self.speed.peak
-        return tflops / peak if tflops and peak else None
+        tflops, best = _of(self.speed, "tflops"), _of(self.speed, "peak")
+        return tflops / best if tflops and best else None
 
     @property
     def cells(self) -> tuple[str, ...]:
         """As people read it, under HEADER."""
-        latency, quality, stages = self.speed.latency, self.quality, self.stages
+        figures = self.figures
+        latency = self.speed.latency if self.speed else None
         return (
             f"{self.model} x{self.scale}",
             self.engine,
-            f"{self.size}²",
-            f"{self.start.median:.2f}",
-            _shown(latency.median, 1, 1e3),
-            _shown(latency.p95, 1, 1e3),
-            f"{latency.width:.0%}",
-            _shown(self.speed.megapixels, 3),
-            _shown(self.speed.tflops, 3),
+            self.input,
+            _shown(figures["start_s"], 2),
+            _shown(figures["latency_s"], 1, 1e3),
+            _shown(figures["latency_p95_s"], 1, 1e3),
+            NONE if latency is None else f"{latency.width:.0%}",
+            _shown(figures["output_mp_per_s"], 3),
+            _shown(figures["tflops"], 3),
             NONE if self.share is None else f"{self.share:.0%}",
-            _shown(self.host_memory, 0, 1e-6),
-            _shown(self.device_memory, 0, 1e-6),
-            _shown(quality.to_f32, 2),
-            _shown(quality.to_hr, 2),
-            *(f"{seconds:.3f}" for seconds in (stages.decode, stages.infer, stages.encode)),
+            _shown(figures["host_memory_bytes"], 0, 1e-6),
+            _shown(figures["device_memory_bytes"], 0, 1e-6),
+            _shown(figures["psnr_y_to_f32_db"], 2),
+            _shown(figures["psnr_y_to_hr_db"], 2),
+            *(_shown(figures[f"{stage}_s"], 3) for stage in ("decode", "infer", "encode")),
         )
 
     @property
-    def record(self) -> dict[str, str | int | float | None]:
-        """Everything in it, flat, units in the names, in full precision."""
-        info, latency, quality = self.speed.info, self.speed.latency, self.quality
+    def figures(self) -> dict[str, int | float | None]:
+        """All that was measured, flat, units in the names, in full precision."""
+        speed, latency = self.speed, self.speed.latency if self.speed else None
         return {
-            "model": self.model,
-            "scale": self.scale,
-            "backend": info.backend,
-            "device": info.device,
-            "precision": info.precision,
-            "tile_px": self.size,
-            "start_s": self.start.median,
-            "start_low_s": self.start.lowest,
-            "start_high_s": self.start.highest,
-            "starts": self.start.repetitions,
-            "latency_s": latency.median,
-            "latency_p95_s": latency.p95,
-            "latency_low_s": latency.lowest,
-            "latency_high_s": latency.highest,
-            "repetitions": latency.repetitions,
-            "output_mp_per_s": self.speed.megapixels,
-            "tflops": self.speed.tflops,
-            "peak_tflops": self.speed.peak,
+            "start_s": _of(self.start, "median"),
+            "start_low_s": _of(self.start, "lowest"),
+            "start_high_s": _of(self.start, "highest"),
+            "starts": _of(self.start, "repetitions"),
+            "latency_s": _of(latency, "median"),
+            "latency_p95_s": _of(latency, "p95"),
+            "latency_low_s": _of(latency, "lowest"),
+            "latency_high_s": _of(latency, "highest"),
+            "repetitions": _of(latency, "repetitions"),
+            "tiles_in_a_row": _of(speed, "tiles"),
+            "output_mp_per_s": _of(speed, "megapixels"),
+            "tflops": _of(speed, "tflops"),
+            "peak_tflops": _of(speed, "peak"),
             "share_of_peak": self.share,
             "host_memory_bytes": self.host_memory,
             "device_memory_bytes": self.device_memory,
-            "psnr_y_to_f32_db": quality.to_f32,
-            "psnr_y_to_hr_db": quality.to_hr,
-            "decode_s": self.stages.decode,
-            "infer_s": self.stages.infer,
-            "encode_s": self.stages.encode,
+            "psnr_y_to_f32_db": _of(self.quality, "to_f32"),
+            "psnr_y_to_hr_db": _of(self.quality, "to_hr"),
+            "decode_s": _of(self.stages, "decode"),
+            "infer_s": _of(self.stages, "infer"),
+            "encode_s": _of(self.stages, "encode"),
         }
+
+    @property
+    def record(self) -> dict[str, str | int | float | None]:
+        """Everything in it, flat."""
+        names: dict[str, str | int | float | None] = {
+            "model": self.model,
+            "scale": self.scale,
+            "backend": self.info.backend,
+            "device": self.info.device,
+            "precision": self.info.precision,
+            "input_px": self.size,
+            "tile_px": self.tile,
+        }
+        return {**names, **self.figures, "problem": self.problem}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +147,11 @@ class Report:
     """A whole benchmark.
 
     Attributes:
-        rows: at least one.
+        rows: as far as it has come.
         machine, versions: where and with what it ran.
         command: what repeats it.
         date: when it began, UTC.
+        repetitions: rounds that count; starts: fresh processes.
         picture: side of the square JPEG whose stages were timed, LR pixels.
         measured_on: what quality was measured on.
     """
@@ -136,8 +161,23 @@ class Report:
     versions: dict[str, str]
     command: str
     date: str
+    repetitions: int
+    starts: int
     picture: int
     measured_on: str
+
+    def with_rows(self, rows: Sequence[Row]) -> "Report":
+        """The same with more rows."""
+        return replace(self, rows=(*self.rows, *rows))
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What failed, a line each."""
+        return tuple(
+            f"{row.model} x{row.scale}, {row.engine}, {row.input}: {row.problem}"
+            for row in self.rows
+            if row.problem
+        )
 
     @property
     def table(self) -> list[list[str]]:
@@ -147,15 +187,24 @@ class Report:
     @property
     def method(self) -> str:
         """How it was measured, for people."""
-        speed, start = self.rows[0].speed.latency, self.rows[0].start
         return (
-            f"Tiles: {speed.repetitions} rounds in turns after a warm-up, median and 95th percentile; spread "
-            "is highest less lowest, as a share of the median. TFLOP/s count direct convolution, two "
-            "operations a multiply-add (a faster algorithm may pass 100%); the peak is a large matrix "
-            f"product ({peak.SIDE}³) in the same precision and rounds. Start: to the first tile of a fresh "
-            f"process, median of {start.repetitions}, with the highest peak of memory. PSNR: luma, shave = "
-            f"scale, on {self.measured_on}. Stages: a JPEG of {self.picture}×{self.picture}, through "
-            "tiles of this size or the smallest that the network's halo allows."
+            f"Tiles: {self.repetitions} rounds in turns after a warm-up, median and 95th percentile of one; "
+            "spread is highest less lowest, as a share of the median. MP/s and TFLOP/s are those of many "
+            "tiles in a row where the input has several or the engine works on several at once, run as "
+            "pictures of 8 bits are. TFLOP/s count direct convolution, two operations a multiply-add (a "
+            f"faster algorithm may pass 100%); the peak is a large matrix product ({peak.SIDE}³, on a GPU "
+            f"{peak.GPU_SIDE}³) in the same precision and rounds. {self._started}PSNR: luma, shave = scale, "
+            f"on {self.measured_on}. Stages: a JPEG of {self.picture}×{self.picture}, through tiles of this "
+            "size or the smallest that the network's halo allows."
+        )
+
+    @property
+    def _started(self) -> str:
+        if not self.starts:
+            return ""
+        return (
+            f"Start: to the first tile of a fresh process, median of {self.starts}, with its highest peak of "
+            "memory and with what it took of an NVIDIA GPU's, other programs' changes included. "
         )
 
     @property
@@ -194,7 +243,14 @@ class Report:
         rule = ["---"] * 2 + ["---:"] * (len(header) - 2)
         lines = [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
         facts = [f"`{self.facts[0]}`", *self.facts[1:]]
-        return "\n".join([*lines, "", self.method, "", *(f"- {fact}" for fact in facts)]) + "\n"
+        return (
+            "\n".join([*lines, "", self.method, "", *(f"- {one}" for one in (*facts, *self.problems))]) + "\n"
+        )
+
+
+def _of(figures: object, name: str) -> Any:
+    """One of them; None where there are none."""
+    return None if figures is None else getattr(figures, name)
 
 
 def _shown(value: float | None, digits: int, factor: float = 1.0) -> str:

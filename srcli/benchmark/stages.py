@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from srcli.benchmark import chart
+from srcli.benchmark.attempts import Attempts
 from srcli.benchmark.plan import Case
-from srcli.benchmark.rounds import interleave
 from srcli.media import images
 from srcli.media.images import Picture
 from srcli.upscaler import Upscaler
@@ -31,21 +31,24 @@ class Stages:
         return self.decode + self.infer + self.encode
 
 
-def measure(upscalers: Mapping[Case, Upscaler], side: int, repetitions: int) -> dict[Case, Stages]:
-    """Medians over rounds in turns, after one that warms up.
+def measure(
+    upscalers: Mapping[Case, Upscaler], side: int, repetitions: int, attempts: Attempts[Case]
+) -> dict[Case, Stages]:
+    """Medians over rounds in turns, after one that warms up, of those that do not fail.
 
     Args:
         upscalers: what upscales; their tiles count.
         side: of the square JPEG that goes in, pixels.
         repetitions: rounds that count.
+        attempts: keeps what fails.
     """
     taken: dict[Case, list[Stages]] = {case: [] for case in upscalers}
     with TemporaryDirectory() as folder:
         source, target = Path(folder, "picture.jpg"), Path(folder, "large.jpg")
         images.write(source, Picture(chart.render(side)), quality=_QUALITY)
         runs = {case: _recorded(up, source, target, taken[case]) for case, up in upscalers.items()}
-        interleave(runs, repetitions)
-    return {case: _median(values[-repetitions:]) for case, values in taken.items()}
+        done = attempts.interleave(runs, repetitions)
+    return {case: _median(taken[case][-repetitions:]) for case in done}
 
 
 def _recorded(upscaler: Upscaler, source: Path, target: Path, taken: list[Stages]) -> Callable[[], float]:

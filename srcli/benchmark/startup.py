@@ -10,25 +10,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import srcli
+from srcli.benchmark.attempts import Attempts
 from srcli.benchmark.child import Job, Start
 from srcli.benchmark.plan import Case, Request, Subject
-from srcli.benchmark.rounds import Spread, interleave
+from srcli.benchmark.rounds import Spread
 from srcli.errors import InferenceError
 
 Key = tuple[Case, int]
-"""A case and the side of its input."""
+"""A case and the side of its tile."""
 
 
-def measure(subject: Subject, request: Request) -> dict[Key, tuple[Spread, Start]]:
-    """Seconds until the first tile, by case and size, and the process with the highest peak.
-
-    Raises:
-        InferenceError: a process failed.
-    """
-    taken: dict[Key, list[Start]] = {(c, size): [] for size in request.sizes for c in subject.cases}
+def measure(subject: Subject, request: Request, attempts: Attempts[Key]) -> dict[Key, tuple[Spread, Start]]:
+    """Seconds until the first tile, by case and tile, and the process with the highest peak."""
+    if not request.starts:
+        return {}
+    taken: dict[Key, list[Start]] = {(c, tile): [] for tile in request.tiles for c in subject.cases}
     runs = {key: _recorded(_job(subject, *key, request.threads), taken[key]) for key in taken}
-    seconds = interleave(runs, request.starts, warmup=0)
-    return {key: (Spread.of(seconds[key]), _largest(taken[key])) for key in taken}
+    seconds = attempts.interleave(runs, request.starts, warmup=0)
+    return {key: (Spread.of(one), _largest(taken[key])) for key, one in seconds.items()}
 
 
 def start(job: Job) -> Start:

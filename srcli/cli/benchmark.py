@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from srcli.cli.console import command_line, printable, product, table, talk
-from srcli.errors import UsageError
+from srcli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from srcli.benchmark.plan import Request
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _ALL = "all"
 _Value = TypeVar("_Value", int, str)
 _MODELS = ("mdsr-baseline", "edsr-baseline")
-_SIZE, _REPETITIONS, _STARTS = 256, 10, 3
+_SIZE, _REPETITIONS, _STARTS, _TILE = 256, 10, 3, 1024
 _QUICK_SIZE, _QUICK_REPETITIONS, _QUICK_STARTS = 64, 3, 1
 
 
@@ -43,10 +44,17 @@ def benchmark(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     size: Annotated[
         list[int] | None,
-        typer.Option(min=16, help="Side of the input and tile; may be given several times. [default: 256]"),
+        typer.Option(min=16, help="Side of the input; may be given several times. [default: 256]"),
     ] = None,
+    tile: Annotated[
+        int, typer.Option(min=16, help="Largest tile; larger inputs go through several, as upscale does it.")
+    ] = _TILE,
     repetitions: Annotated[
         int | None, typer.Option(min=1, help="Rounds that count, after a warm-up. [default: 10]")
+    ] = None,
+    starts: Annotated[
+        int | None,
+        typer.Option(min=0, help="Fresh processes for start-up and memory; 0: none. [default: 3]"),
     ] = None,
     pictures: Annotated[
         Path | None,
@@ -73,6 +81,7 @@ def benchmark(
 
     Start-up and peak memory in fresh processes, the time of a tile and its share of the machine's best, PSNR
     against f32 and HR, and the time of a picture by stage; all engines run in turns. The table is on stdout.
+    What fails costs its own figures alone; reports are written anew after each model.
     """
     files = {"json": json_file, "csv": csv_file, "markdown": markdown_file, "html": html_file}
     wanted = {kind: path for kind, path in files.items() if path is not None}
@@ -87,18 +96,22 @@ def benchmark(
         precisions=_each(precision),
         device=device,
         sizes=_each(size) or (_QUICK_SIZE if quick else _SIZE,),
+        tile=tile,
         repetitions=repetitions or (_QUICK_REPETITIONS if quick else _REPETITIONS),
-        starts=_QUICK_STARTS if quick else _STARTS,
+        starts=(_QUICK_STARTS if quick else _STARTS) if starts is None else starts,
         pictures=pictures,
         threads=threads,
     )
     _check_pictures(request)
-    report = run(make(request, talk), command_line(sys.argv[1:]), talk)
-    _write(report, wanted)
+    report = run(make(request, talk), command_line(sys.argv[1:]), talk, partial(_write, files=wanted))
     for line in table(report.table):
         product(printable(line))
-    for line in (report.method, *report.facts):
+    for line in (report.method, *report.facts, *(f"{kind}: {path}" for kind, path in wanted.items())):
         talk(line)
+    for problem in report.problems:
+        talk(f"failed: {problem}")
+    if report.problems:
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _each(values: list[_Value] | None) -> tuple[_Value, ...]:
@@ -147,4 +160,3 @@ def _write(report: "Report", files: dict[str, Path]) -> None:
     }
     for kind, path in files.items():
         whole.write(path, texts[kind]())
-        talk(f"{kind}: {path}")

@@ -1,7 +1,7 @@
 """What the tests of the benchmark share: a clock to turn by hand, engines that take known times, a report."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -67,15 +67,17 @@ def spread(seconds: float) -> Spread:
 
 
 def row(precision: str, size: int, seconds: float, to_f32: float | None) -> Row:
-    speed = Speed(EngineInfo("openvino", "cpu", precision), spread(seconds), 1.25 / seconds, 0.5, 0.625)
+    info = EngineInfo("openvino", "cpu", precision)
     return Row(
         model="tiny <b>",
         scale=4,
         size=size,
+        tile=size,
+        info=info,
         start=spread(0.75),
         host_memory=123_000_000,
         device_memory=None,
-        speed=speed,
+        speed=Speed(info, spread(seconds), 1, 1.25 / seconds, 0.5, 0.625),
         stages=Stages(0.011, 0.222, 0.033),
         quality=Quality(to_f32, 28.125),
     )
@@ -90,7 +92,21 @@ def report() -> Report:
         row("f32", 256, 6, None),
     )
     machine = Machine("A CPU", 2, ("avx2",), (), 8 << 30, "Linux", 0.25)
-    return Report(rows, machine, {"python": "3.11"}, "srcli benchmark --quick", "2030-01-01", 96, "a chart")
+    command, date = "srcli benchmark --quick", "2030-01-01"
+    return Report(rows, machine, {"python": "3.11"}, command, date, 3, 1, 96, "a chart")
+
+
+def failed(row: Row) -> Row:
+    """The same of which nothing could be measured."""
+    return replace(
+        row,
+        start=None,
+        host_memory=None,
+        speed=None,
+        stages=None,
+        quality=None,
+        problem="speed: out of memory",
+    )
 
 
 def model_file(folder: Path, scale: int) -> str:

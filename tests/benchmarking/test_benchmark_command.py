@@ -4,12 +4,16 @@ import csv
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmark_fakes import fake_trials, model_file
 
+from srcli.backends import bicubic, table
+from srcli.benchmark import files
 from srcli.cli.app import main
 from srcli.cli.console import command_line
+from srcli.errors import InferenceError
 
 
 def test_a_whole_run(
@@ -42,6 +46,42 @@ def test_a_whole_run(
     assert rows[0]["repetitions"] == 3
     assert "tiny x2" in outputs[2].read_text()
     assert outputs[3].read_text().count("<svg") == 3
+
+
+def test_what_fails_is_told_and_the_rest_is_kept(
+    tiny_models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A network that cannot be loaded any more beside bicubic, without fresh processes."""
+    fake_trials(monkeypatch, ("onnxruntime", "f32"), ("bicubic", "f32"))
+    monkeypatch.setattr("srcli.benchmark.chart.SIDE", 64)
+    out, seen = tmp_path / "report.json", list[int]()
+    write = files.write
+
+    def count(path: Path, text: str) -> None:
+        seen.append(len(json.loads(text)["rows"]))
+        write(path, text)
+
+    def load(name: str, *rest: Any) -> Any:
+        if name == "onnxruntime":
+            raise InferenceError("It broke.")
+        return bicubic.load(*rest)
+
+    monkeypatch.setattr(files, "write", count)
+    monkeypatch.setattr(table, "load", load)
+    arguments = ["--model", model_file(tiny_models, 2), "-s", "2", "--size", "16", "--quick"]
+    assert main(["benchmark", *arguments, "--starts", "0", "--json", str(out)]) == 1
+    shown, told = capsys.readouterr()
+    assert seen == [1, 2], "written after each network"
+    network, plain = json.loads(out.read_text())["rows"]
+    assert network["problem"] == "speed, stages, quality: It broke."
+    assert (network["backend"], network["latency_s"]) == ("onnxruntime", None)
+    assert (plain["problem"], plain["start_s"]) == ("", None)
+    assert plain["latency_s"] > 0
+    assert "failed: tiny x2, onnxruntime f32 cpu, 16²: speed, stages, quality: It broke." in told
+    assert len(shown.splitlines()) == 3
 
 
 def test_the_help_names_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from benchmark_fakes import fake_trials, model_file
 
 from srcli.backends import driver
 from srcli.backends.driver import Driver, Gpu
-from srcli.benchmark.plan import Case, Request, make
+from srcli.benchmark.plan import Case, Request, make, windows
 from srcli.errors import BackendUnavailableError, ModelNotFoundError, UsageError
 
 
@@ -84,6 +84,24 @@ def test_bicubic_alone_is_no_benchmark_unless_asked_for(
         make(Request(models, (2,)), ignore)
     plan = make(Request(models, (2,), ("bicubic",)), ignore)
     assert [subject.name for subject in plan.subjects] == ["bicubic x2"]
+
+
+@pytest.mark.parametrize(
+    ("size", "tile", "halo", "found"),
+    [
+        (64, 64, 30, (1, 64)),  # one tile, whatever the halo
+        (720, 384, 16, (4, 376)),  # two to a side: (720 + 2 * 16) / 2
+        (3464, 384, 16, (100, 376)),  # ten to a side: (3464 + 9 * 32) / 10, rounded up
+        (700, 384, 172, (4, 522)),  # at least four halos, 688, where the tile is less
+    ],
+)
+def test_windows_are_the_upscalers(size: int, tile: int, halo: int, found: tuple[int, int]) -> None:
+    assert windows(size, tile, halo) == found
+
+
+def test_inputs_share_tiles() -> None:
+    request = Request(("tiny",), sizes=(128, 384, 1440, 3464), tile=384)
+    assert request.tiles == (128, 384)
 
 
 @pytest.mark.parametrize(

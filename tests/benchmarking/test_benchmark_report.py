@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from benchmark_fakes import report
+from benchmark_fakes import failed, report
 
 from srcli.benchmark import files, plots
 from srcli.benchmark.page import to_html
@@ -43,7 +43,7 @@ def test_json_csv_and_table_agree() -> None:
 def test_reports_say_where_they_come_from() -> None:
     made = report()
     head = json.loads(made.to_json())
-    assert head["schema"] == "srcli.benchmark/1"
+    assert head["schema"] == "srcli.benchmark/2"
     assert (head["command"], head["versions"]) == ("srcli benchmark --quick", {"python": "3.11"})
     assert (head["machine"]["cpu"], head["machine"]["load"]) == ("A CPU", 0.25)
     for text in (made.to_markdown(), to_html(made)):
@@ -65,6 +65,28 @@ def test_equal_pictures_are_null_in_json() -> None:
     assert json.loads(equal.to_json())["rows"][0]["psnr_y_to_f32_db"] is None
 
 
+def test_a_row_that_failed_stands_with_its_reason_and_takes_nothing_else_away() -> None:
+    made = report()
+    broken = replace(made, rows=(failed(made.rows[0]), *made.rows[1:]))
+    assert set(broken.table[1][3:]) == {"–"}
+    assert broken.table[1][:3] == made.table[1][:3]
+    assert broken.table[2:] == made.table[2:]
+    line = "tiny <b> x4, openvino bf16 cpu, 64²: speed: out of memory"
+    assert broken.problems == (line,)
+    record = json.loads(broken.to_json())["rows"][0]
+    assert (record["latency_s"], record["problem"]) == (None, "speed: out of memory")
+    assert f"- {line}" in broken.to_markdown()
+    assert "speed: out of memory" in broken.to_csv()
+    assert "64²: speed: out of memory" in to_html(broken)
+    nothing = replace(made, rows=tuple(map(failed, made.rows)))
+    assert to_html(nothing).count("<svg") == 3
+
+
+def test_inputs_of_several_tiles_say_so() -> None:
+    made = report()
+    assert replace(made.rows[0], size=3464, tile=384).cells[2] == "3464² in 384²"
+
+
 def test_the_page_needs_nothing_else() -> None:
     page = to_html(report())
     assert "http" not in page
@@ -74,7 +96,7 @@ def test_the_page_needs_nothing_else() -> None:
     assert "<b>" not in page
     for cell in report().table[3]:
         assert cell in page or "<" in cell
-    for words in ("output megapixels a second", "side of the tile", "decode", "encode"):
+    for words in ("output megapixels a second", "side of the input", "decode", "encode"):
         assert words in page
 
 

@@ -1,5 +1,6 @@
 """Rounds in turns, their statistics, and the accounting of pixels and operations."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srcli.backends import table
-from srcli.backends.base import BackendOptions, EngineInfo
+from srcli.backends.base import BackendOptions, Batch, Engine, EngineInfo
 from srcli.benchmark import peak, speed
+from srcli.benchmark.attempts import Attempts
 from srcli.benchmark.peak import Product
-from srcli.benchmark.plan import Request, Subject
+from srcli.benchmark.plan import Case, Request, Subject
 from srcli.benchmark.rounds import Spread, interleave, percentile, timed
 from srcli.errors import InferenceError
 from srcli.models.catalog import ModelFile
@@ -72,7 +74,9 @@ def measured(monkeypatch: pytest.MonkeyPatch, spec: ModelSpec, size: int) -> dic
     monkeypatch.setattr(table, "load", load)
     monkeypatch.setattr(peak, "product", product)
     subject = Subject("tiny", ModelFile(Path("tiny-x4.onnx"), spec), (BF16, F32))
-    found = speed.measure(subject, Request(("tiny",), sizes=(size,), repetitions=4))
+    attempts = Attempts[speed.Key]()
+    found = speed.measure(subject, Request(("tiny",), sizes=(size,), repetitions=4), attempts)
+    assert not attempts.problems
     return {case: one for (case, _), one in found.items()}
 
 
@@ -81,6 +85,7 @@ def test_rates_follow_from_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     bf16, f32 = found[BF16], found[F32]
     assert bf16.latency.median == pytest.approx(0.5)  # of differences on a clock: rounding alone
     assert bf16.latency.repetitions == 4
+    assert bf16.tiles == 1
     assert bf16.megapixels == pytest.approx(200 * 200 / 1e6 / 0.5)
     assert bf16.tflops == pytest.approx(2 * 1000 * 50 * 50 / 0.5 / 1e12)
     assert bf16.peak == pytest.approx(1e9 / 0.1 / 1e12)
@@ -94,16 +99,79 @@ def test_a_model_that_does_not_say_its_work_gets_no_rate(monkeypatch: pytest.Mon
     assert (found[BF16].tflops, found[BF16].peak) == (None, None)
 
 
-def test_too_large_a_tile_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full() -> None:
-        raise MemoryError
-
-    engine = FakeEngine(EngineInfo("openvino", "cpu", "f32"), 4, full)
+def one_engine(monkeypatch: pytest.MonkeyPatch, engine: Engine, **asked: object) -> dict[int, speed.Speed]:
+    """Its speeds by size, and for those that fail nothing."""
     monkeypatch.setattr(table, "load", lambda *_: engine)
-    subject = Subject("tiny", ModelFile(Path("tiny-x4.onnx"), replace(SPEC, macs=0)), (F32,))
-    with pytest.raises(InferenceError, match="out of memory at 32×32") as caught:
-        speed.measure(subject, Request(("tiny",), sizes=(32,), repetitions=1))
-    assert "--size" in caught.value.hint
+    monkeypatch.setattr(peak, "product", lambda *_: None)
+    subject = Subject("tiny", ModelFile(Path("tiny-x4.onnx"), SPEC), (F32,))
+    request = Request(("tiny",), repetitions=2, **asked)  # type: ignore[arg-type]
+    return {size: one for (_, size), one in speed.measure(subject, request, Attempts()).items()}
+
+
+def test_what_fails_leaves_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+
+    class Small(FakeEngine):
+        def run(self, lr: Batch) -> Batch:
+            if lr.shape[3] > 32:
+                raise MemoryError("a tile of 48 pixels is too large")
+            return super().run(lr)
+
+    def load(name: str, *_: object) -> FakeEngine:
+        if name == "torch":
+            raise InferenceError("No such kernel.", "Wait.")
+        return Small(EngineInfo(name, "cpu", "f32"), 4, clock.passing(1.0))
+
+    monkeypatch.setattr(table, "load", load)
+    monkeypatch.setattr(peak, "product", lambda *_: 1 / 0)  # not even that
+    broken, attempts = Case("torch", "cpu", "f32"), Attempts[speed.Key]()
+    subject = Subject("tiny", ModelFile(Path("tiny-x4.onnx"), SPEC), (broken, F32))
+    found = speed.measure(subject, Request(("tiny",), sizes=(16, 48, 32), repetitions=2), attempts)
+    assert found.keys() == {(F32, 16), (F32, 32)}
+    assert attempts.problems == {
+        (F32, 48): "out of memory (a tile of 48 pixels is too large)",
+        **{(broken, size): "No such kernel. Wait." for size in (16, 48, 32)},
+    }
+    assert found[F32, 16].peak is None
+
+
+def test_an_input_beyond_the_largest_tile_goes_through_the_upscalers_tiles(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Halo 8, tiles of at most 50: 3 to a side, (100 + 2 * 2 * 8) / 3 = 44 pixels each."""
+    clock, seen = Clock(monkeypatch), list[tuple[int, ...]]()
+
+    class Watched(FakeEngine):
+        def run(self, lr: Batch) -> Batch:
+            seen.append(lr.shape)
+            return super().run(lr)
+
+    engine = Watched(EngineInfo("openvino", "cpu", "f32"), 4, clock.passing(0.5))
+    found = one_engine(monkeypatch, engine, sizes=(40, 100), tile=50)
+    assert (found[40].tiles, found[100].tiles) == (1, 9)
+    assert set(seen) == {(1, 3, 40, 40), (1, 3, 44, 44)}
+    assert found[100].latency.median == pytest.approx(0.5)
+    assert found[100].megapixels == pytest.approx(400 * 400 / 1e6 / 4.5)
+    assert found[100].tflops == pytest.approx(9 * 2 * 1000 * 44 * 44 / 4.5 / 1e12)
+
+
+def test_an_engine_with_several_at_work_is_measured_with_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One tile takes a second; in a row, every one after it is there 0.25 s later."""
+    clock = Clock(monkeypatch)
+
+    class Lanes(FakeEngine):
+        def run_levels(self, batches: Iterable[Batch]) -> Iterator[None]:
+            for number, _ in enumerate(batches):
+                clock.now += 0.25 if number else 1.0
+                yield None
+
+    engine = Lanes(EngineInfo("tensorrt", "cuda:0", "f16"), 4, clock.passing(1.0))
+    found = one_engine(monkeypatch, engine, sizes=(50,))[50]
+    row = 1.0 + 0.25 * (speed.AT_ONCE - 1)
+    assert found.latency.median == pytest.approx(1.0)
+    assert found.tiles == speed.AT_ONCE
+    assert found.megapixels == pytest.approx(speed.AT_ONCE * 200 * 200 / 1e6 / row)
+    assert found.tflops == pytest.approx(speed.AT_ONCE * speed.flop(SPEC, 50) / row / 1e12)
 
 
 def test_the_peak_is_a_real_product(monkeypatch: pytest.MonkeyPatch) -> None:
