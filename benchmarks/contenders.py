@@ -34,24 +34,26 @@ Contender = Callable[[Sequence[Pixels]], list[Pixels]]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where contenders run ("cpu" or "cuda"), and a folder for what they convert."""
+    """Where contenders run ("cpu" or "cuda"), a folder for what they convert, and srcli's backend."""
 
     scratch: Path
     device: str = "cpu"
+    backend: str = "auto"
 
 
 _TRACED = 64  # side of the picture that PyTorch's network is traced with for ncnn
 
 
 def srcli(file: ModelFile, network: nn.Module, place: Place) -> Contender:
-    """As `srcli upscale` runs it: backend, precision and tiles are its own choice."""
-    upscaler = Upscaler(file.path, file.spec.scale, device=place.device)
+    """As `srcli upscale` runs it: precision and tiles are its own choice, and so is an "auto" backend."""
+    upscaler = Upscaler(file.path, file.spec.scale, backend=place.backend, device=place.device)
     return lambda pictures: [upscaler(picture) for picture in pictures]
 
 
 def srcli_f32(file: ModelFile, network: nn.Module, place: Place) -> Contender:
     """As `srcli upscale --precision f32`."""
-    upscaler = Upscaler(file.path, file.spec.scale, precision="f32", device=place.device)
+    scale, exact = file.spec.scale, "f32"
+    upscaler = Upscaler(file.path, scale, backend=place.backend, precision=exact, device=place.device)
     return lambda pictures: [upscaler(picture) for picture in pictures]
 
 

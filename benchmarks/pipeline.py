@@ -2,7 +2,8 @@
 
 The pipeline is `srcli upscale` itself, called in this process and timed from its loaded network to its last
 written file (`--report`). The engine alone runs the windows that the pipeline plans for the same pictures,
-freshly loaded each time as the command does, with the inputs ready in memory and the outputs dropped.
+with the same call, freshly loaded each time as the command does, with the inputs ready in memory and the
+outputs dropped.
 """
 
 import argparse
@@ -18,11 +19,13 @@ from time import perf_counter, process_time
 
 import pictures
 from common import RESULTS, Section, Spread, Table, machine, publish, ratio, spread
+from processes import Taken, srcli
 from processes import measure as measure_command
-from processes import srcli
 from srcli import pixels
 from srcli.backends.base import Batch
+from srcli.benchmark.attempts import Attempts
 from srcli.benchmark.rounds import interleave
+from srcli.benchmark.speed import drain
 from srcli.cli.app import main as srcli_main
 from srcli.doctor import cores
 from srcli.media import images
@@ -42,14 +45,17 @@ class Setup:
     scratch: Path
     model: str
     scale: int
+    backend: str = "auto"
+    device: str = "auto"
 
     @property
     def command(self) -> list[str]:
         """Arguments of srcli."""
         report, out = str(self.scratch / "report.json"), str(self.scratch / "out")
         network = ["-s", str(self.scale), "--model", self.model]
+        engine = ["--backend", self.backend, "--device", self.device]
         place = ["-o", out, "--report", report, "--overwrite", "--quiet"]
-        return ["upscale", str(self.pictures[0].parent), *network, *place]
+        return ["upscale", str(self.pictures[0].parent), *network, *engine, *place]
 
     def told(self) -> float:
         """Seconds that the last run reported.
@@ -62,6 +68,11 @@ class Setup:
             raise RuntimeError("not every picture was written")
         return float(report["seconds"])
 
+    def engine(self) -> str:
+        """What the last run ran on."""
+        used = json.loads((self.scratch / "report.json").read_text())["engine"]
+        return f"{used['backend']} {used['precision']} {used['device']}"
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -72,17 +83,20 @@ class Run:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and publish."""
+    """Measure and publish; what failed after the comparison is said in the end."""
     options, given = _parse(arguments)
-    before = machine()
+    before, later = machine(), Attempts[str]()
     with TemporaryDirectory() as scratch:
         place = Path(scratch) / "photographs"
         place.mkdir()
         sizes = options.smallest, options.largest
         made = tuple(pictures.folder(place, options.pictures, *sizes, FORMATS[options.formats]))
-        setup = Setup(made, Path(scratch), options.model, options.scale)
-        section = measure(setup, options)
+        choice = options.backend, options.device
+        setup = Setup(made, Path(scratch), options.model, options.scale, *choice)
+        section = measure(setup, options, later)
     publish(options.out, section, given, before)
+    if later.problems:
+        raise SystemExit("; ".join(f"{part}: {why}" for part, why in later.problems.items()))
 
 
 def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Sequence[str]]:
@@ -91,6 +105,8 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Sequenc
     add = parser.add_argument
     add("--model", default="mdsr-baseline", help="name or .onnx file")
     add("--scale", type=int, default=4)
+    add("--backend", default="auto", help="as of srcli upscale")
+    add("--device", default="auto", help="as of srcli upscale")
     add("--pictures", type=int, default=20)
     add("--smallest", type=float, default=0.05, help="megapixels of the smallest picture")
     add("--largest", type=float, default=0.25, help="megapixels of the largest picture")
@@ -100,29 +116,47 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Sequenc
     return parser.parse_args(given), given
 
 
-def measure(setup: Setup, options: argparse.Namespace) -> Section:
-    """Pipeline and engine in turns, one run from the shell, and one with a clock at every stage."""
+def measure(setup: Setup, options: argparse.Namespace, later: Attempts[str]) -> Section:
+    """Pipeline and engine in turns; then, where these work, one run from the shell and one with clocks."""
     megapixels, cpu = _megapixels(setup), _Cpu()
     runs = {"pipeline": cpu.of("pipeline", pipeline, setup), "engine": cpu.of("engine", engine_alone, setup)}
     seconds = interleave(runs, options.repetitions, warmup=1)
     share = ratio(seconds["engine"], seconds["pipeline"])
     bound = cpu.bound(spread(seconds["engine"]).median)
-    shell = measure_command(srcli(*setup.command))
-    start = shell.seconds - setup.told()
-    with clocked() as shares:
-        whole = pipeline(setup).seconds
+    engine = setup.engine()
+    started = later.of("from the shell", lambda: _from_shell(setup))
+    stages = later.of("with clocks", lambda: _with_clocks(setup))
     method = (
         f"{len(setup.pictures)} photographs of {options.smallest} to {options.largest} MP "
         f"({' and '.join(FORMATS[options.formats])} in turns), written in their own format "
-        f"with {Path(setup.model).stem}: {megapixels:.0f} MP of output. "
+        f"with {Path(setup.model).stem} on {engine}: {megapixels:.0f} MP of output. "
         f"`srcli upscale` and the engine alone on the same tiles, {options.repetitions} times in turns "
         "after a warm-up, in one process; each loads its network anew, and the loading is not counted."
     )
-    tables = _compared(seconds, megapixels, share, (cpu.extra, bound), start), _shared(shares, whole)
-    raw = {"seconds": seconds, "ratio": asdict(share), "start": start, "shell": asdict(shell)}
-    raw |= {"cpu": cpu.seconds, "stages": {k: asdict(v) for k, v in shares.items()}}
+    rows = _compared(seconds, megapixels, share, (cpu.extra, bound))
+    raw = {"seconds": seconds, "ratio": asdict(share), "cpu": cpu.seconds, "engine": engine}
+    if started:
+        rows += [("start of the command, once, not counted", f"{started[0]:.2f} s", "", "")]
+        raw |= {"start": started[0], "shell": asdict(started[1])}
+    tables = [Table(("", "median", "range", "MP/s"), tuple(rows))]
+    if stages:
+        tables += [_shared(*stages)]
+        raw |= {"stages": {name: asdict(stage) for name, stage in stages[0].items()}}
     title = f"A folder of photographs at x{setup.scale} ({options.formats})"
-    return Section(f"pipeline-{options.formats}", title, method, tables, raw)
+    return Section(f"pipeline-{options.formats}", title, method, tuple(tables), raw)
+
+
+def _from_shell(setup: Setup) -> tuple[float, Taken]:
+    """(seconds until the network was loaded, all of it) of the command in a process of its own."""
+    shell = measure_command(srcli(*setup.command))
+    return shell.seconds - setup.told(), shell
+
+
+def _with_clocks(setup: Setup) -> tuple[dict[str, Share], float]:
+    """Time by stage, and of the whole run."""
+    with clocked() as shares:
+        whole = pipeline(setup).seconds
+    return shares, whole
 
 
 class _Cpu:
@@ -152,16 +186,15 @@ class _Cpu:
 
 
 def _compared(
-    seconds: dict[str, list[float]], megapixels: float, share: Spread, cpu: tuple[float, float], start: float
-) -> Table:
+    seconds: dict[str, list[float]], megapixels: float, share: Spread, cpu: tuple[float, float]
+) -> list[tuple[str, str, str, str]]:
     rows = [_timed(name, seconds[name], megapixels) for name in ("engine", "pipeline")]
     limits = f"{share.lowest:.3f} – {share.highest:.3f}"
     rows += [
         ("pipeline / engine", f"**{share.median:.3f}**", limits, f"aim: {AIM}"),
         ("CPU seconds beyond the engine's", f"{cpu[0]:.2f} s", "", f"alone they allow {cpu[1]:.3f}"),
-        ("start of the command, once, not counted", f"{start:.2f} s", "", ""),
     ]
-    return Table(("", "median", "range", "MP/s"), tuple(rows))
+    return rows
 
 
 def _timed(name: str, seconds: list[float], megapixels: float) -> tuple[str, str, str, str]:
@@ -201,16 +234,17 @@ def engine_alone(setup: Setup) -> Run:
     seconds, cpu = 0.0, -process_time()
     network = fresh_network(setup)
     cpu += process_time()
-    for batch in (batch for path in setup.pictures for batch in _windows(network, path)):
+    for batches in (_windows(network, path) for path in setup.pictures):
         begin, begin_cpu = perf_counter(), process_time()
-        network.engine.run(batch)
+        drain(network.engine, batches)
         seconds, cpu = seconds + perf_counter() - begin, cpu + process_time() - begin_cpu
     return Run(seconds, cpu)
 
 
 def fresh_network(setup: Setup) -> TiledNetwork:
     """The network exactly as the command loads it: same choices of backend, precision, tile and halo."""
-    return Upscaler(setup.model, setup.scale)._network(setup.scale)
+    upscaler = Upscaler(setup.model, setup.scale, backend=setup.backend, device=setup.device)
+    return upscaler._network(setup.scale)
 
 
 def _windows(network: TiledNetwork, path: Path) -> list[Batch]:

@@ -18,8 +18,11 @@ class Taken:
 
 
 def srcli(*arguments: str) -> list[str]:
-    """The installed command, of the same environment as this Python."""
-    return [str(Path(sys.executable).with_name("srcli")), *arguments]
+    """The command as a module, found where this Python finds it: it needs not be installed.
+
+    That imports one module of the standard library more than the installed script does.
+    """
+    return [sys.executable, "-P", "-m", "srcli", *arguments]
 
 
 def measure(command: Sequence[str]) -> Taken:

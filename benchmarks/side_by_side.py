@@ -20,6 +20,7 @@ import eager
 import pictures
 from common import RESULTS, Section, Spread, Table, machine, publish, ratio, spread
 from contenders import CONTENDERS, Pixels, Place, available
+from srcli.benchmark.attempts import reason
 from srcli.benchmark.rounds import interleave, timed
 from srcli.metrics import decibels
 from srcli.models import catalog
@@ -63,6 +64,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--model", default="mdsr-baseline", help="name or .onnx file")
     add("--scale", type=int, default=4)
     add("--device", choices=["cpu", "cuda"], default="cpu")
+    add("--backend", default="auto", help="of srcli")
     add("--contenders", nargs="+", choices=list(CONTENDERS), help="default: all that run there")
     add("--pictures", type=int, default=6)
     add("--smallest", type=float, default=0.04, help="megapixels of the smallest picture")
@@ -82,11 +84,17 @@ def measure(options: argparse.Namespace) -> list[Row]:
     eager.check_parity(network, file)
     photographs = _photographs(options)
     with TemporaryDirectory() as scratch:
-        ready = {
-            name: CONTENDERS[name].make(file, network, Place(Path(scratch), options.device))
-            for name in options.contenders
-        }
-        made = {name: contender(photographs) for name, contender in ready.items()}
+        place = Place(Path(scratch), options.device, options.backend)
+        ready, made = {}, {}
+        for name in options.contenders:
+            try:
+                ready[name] = CONTENDERS[name].make(file, network, place)
+                made[name] = ready[name](photographs)
+            except Exception as error:  # a library can fail in any way, and the others still count
+                if name in (OURS, EXACT):
+                    raise
+                ready.pop(name, None)
+                print(f"left out: {name} ({reason(error)})", flush=True)
         runs = {name: timed(partial(contender, photographs)) for name, contender in ready.items()}
         seconds = interleave(runs, options.repetitions, warmup=0)  # making the pictures warmed up
     megapixels = sum(p.shape[0] * p.shape[1] for p in photographs) * options.scale**2 / 1e6

@@ -1,16 +1,17 @@
 """Clocks around the stages of the pipeline, for one run."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter, thread_time
 from typing import Any
 from unittest.mock import patch
 
 from srcli import pixels
 from srcli.backends import table
-from srcli.backends.base import Engine
+from srcli.backends.base import Batch, Concurrent, Engine, Finishing
 from srcli.media import images
 
 
@@ -61,11 +62,41 @@ def _timed(work: Callable[..., Any], share: Share, lock: threading.Lock) -> Call
 
 
 class _Clocked:
-    """An engine whose runs are timed."""
+    """An engine whose runs are timed, by every call that it has."""
 
     def __init__(self, engine: Engine, share: Share, lock: threading.Lock) -> None:
         self.info, self.scale = engine.info, engine.scale
         self.run = _timed(engine.run, share, lock)
+        if isinstance(engine, Concurrent):
+            self.run_each = partial(_row, engine.run_each, share, lock)
+        if isinstance(engine, Finishing):
+            self.run_levels = partial(_row, engine.run_levels, share, lock)
+
+
+def _row(
+    run: Callable[[Iterable[Batch]], Iterator[Any]],
+    share: Share,
+    lock: threading.Lock,
+    batches: Iterable[Batch],
+) -> Iterator[Any]:
+    """Results of a run over several batches; the time in which these are made is not the network's."""
+    own, done = Share(), object()
+    results = run(_subtracted(batches, own))
+    while (result := _timed(next, own, threading.Lock())(results, done)) is not done:
+        yield result
+    with lock:
+        share.wall, share.cpu = share.wall + own.wall, share.cpu + own.cpu
+        share.calls += own.calls - 1  # the last one found nothing
+
+
+def _subtracted(batches: Iterable[Batch], share: Share) -> Iterator[Batch]:
+    """The batches; what making one takes is taken off."""
+    begin, cpu = perf_counter(), thread_time()
+    for batch in batches:
+        share.wall -= perf_counter() - begin
+        share.cpu -= thread_time() - cpu
+        yield batch
+        begin, cpu = perf_counter(), thread_time()
 
 
 def _loading(load: Callable[..., Engine], share: Share, lock: threading.Lock) -> Callable[..., Engine]:

@@ -1,26 +1,35 @@
 #!/bin/sh
-# Does srcli run right on this GPU? The doctor's findings, then every test that needs a GPU: backends against the
-# CPU's f32 pictures, engines found again, short memory, streams, training.
+# Does srcli run right on this GPU? The doctor's findings, then every test that needs a GPU, a backend at a time:
+# its pictures against the CPU's in f32, engines found again, short memory, streams, training. Under ten minutes.
 #
-#   benchmarks/gpu/prove.sh OUT [options of pytest]
+#   benchmarks/gpu/prove.sh OUT [PART ...]
 #
-#   OUT  gets doctor.json, doctor.txt and tests.txt
+#   OUT    gets proof.tar.gz: doctor.txt (JSON) and what pytest said in each part
+#   PART   doctor, torch, onnxruntime, training or tensorrt; default: all, TensorRT last, since it is able to
+#          end the process
 #
-# Run from the repository's root, with pytest and the packages of the backends to prove; nothing is installed.
-# Ends with 0 if nothing failed; tests of backends that are not installed are skipped, and said.
+# Run from the repository's root; nothing is installed. It needs Python with pytest, hypothesis, the packages that
+# srcli itself needs, and those of the backends to prove. It begins with a look at what is there, and ends at once
+# where something is missing, with the wheels to unpack onto PYTHONPATH.
+#
+# Ends with 0 if every part passed at least one test and failed none; tests that are skipped are said.
 set -u
-out=$1
-shift
-mkdir -p "$out"
-export PYTHONPATH="$PWD:$PWD/train:$PWD/export${PYTHONPATH:+:$PYTHONPATH}"
-export SRCLI_CACHE="${SRCLI_CACHE:-$out/cache}"
-python=${PYTHON:-python3}
+here=$(dirname "$0")
+"${PYTHON:-python3}" "$here/preflight.py" prove || exit 2
+archive=proof.tar.gz
+. "$here/parts.sh"
 
-"$python" -m srcli doctor > "$out/doctor.txt" 2>&1
-"$python" -m srcli doctor --json > "$out/doctor.json" 2> /dev/null
-cat "$out/doctor.txt"
-"$python" -m pytest -m gpu -p no:cacheprovider -rs "$@" tests > "$out/tests.txt" 2>&1
-code=$?
-tail -n 40 "$out/tests.txt"
-rm -rf "$out/cache"
-exit "$code"
+prove() {
+    part "$1" "$2" "$python" -m pytest -m gpu -p no:cacheprovider -rs --durations 5 -k "$3" $4
+    [ ! -f "$results/$1.txt" ] || grep -q "[0-9] passed" "$results/$1.txt" ||
+        { echo "$1: nothing is proven"; failed=1; }
+}
+
+tests=$(grep -l "mark\.gpu" tests/backends/test_*.py) # -k takes those of a backend, by their names
+part doctor 60 "$python" -m srcli doctor --json
+failed=0 # what it finds is told, not judged
+prove torch 90 "torch and not tensorrt" "$tests"
+prove onnxruntime 140 "onnxruntime and not torch and not tensorrt" "$tests"
+prove training 80 "gpu" "$(grep -l "mark\.gpu" tests/train/test_*.py)"
+prove tensorrt 190 "tensorrt" "$tests"
+exit "$failed"

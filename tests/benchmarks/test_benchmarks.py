@@ -2,6 +2,8 @@
 
 import json
 import sys
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,9 @@ import processes  # noqa: E402
 import quality  # noqa: E402
 import report  # noqa: E402
 import speed  # noqa: E402
+import stages  # noqa: E402
 import training  # noqa: E402
+from srcli.backends.base import Concurrent, Finishing  # noqa: E402
 from srcli.benchmark.rounds import interleave  # noqa: E402
 from srcli.media import images  # noqa: E402
 from srcli.models.catalog import resolve  # noqa: E402
@@ -132,6 +136,56 @@ def test_the_pipeline_is_compared_with_its_engine(network: Path, tmp_path: Path)
         "network to pixels": 2,
         "encode and write": 2,
     }
+
+
+def test_a_pipeline_is_published_whatever_fails_after_it(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(command: list[str]) -> processes.Taken:
+        raise RuntimeError("exit code 1")
+
+    monkeypatch.setattr(pipeline, "measure_command", broken)
+    out, sizes = tmp_path / "pipeline.json", ["--smallest", "0.002", "--largest", "0.002"]
+    few = ["--pictures", "1", *sizes, "--repetitions", "1", "--backend", "onnxruntime", "--device", "cpu"]
+    with pytest.raises(SystemExit, match="from the shell: RuntimeError: exit code 1"):
+        pipeline.main([*few, "--model", str(network), "--out", str(out)])
+    measured = json.loads(out.read_text())["pipeline-mixed"]["measurements"]
+    assert measured["engine"] == "onnxruntime f32 cpu"
+    assert "start" not in measured
+    assert measured["stages"]["network"]["calls"] == 1
+
+
+class _Slow:
+    """Takes 2 s a batch, of which the caller's hands make 5 s each."""
+
+    info, scale = None, 2
+
+    def __init__(self, clock: list[float]) -> None:
+        self._clock = clock
+
+    def run(self, lr: object) -> object:
+        raise AssertionError("the pipeline calls run_levels")
+
+    def run_levels(self, batches: Iterable[int]) -> Iterator[int]:
+        for batch in batches:
+            self._clock[0] += 2.0
+            yield batch
+
+
+def test_the_clocks_keep_an_engines_own_way_and_count_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, share = [0.0], stages.Share()
+    monkeypatch.setattr(stages, "perf_counter", lambda: clock[0])
+    engine = stages._Clocked(_Slow(clock), share, threading.Lock())  # type: ignore[arg-type]
+    assert isinstance(engine, Finishing)
+    assert not isinstance(engine, Concurrent)
+
+    def made() -> Iterator[int]:
+        for number in range(3):
+            clock[0] += 5.0
+            yield number
+
+    assert list(engine.run_levels(made())) == [0, 1, 2]  # type: ignore[arg-type]
+    assert (share.wall, share.calls) == (pytest.approx(6.0), 3)
 
 
 def test_quality_rows_and_page(network: Path, tmp_path: Path) -> None:

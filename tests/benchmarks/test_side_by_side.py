@@ -37,8 +37,14 @@ def test_contenders_agree_on_pictures_of_different_sizes(network: Path, tmp_path
         assert np.abs(one.astype(int) - other).max() <= 1  # bf16 and the order of sums move a rounding
 
 
-def test_the_script_measures_publishes_and_draws(network: Path, tmp_path: Path) -> None:
-    names = ["srcli", "PyTorch eager"]
+def test_the_script_measures_publishes_and_draws(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*what: object) -> contenders.Contender:
+        raise RuntimeError("it does not start")
+
+    monkeypatch.setitem(contenders.CONTENDERS, "ONNX Runtime", contenders.Entry(broken))
+    names = ["srcli", "PyTorch eager", "ONNX Runtime"]
     sizes = ["--smallest", "0.0003", "--largest", "0.0006", "--pictures", "2", "--repetitions", "1"]
     out = tmp_path / "side-by-side.json"
     side_by_side.main(
@@ -46,6 +52,8 @@ def test_the_script_measures_publishes_and_draws(network: Path, tmp_path: Path) 
     )
     section = json.loads(out.read_text())["side-by-side"]
     rows = {row["name"]: row for row in section["measurements"]["rows"]}
+    assert rows.keys() == {"srcli", "PyTorch eager"}
+    assert "left out: ONNX Runtime (RuntimeError: it does not start)" in capsys.readouterr().out
     assert rows["srcli"]["slower"]["median"] == 1
     assert rows["PyTorch eager"]["differing"] == 0
     assert rows["srcli"]["megapixels"] > 0
