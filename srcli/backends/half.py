@@ -139,7 +139,9 @@ class _Writer:
         return f"{name}.result" if name == self.graph.output else name
 
     def _node(self, operator: str, source: str, output: str, **attributes: int) -> None:
-        self.nodes.append(helper.make_node(operator, [source], [output], name=output, **attributes))
+        node = helper.make_node(operator, [source], [output], name=output)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        self.nodes.append(node)
 
 
 def _stored(tensor: TensorProto, name: str, wide: bool) -> TensorProto:
