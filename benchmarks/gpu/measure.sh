@@ -14,6 +14,9 @@
 # the packages that srcli itself needs (simplejpeg and OpenCV 4.12 among them) and onnxruntime-gpu. It begins with a
 # look at what is there, and ends at once where something is missing, with the wheels to unpack onto PYTHONPATH.
 #
+# Untested on hardware: so far its parts ran with a stand-in of Python, on a machine without a GPU; the time limits
+# are estimates.
+#
 # Every part has its own time limit; what one had measured until then is kept. A part that cannot run here is said
 # and left out, and the script then ends with 1.
 set -u
