@@ -55,6 +55,8 @@ class ModelSpec:
         arithmetic: what the graph itself asks for. "fp32": the backend may compute in less. "fp16": tensors
             are halves; a backend without half arithmetic widens them. "int8": the body's convolutions take
             8-bit integers whatever the backend's precision.
+        io: what the graph takes and gives. "float32": RGB 0-1, as srcli feeds it. "float16" (0-1) and "uint8"
+            (0-255, rounded and clipped) are for other programs.
         license: SPDX name of the licence of the weights.
         training: where the weights come from.
         quality: PSNR in dB (Y, shave = scale, no ensemble) by test set, e.g. {"Set5": 37.6}.
@@ -74,6 +76,7 @@ class ModelSpec:
     halo: int = 0
     precision: str = "fp32"
     arithmetic: str = "fp32"
+    io: str = "float32"
     license: str = ""
     training: TrainingFacts = field(default_factory=TrainingFacts)
     quality: Mapping[str, float] = field(default_factory=dict)
@@ -86,6 +89,16 @@ class ModelSpec:
             raise ModelFileError(
                 f"Model {self.name!r} has halo {self.halo}, outside 0..{self.exact_halo} (its exact halo)."
             )
+
+    def check_io(self, path: Path) -> None:
+        """Refuse a file that is meant for other programs.
+
+        Raises:
+            ModelFileError: it does not take float32.
+        """
+        if self.io != "float32":
+            hint = f"Give it {path.name.replace(f'.{self.io}', '')}."
+            raise ModelFileError(f"{path}: takes {self.io}, for other programs; srcli feeds float32.", hint)
 
     def to_json(self) -> str:
         """The spec as one line of JSON, keys sorted."""

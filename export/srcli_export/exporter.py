@@ -11,6 +11,7 @@ from srcli.errors import ExportError, UsageError
 from srcli.spec import ModelSpec
 from srcli_export import calibration as images
 from srcli_export.artefacts import judged, write_halves, write_int8
+from srcli_export.ends import check_ends, write_ends
 from srcli_export.fuse import fuse
 from srcli_export.gain import Stopwatch, check_gain, measure_timings
 from srcli_export.halo import measure_halo
@@ -55,6 +56,7 @@ class _Job:
         images: HR images for the halo and the cost of fp16 weights.
         photographs: HR images to calibrate int8 on.
         validation: HR images that decide what an arithmetic costs.
+        ends: kinds of input and output that fp16 files are also written with.
     """
 
     checkpoint: Checkpoint
@@ -67,6 +69,7 @@ class _Job:
     weights: str
     test_sets: Sequence[Path]
     stopwatch: Stopwatch
+    ends: Sequence[str]
 
     @property
     def name(self) -> str:
@@ -102,6 +105,7 @@ def export_checkpoint(
     folder: Path,
     *,
     precisions: Sequence[str] = ("fp32",),
+    ends: Sequence[str] = (),
     weights: str = "fp32",
     calibration: Sequence[Pixels] | None = None,
     photographs: Sequence[Pixels] = (),
@@ -121,6 +125,8 @@ def export_checkpoint(
         folder: where the files go; made if missing. Files of the same names are replaced.
         precisions: of the arithmetic: "fp32", "fp16", "int8". int8 is offered only where it loses at most
             0.1 dB and is the fastest way to run the network on this machine.
+        ends: "uint8" or "float16": fp16 also as `<name>-x<scale>.fp16.uint8.onnx` and so on, whose input and
+            output are of that type, for other programs; each carries its weights.
         weights: how fp32 files store theirs, "fp32" or "fp16" (widened to float32 at load).
         calibration: (H, W, 3) uint8 RGB photographs to measure the halo and the cost of fp16 weights on;
             their centres are used. Default: charts rendered by code.
@@ -140,6 +146,7 @@ def export_checkpoint(
         UsageError: a precision is not known, an image cannot be used, or int8 has no photographs.
     """
     _check_request(precisions, weights, photographs)
+    check_ends(ends, precisions)
     measured = images.charts() if calibration is None else images.checked(calibration)
     proof = validation or photographs or measured
     checked, network, layers = _prepare(checkpoint)
@@ -154,6 +161,7 @@ def export_checkpoint(
         weights=weights,
         test_sets=test_sets,
         stopwatch=stopwatch,
+        ends=ends,
     )
     return _export(job, [one for one in PRECISIONS if one in precisions], folder)
 
@@ -179,6 +187,10 @@ def _export(job: _Job, precisions: Sequence[str], folder: Path) -> list[Exported
             for scale, path in _make(job, arithmetic, full, stage / "new").items():
                 spec, cost = _finish(job, arithmetic, full[scale], path, judges[scale])
                 made.append(Exported(folder / path.name, spec, errors[scale], cost))
+                for kind in job.ends if arithmetic == "fp16" else ():
+                    other = write_ends(path, kind, [lr for lr, _ in images.pairs(job.images, scale)])
+                    facts = replace(spec, io=kind)
+                    made.append(Exported(folder / other.name, facts, errors[scale], cost))
         publish(stage / "new", folder)
     return made
 

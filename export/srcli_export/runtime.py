@@ -1,6 +1,7 @@
 """Runs exported files in ONNX Runtime, float32 on the CPU: the judge of every export."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -41,8 +42,16 @@ class Runner:
         Raises:
             ExportError: ONNX Runtime fails.
         """
+        return np.asarray(self.raw(lr), np.float32)
+
+    def raw(self, lr: NDArray[Any]) -> NDArray[Any]:
+        """The same for files with other types at their ends, in these types.
+
+        Raises:
+            ExportError: ONNX Runtime fails.
+        """
         try:
-            return np.asarray(self._session.run(["sr"], {"lr": lr})[0], np.float32)
+            return np.asarray(self._session.run(["sr"], {"lr": lr})[0])
         except Exception as error:
             raise ExportError(f"{self._path.name}: ONNX Runtime cannot run the export ({error}).") from error
 

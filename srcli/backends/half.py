@@ -4,7 +4,8 @@ TensorRT 11 has no precision flags: what computes in halves is what the graph sa
 tensor of the body becomes a half. The two ends stay in float32: the few pointwise nodes (mean shift, sum of
 the tail's halves) before the first other node and after the last. They touch three channels and cost next
 to nothing, while an image on 0-1 in halves is as coarse as an eighth of an 8-bit step where it is bright:
-trained networks reach 80 dB against float32 so, and 76.5 dB in halves throughout.
+trained networks reach 80 dB against float32 so, and 76.5 dB in halves throughout. And since all kinds of
+input and output share these ends, they give the same pixels.
 """
 
 from dataclasses import dataclass, field, replace
@@ -14,8 +15,11 @@ import onnx
 from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
 
 from srcli.backends.plain_graph import FLOATS, PlainGraph
-from srcli.errors import ModelFileError
+from srcli.errors import ModelFileError, UsageError
 from srcli.spec import METADATA_KEY, WEIGHTS_FILE_KEY, WEIGHTS_SHA256_KEY, ModelSpec
+
+IO = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "uint8": TensorProto.UINT8}
+"""Kinds of input and output: RGB 0-1 in the first two, 0-255 in the last."""
 
 _POINTWISE = ("Add", "Sub", "Mul", "Div", "Slice", "Clip", "Identity")
 _ALWAYS_FLOAT32 = {("Resize", 2), ("Upsample", 1)}
@@ -23,22 +27,29 @@ _ALWAYS_FLOAT32 = {("Resize", 2), ("Upsample", 1)}
 _WIDE, _NARROW = ".float32", ".float16"
 
 
-def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Rewrite a network so that it computes in fp16, between an input and an output in float32.
+def to_half(model: onnx.ModelProto, io: str = "float32") -> onnx.ModelProto:
+    """Rewrite a network so that it computes in fp16.
 
     Args:
         model: one input (N, C, H, W) and one output, both float32 or float16 on 0-1; weights float32, or
             float16 widened by Casts. External data must be loaded. A model in halves may come again.
+        io: kind of the new model's input and output. "float32": as before. "float16": RGB 0-1 in halves.
+            "uint8": RGB 0-255; the output is rounded to the nearest and clipped as `pixels.from_network`
+            does, from a product in float32 where that has float64: two pixels in a million, at a half of a
+            level, may differ by one. What is not a number comes out as some number, and nobody can tell.
 
     Returns:
         A new model with all weights inside. Names of input and output stay; metadata too, except that a
         spec says fp16 and a weights file beside the model is no longer named.
 
     Raises:
+        UsageError: no such kind.
         ModelFileError: the network is not of this kind, or a weight exceeds 65504, a half's largest.
     """
+    if io not in IO:
+        raise UsageError(f"No kind of input and output {io!r}.", f"Choose from {', '.join(IO)}.")
     graph = PlainGraph.of(model)
-    return _rewritten(model, _Writer(graph, _ends(graph)), "fp16")
+    return _rewritten(model, _Writer(graph, _ends(graph), io), "fp16")
 
 
 def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -55,7 +66,7 @@ def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     graph = PlainGraph.of(model)
     every = {graph.input}.union(*(node.output for node in graph.nodes))
-    return _rewritten(model, _Writer(graph, every), "fp32")
+    return _rewritten(model, _Writer(graph, every, "float32"), "fp32")
 
 
 def _ends(graph: PlainGraph) -> set[str]:
@@ -83,17 +94,26 @@ class _Writer:
 
     Attributes:
         wide: tensors of the old graph that are float32 in the new one.
+        io: kind of input and output.
         names: name in the new graph by (name in the old one, whether it is float32 there).
     """
 
     graph: PlainGraph
     wide: set[str]
+    io: str
     nodes: list[NodeProto] = field(default_factory=list)
     constants: dict[str, TensorProto] = field(default_factory=dict)
     names: dict[tuple[str, bool], str] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.names[self.graph.input, True] = self.graph.input
+    def begin(self) -> None:
+        """From the input of that kind to a float32 image on 0-1."""
+        name = self.graph.input
+        if self.io == "uint8":  # TensorRT takes nothing but a Cast on uint8
+            name = self._node("Cast", [name], f"{name}.levels", to=TensorProto.FLOAT)
+            name = self._node("Mul", [name, self._number("levels.step", 1 / 255)], self.graph.input + _WIDE)
+        elif self.io == "float16":
+            name = self._node("Cast", [name], name + _WIDE, to=TensorProto.FLOAT)
+        self.names[self.graph.input, True] = name
 
     def add(self, node: NodeProto) -> None:
         """One node of the old graph, in the type its output has in the new one."""
@@ -102,13 +122,22 @@ class _Writer:
         _retype_attributes(node, wide)
         for place, name in enumerate(node.output):
             node.output[place] = self.names[name, wide] = self._new_name(name, wide)
+        if node.name == self.graph.output:  # the node that makes the output may be a new one
+            node.name = node.output[0]
         self.nodes.append(node)
 
     def end(self) -> None:
-        """From the last tensor, read as float32, to the output."""
-        name = self._floats(self.graph.result, True)
-        if name != self.graph.output:
-            self._node("Identity", name, self.graph.output)
+        """From the last tensor, read as float32, to the output of that kind."""
+        name, output = self._floats(self.graph.result, True), self.graph.output
+        if self.io == "uint8":
+            name = self._node("Mul", [name, self._number("levels.white", 255)], f"{output}.levels")
+            name = self._node("Round", [name], f"{output}.rounded")  # exact halves to even
+            limits = [self._number("levels.black", 0), self._number("levels.white", 255)]
+            name = self._node("Clip", [name, *limits], f"{output}.clipped")
+        if self.io != "float32":
+            self._node("Cast", [name], output, to=IO[self.io])
+        elif name != output:
+            self._node("Identity", [name], output)
 
     def _read(self, node: NodeProto, place: int, wide: bool) -> str:
         """The name under which a node finds one of its inputs."""
@@ -128,20 +157,25 @@ class _Writer:
                 self.constants[fresh] = _stored(self.graph.constants[name], fresh, wide)
             else:
                 assert other is not None, f"{name} is read before it is made"
-                self._node("Cast", other, fresh, to=FLOATS[0] if wide else FLOATS[1])
+                self._node("Cast", [other], fresh, to=TensorProto.FLOAT if wide else TensorProto.FLOAT16)
             self.names[name, wide] = fresh
         return self.names[name, wide]
 
     def _new_name(self, name: str, wide: bool) -> str:
         """The name of a tensor that a node makes: the output's own is for what ends up there."""
-        if name == self.graph.result and wide:
+        if name == self.graph.result and wide and self.io == "float32":
             return self.graph.output
         return f"{name}.result" if name == self.graph.output else name
 
-    def _node(self, operator: str, source: str, output: str, **attributes: int) -> None:
-        node = helper.make_node(operator, [source], [output], name=output)
+    def _number(self, name: str, value: float) -> str:
+        self.constants[name] = numpy_helper.from_array(np.array(value, np.float32), name)
+        return name
+
+    def _node(self, operator: str, inputs: list[str], output: str, **attributes: int) -> str:
+        node = helper.make_node(operator, inputs, [output], name=output)
         node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
         self.nodes.append(node)
+        return output
 
 
 def _stored(tensor: TensorProto, name: str, wide: bool) -> TensorProto:
@@ -168,13 +202,14 @@ def _retype_attributes(node: NodeProto, wide: bool) -> None:
 
 def _rewritten(model: onnx.ModelProto, writer: _Writer, arithmetic: str) -> onnx.ModelProto:
     """The model with the writer's graph, its ports in their new types, and metadata that fit."""
+    writer.begin()
     for node in writer.graph.nodes:
         writer.add(node)
     writer.end()
     ports = [v for v in model.graph.input if v.name == writer.graph.input], list(model.graph.output)
     graph = helper.make_graph(writer.nodes, model.graph.name, *ports, list(writer.constants.values()))
     for value in (*graph.input, *graph.output):
-        value.type.tensor_type.elem_type = TensorProto.FLOAT
+        value.type.tensor_type.elem_type = IO[writer.io]
     result = helper.make_model(
         graph, opset_imports=model.opset_import, ir_version=model.ir_version, producer_name="srcli"
     )

@@ -6,8 +6,7 @@ buffers, streams and graphs (with a stand-in of the GPU) are tested.
 `Engine.run` promises the network's values as they are, so they cross the bus as float32: the caller looks for
 infinities and NaN, averages the self-ensemble and keeps 16-bit pictures deep, and halves would save less time
 on the bus than the host takes to widen them. For 8-bit pictures there is `run_levels`, which brings back
-finished pixels from the same engine: a quarter on the bus, and nothing left for the host to convert. That
-holds for the way back only: the way there, which has fewer pixels by the square of the scale, stays float32.
+finished pixels from the same engine: a quarter on the bus, and nothing left for the host to convert.
 """
 
 from collections.abc import Callable, Iterable, Iterator

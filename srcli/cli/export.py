@@ -47,6 +47,14 @@ def export(
             "[default: fp32; engines: fp16]"
         ),
     ] = None,
+    ends: Annotated[
+        str | None,
+        typer.Option(
+            "--io",
+            help="uint8, float16 or both with a comma: write fp16 files also with these as input and output, "
+            "for other programs.",
+        ),
+    ] = None,
     weights: Annotated[
         str,
         typer.Option(help="How fp32 files store weights: fp32, or fp16 (half the size, widened at load)."),
@@ -69,10 +77,10 @@ def export(
     ] = "",
 ) -> None:
     """Export a checkpoint to ONNX files and check them against it."""
-    precisions = _precisions(precision or "fp32")
+    precisions, kinds = _precisions(precision or "fp32"), _listed(ends or "")
     _check(format_name, weights, opset)
     if format_name == "trt" and engines.is_model(checkpoint):
-        if calibration or validation or measure or license_name or weights != "fp32":
+        if calibration or validation or measure or license_name or ends or weights != "fp32":
             raise UsageError(f"{checkpoint} is exported already.", "Give only --precision and -o with it.")
         return engines.of_model(str(checkpoint), out, _of_engine(precision, "fp32"))
     if "int8" in precisions and calibration is None:
@@ -89,6 +97,7 @@ def export(
         checkpoint,
         folder,
         precisions=precisions,
+        ends=kinds,
         weights=weights,
         calibration=[*(photographs or proof), *charts()],
         photographs=photographs,
@@ -99,10 +108,11 @@ def export(
     for file in files:
         product_path(file.path)
         talk(_told(file))
-    last, exported = files[-1], f"{count(len(files), 'file')} exported and verified."
+    ours = [file for file in files if file.spec.io == "float32"]
+    last, exported = ours[-1], f"{count(len(files), 'file')} exported and verified."
     talk(f"{exported} Try: srcli upscale FILE -s {last.spec.scale} --model {last.path}")
     if format_name == "trt":
-        engines.build([(f.path, f.spec, _of_engine(precision, f.spec.arithmetic)) for f in files], folder)
+        engines.build([(f.path, f.spec, _of_engine(precision, f.spec.arithmetic)) for f in ours], folder)
     return None
 
 
@@ -142,11 +152,15 @@ def _precisions(text: str) -> list[str]:
     Raises:
         UsageError: one of them is not known.
     """
-    names = [name.strip() for name in text.split(",")]
+    names = _listed(text)
     for name in names:
         if name not in _PRECISIONS:
             raise UsageError(f"Precision {name!r} is not known.", f"Choose from {', '.join(_PRECISIONS)}.")
     return names
+
+
+def _listed(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")] if text else []
 
 
 def _told(file: "Exported") -> str:
@@ -160,7 +174,8 @@ def _told(file: "Exported") -> str:
         )
     if "time_share" in found:
         checked += f", takes {found['time_share']:.2f} of the time of the next best"
-    return f"{file.path}: x{spec.scale} {spec.arithmetic}, halo {spec.halo}, {checked}{scores}"
+    ends = "" if spec.io == "float32" else f" between {spec.io}"
+    return f"{file.path}: x{spec.scale} {spec.arithmetic}{ends}, halo {spec.halo}, {checked}{scores}"
 
 
 def _photographs(folder: Path | None) -> "list[Pixels]":

@@ -121,6 +121,7 @@ def resolve(model: str | Path, scale: int, folder: Path | None = None) -> ModelF
         has = ", ".join(f"x{s}" for s in scales(model, folder))
         raise ModelNotFoundError(f"Model {str(model)!r} has no network for x{scale}.", f"It has {has}.")
     best = max(files, key=lambda file: (file.yours, _quality(file.spec), file.spec.parameters))
+    best.spec.check_io(best.path)
     check_weights(best.path)
     if best.path.with_name(f"{best.path.name}.sha256").exists():
         _check_sum(best.path, best.path.stat().st_mtime_ns)

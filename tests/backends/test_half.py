@@ -13,11 +13,12 @@ from onnx.reference import ReferenceEvaluator
 
 from srcli import pixels
 from srcli.backends.half import to_float32, to_half
-from srcli.errors import ModelFileError
+from srcli.errors import ModelFileError, UsageError
 from srcli.metrics import decibels
 from srcli.spec import METADATA_KEY, WEIGHTS_FILE_KEY, WEIGHTS_SHA256_KEY, ModelSpec
 
 FLOAT, HALF, UINT8, INT8 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8, TensorProto.INT8
+KINDS = {"float32": FLOAT, "float16": HALF, "uint8": UINT8}
 
 LEAST_PSNR = 75.0
 """dB of a tiny network in halves against float32. A rounding is off by 2**-12 of a value, 2**-13.8 in the
@@ -31,6 +32,10 @@ def model(scale: int = 2, stored_in_halves: bool = False) -> onnx.ModelProto:
 
 def photograph(height: int = 9, width: int = 11) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def planes(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(image.transpose(2, 0, 1)[None])
 
 
 def run(network: onnx.ModelProto, lr: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -66,12 +71,13 @@ def network_of(
 # What the new graph holds.
 
 
+@pytest.mark.parametrize("io", KINDS)
 @pytest.mark.parametrize("stored_in_halves", [False, True])
-def test_the_body_is_half_and_the_ends_are_not(stored_in_halves: bool) -> None:
-    half = to_half(model(stored_in_halves=stored_in_halves))
+def test_the_body_is_half_and_the_ends_are_not(stored_in_halves: bool, io: str) -> None:
+    half = to_half(model(stored_in_halves=stored_in_halves), io)
     onnx.checker.check_model(half, full_check=True)  # infers every type, and strictly
     ports = [*half.graph.input, *half.graph.output]
-    assert [port.type.tensor_type.elem_type for port in ports] == [FLOAT] * 2
+    assert [port.type.tensor_type.elem_type for port in ports] == [KINDS[io]] * 2
     types = {tensor.name: tensor.data_type for tensor in half.graph.initializer}
     for node in half.graph.node:
         if node.op_type == "Conv":
@@ -92,22 +98,18 @@ def test_weights_stored_in_halves_are_no_longer_widened() -> None:
     np.testing.assert_array_equal(run(half, lr), plain)  # rounded then or now, they are the same halves
 
 
-def with_half_ports(network: onnx.ModelProto) -> onnx.ModelProto:
-    """The same network with input and output in halves, as others write them."""
-    graph = network.graph
-    for node in graph.node:
-        node.input[:] = ["lr.wide" if name == "lr" else name for name in node.input]
-        node.output[:] = ["sr.wide" if name == "sr" else name for name in node.output]
-    graph.node.insert(0, helper.make_node("Cast", ["lr"], ["lr.wide"], to=FLOAT))
-    graph.node.append(helper.make_node("Cast", ["sr.wide"], ["sr"], to=HALF))
-    for port in (*graph.input, *graph.output):
-        port.type.tensor_type.elem_type = HALF
-    return network
+def test_a_cast_comes_first_and_last_where_pixels_are_bytes() -> None:
+    nodes = to_half(model(), "uint8").graph.node
+    assert [(nodes[i].op_type, nodes[i].attribute[0].i) for i in (0, -1)] == [
+        ("Cast", FLOAT),
+        ("Cast", UINT8),
+    ]
+    assert (list(nodes[0].input), list(nodes[-1].output)) == (["lr"], ["sr"])
 
 
-@pytest.mark.parametrize("half_ports", [False, True])
-def test_halves_may_come_again(half_ports: bool) -> None:
-    once = with_half_ports(to_half(model())) if half_ports else to_half(model())
+@pytest.mark.parametrize("io", ["float32", "float16"])
+def test_halves_may_come_again(io: str) -> None:
+    once = to_half(model(), io)
     again = to_half(once)
     lr = pixels.to_network(photograph())
     np.testing.assert_array_equal(run(again, lr), run(to_half(model()), lr))
@@ -139,6 +141,45 @@ def test_halves_stay_close_to_float32(scale: int) -> None:
     lr = pixels.to_network(photograph())
     exact = run(model(scale), lr)
     assert LEAST_PSNR < psnr(in_halves(to_half(model(scale)), lr), exact) < 110, "above: not in halves"
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_every_kind_of_port_gives_the_same_pixels(scale: int) -> None:
+    """Bit for bit: float32 ends multiply and round as `to_network` and `from_network` do."""
+    image = photograph()
+    sr = run(to_half(model(scale)), pixels.to_network(image))
+    levels = run(to_half(model(scale), "uint8"), planes(image))
+    assert levels.dtype == np.uint8
+    expected = pixels.from_network(np.asarray(sr, np.float32), np.dtype(np.uint8), 3)
+    np.testing.assert_array_equal(levels, planes(expected))
+    halves = run(to_half(model(scale), "float16"), pixels.to_network(image).astype(np.float16))
+    np.testing.assert_allclose(halves, sr.astype(np.float16), atol=2**-10)  # the input is off by 2**-12
+
+
+def test_bytes_through_an_identity_come_back() -> None:
+    """A level / 255 as a half is off by 2**-12 at most, or a sixteenth of a level: every level returns."""
+    eye = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
+    identity = network_of([helper.make_node("Conv", ["lr", "eye"], ["sr"])], {"eye": eye})
+    every = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16).repeat(3, axis=1)
+    np.testing.assert_array_equal(in_halves(to_half(identity, "uint8"), every), every)
+
+
+def test_bytes_are_rounded_and_clipped_as_pixels_are() -> None:
+    """A network whose output is a constant of our choice: every level and beyond, a hundredth or more away
+    from halves, where a product in float32 (off by 2**-17 of a level) cannot fall on the other side."""
+    levels = np.arange(-150, 400)[:, None] + np.array([0, 0.25, 0.49, 0.51, 0.75])
+    wanted = np.append((levels / 255).astype(np.float32), np.float32(0.5))  # 127.5: a half in any precision
+    image = np.broadcast_to(wanted, (1, 3, 1, wanted.size)).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["lr", "nothing"], ["black"]),
+        helper.make_node("Add", ["black", "image"], ["sr"]),
+    ]
+    constant = network_of(nodes, {"nothing": np.zeros((3, 3, 1, 1), np.float32), "image": image})
+    found = in_halves(to_half(constant, "uint8"), np.zeros(image.shape, np.uint8))
+    expected = planes(pixels.from_network(image, np.dtype(np.uint8), 3))
+    np.testing.assert_array_equal(found, expected)
+    assert set(np.unique(found)) == set(range(256))
+    assert found[0, 0, 0, -1] == 128
 
 
 def test_other_networks() -> None:
@@ -205,7 +246,8 @@ def test_a_network_in_eight_bits_keeps_them() -> None:
     np.testing.assert_allclose(run(half, lr), run(network, lr), atol=3 * 0.25 / 127 + 1e-3)
 
 
-def test_tensorrt_takes_it() -> None:
+@pytest.mark.parametrize("io", KINDS)
+def test_tensorrt_takes_every_kind(io: str) -> None:
     """Strongly typed, as TensorRT 11 always is; needs no GPU."""
     api = pytest.importorskip("tensorrt_rtx")
     from srcli.backends.trt.build import Log
@@ -213,16 +255,21 @@ def test_tensorrt_takes_it() -> None:
     builder = api.Builder(Log.of(api).logger)
     network = builder.create_network(1 << int(api.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = api.OnnxParser(network, Log.of(api).logger)
-    assert parser.parse(to_half(model()).SerializeToString()), parser.get_error(0).desc()
+    assert parser.parse(to_half(model(), io).SerializeToString()), parser.get_error(0).desc()
     profile, config = builder.create_optimization_profile(), builder.create_builder_config()
     profile.set_shape("lr", (1, 3, 8, 8), (1, 3, 8, 8), (1, 3, 8, 8))
     config.add_optimization_profile(profile)
     assert builder.build_serialized_network(network, config) is not None
     ports = {network.get_input(0).dtype, network.get_output(0).dtype}
-    assert ports == {api.float32}
+    assert ports == {{"float32": api.float32, "float16": api.float16, "uint8": api.uint8}[io]}
 
 
 # What cannot be had.
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(UsageError, match="int16"):
+        to_half(model(), "int16")
 
 
 def test_a_weight_beyond_the_largest_half_is_refused() -> None:

@@ -100,7 +100,7 @@ def test_a_file_in_halves_builds_in_both_precisions(
 ) -> None:
     spec = replace(tiny_networks.tiny_spec(2, features=64), arithmetic="fp16")
     path = tmp_path / "tiny-x2.onnx"
-    onnx.save(to_half(tiny_networks.build(spec)), path)
+    onnx.save(to_half(tiny_networks.build(spec), "float16"), path)
     made = onnx.load_from_string(graph(path, precision))
     halves = sum(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in made.graph.initializer)
     assert (halves == 0) == (precision == "f32")
