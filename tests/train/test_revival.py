@@ -13,7 +13,7 @@ from torch import nn
 from srcli_train.checkpoint import load_checkpoint
 from srcli_train.networks import build
 from srcli_train.patches import Minibatch, PatchSampler
-from srcli_train.revival import _watched, revive
+from srcli_train.revival import revive, watched
 from srcli_train.validation import batch_of
 
 CPU = torch.device("cpu")
@@ -48,7 +48,7 @@ def test_dead_units_fire_again_and_the_network_computes_the_same(
     assert revive(network, minibatches, 0.001, seed=1) == 3
     for old, new in zip(before, _outputs(network, minibatches), strict=True):
         torch.testing.assert_close(new, old, rtol=0, atol=1e-6)
-    firing = _watched(network, minibatches)[network.body.blocks[0]].firing
+    firing = watched(network, minibatches)[network.body.blocks[0]].firing
     assert ((firing[[1, 4, 6]] > 0.2) & (firing[[1, 4, 6]] < 0.8)).all()
 
 
@@ -70,7 +70,7 @@ def test_revived_units_do_not_see_the_mean_of_their_input(
 ) -> None:
     revive(network, minibatches, 0.001, seed=1)
     block = network.body.blocks[0]
-    mean = _watched(network, minibatches)[block].mean
+    mean = watched(network, minibatches)[block].mean
     weight = block.conv1.weight[[1, 4, 6]].detach()
     seen = torch.einsum("i,oihw->ohw", mean, weight)
     assert seen.abs().max() < 1e-5 * weight.abs().sum(1).max() * mean.norm()

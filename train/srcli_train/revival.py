@@ -18,7 +18,7 @@ from srcli_train.validation import batch_of
 
 
 @dataclass(slots=True)
-class _Seen:
+class Seen:
     """Of one block: mean of its input (I,) and share of pixels at which each hidden unit fires (O,)."""
 
     mean: Tensor
@@ -57,7 +57,7 @@ def revive(
     """
     draw, revived = torch.Generator().manual_seed(seed), 0
     names = {module: name for name, module in network.named_modules()}
-    for block, seen in _watched(network, minibatches).items():
+    for block, seen in watched(network, minibatches).items():
         others = [cast(ResBlock, follower.get_submodule(names[block])) for follower in followers]
         for unit in (seen.firing <= share).nonzero().flatten().tolist():
             _start_anew(block, unit, seen.mean, draw)
@@ -66,15 +66,20 @@ def revive(
     return revived
 
 
-def _watched(network: nn.Module, minibatches: Iterable[Minibatch]) -> dict[ResBlock, _Seen]:
-    """What every block that took part has seen; in float32, so that all processes find the same."""
-    seen: dict[ResBlock, _Seen] = {}
+def watched(network: nn.Module, minibatches: Iterable[Minibatch]) -> dict[ResBlock, Seen]:
+    """What the hidden units of blocks do, by block that took part.
+
+    Args:
+        network: as of `revive`; in float32, so that all processes find the same.
+        minibatches: their LR patches are looked at.
+    """
+    seen: dict[ResBlock, Seen] = {}
     blocks = {m.conv1: m for m in network.modules() if isinstance(m, ResBlock)}
 
     def watch(conv: nn.Module, given: tuple[Tensor, ...], hidden: Tensor) -> None:
         block = blocks[conv]  # type: ignore[index]
         if block not in seen:
-            seen[block] = _Seen(given[0].new_zeros(given[0].shape[1]), hidden.new_zeros(hidden.shape[1]))
+            seen[block] = Seen(given[0].new_zeros(given[0].shape[1]), hidden.new_zeros(hidden.shape[1]))
         seen[block].add(given[0], hidden)
 
     handles = [conv.register_forward_hook(watch) for conv in blocks]
