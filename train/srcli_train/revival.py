@@ -2,7 +2,7 @@
 
 A ReLU that is off everywhere passes no gradient, so it stays off for the rest of the training. Muon moves
 all directions of a weight equally far, also the one along the mean of its input, and so drives many units
-there: in networks of this family more than half of the middle blocks' units, in the first minutes.
+there: `benchmarks/units.py` found four in ten off in a network that was trained so.
 """
 
 from collections.abc import Iterable, Sequence
