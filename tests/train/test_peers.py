@@ -190,10 +190,10 @@ def test_a_stop_saves_and_a_process_that_dies_leaves_what_was_saved(tmp_path: Pa
     talk = _end(process, ExitCode.FAILED)
     assert "killed by signal 9" in talk or "does not reach the others" in talk
 
-    # The recipe is the same, its end 6 ms of training away; so the next run stops after its first update.
+    # The recipe is the same, its end 6 ms of training away; so the next run stops after a few updates.
     minutes = str(left.seconds / 60 + 1e-4)
     assert main(_arguments(tmp_path, "run", *LONG, "--minutes", minutes, "--resume")) == 0
-    assert _last(tmp_path, "run").update == left.update + 1
+    assert left.update < _last(tmp_path, "run").update < left.update + 50
 
 
 def _gone(*told: object) -> None:
