@@ -4,9 +4,7 @@ from dataclasses import dataclass
 
 from srcli_train.networks import NetworkSpec, preset
 from srcli_train.recipes import Recipe, find
-from srcli_train.settings import changed
-
-_NETWORK = "network."
+from srcli_train.settings import changed, divided
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +30,12 @@ class Arm:
     @property
     def network(self) -> NetworkSpec:
         """What is trained, with the settings made."""
-        about = [s.removeprefix(_NETWORK) for s in self.settings if s.startswith(_NETWORK)]
-        return changed(preset(self.model, self.scale), about)
+        return changed(preset(self.model, self.scale), divided(self.settings)[0])
 
     @property
     def chosen(self) -> Recipe:
         """Its recipe, with the settings made."""
-        return changed(find(self.recipe), [s for s in self.settings if not s.startswith(_NETWORK)])
+        return changed(find(self.recipe), divided(self.settings)[1])
 
 
 @dataclass(frozen=True, slots=True)

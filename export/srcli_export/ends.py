@@ -1,7 +1,6 @@
 """fp16 files whose input and output are bytes or halves, for programs that hold pixels in these."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import onnx
 
 from srcli.backends.half import IO, to_half
 from srcli.errors import ExportError, UsageError
-from srcli.spec import read_spec
+from srcli.spec import ModelSpec
 from srcli_export.runtime import Pixels, Runner, to_batch, to_pixels
 from srcli_export.storage import save, save_spec
 
@@ -35,12 +34,12 @@ def check_ends(kinds: Sequence[str], precisions: Sequence[str]) -> None:
         raise UsageError("Only fp16 files are made with other ends.", "Add fp16 to --precision.")
 
 
-def write_ends(path: Path, kind: str, images: Sequence[Pixels]) -> Path:
+def write_ends(path: Path, spec: ModelSpec, images: Sequence[Pixels]) -> Path:
     """Write `<name>-x<scale>.fp16.<kind>.onnx` beside an fp16 file, and check that it gives the same pixels.
 
     Args:
         path: a finished file in halves, with float32 at its ends.
-        kind: one of `ENDS`.
+        spec: of the new file; its `io` is the kind, one of `ENDS`.
         images: (H, W, 3) uint8 LR images to compare the two on.
 
     Returns:
@@ -50,12 +49,10 @@ def write_ends(path: Path, kind: str, images: Sequence[Pixels]) -> Path:
         ExportError: it gives other pixels, or ONNX Runtime cannot run it.
         OutputError: it cannot be written.
     """
-    target = path.with_name(f"{path.stem}.{kind}.onnx")
-    save(target, to_half(onnx.load(path), kind).SerializeToString())
-    spec = read_spec(path)
-    assert spec is not None, "every exported file has one"
-    save_spec(target, replace(spec, io=kind))
-    problem = {"uint8": _bytes, "float16": _halves}[kind]
+    target = path.with_name(f"{path.stem}.{spec.io}.onnx")
+    save(target, to_half(onnx.load(path), spec.io).SerializeToString())
+    save_spec(target, spec)
+    problem = {"uint8": _bytes, "float16": _halves}[spec.io]
     plain, new = Runner(path), Runner(target)
     for said in filter(None, (problem(plain, new, image) for image in images)):
         raise ExportError(f"{target.name}: {said} from the file with float32 at its ends.")

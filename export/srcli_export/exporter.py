@@ -188,8 +188,8 @@ def _export(job: _Job, precisions: Sequence[str], folder: Path) -> list[Exported
                 spec, cost = _finish(job, arithmetic, full[scale], path, judges[scale])
                 made.append(Exported(folder / path.name, spec, errors[scale], cost))
                 for kind in job.ends if arithmetic == "fp16" else ():
-                    other = write_ends(path, kind, [lr for lr, _ in images.pairs(job.images, scale)])
                     facts = replace(spec, io=kind)
+                    other = write_ends(path, facts, [lr for lr, _ in images.pairs(job.images, scale)])
                     made.append(Exported(folder / other.name, facts, errors[scale], cost))
         publish(stage / "new", folder)
     return made

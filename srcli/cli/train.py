@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from srcli_train.command import TrainRequest
     from srcli_train.networks import NetworkSpec
 
-_NETWORK = "network."
-
 
 def train(
     folder: Annotated[Path, typer.Argument(help="Folder of HR images, or DIV2K in its official layout.")],
@@ -86,19 +84,19 @@ def train(
         from srcli_train.command import TrainRequest, check
         from srcli_train.launch import launched
         from srcli_train.recipes import find
-        from srcli_train.settings import changed
+        from srcli_train.settings import changed, divided
     except ImportError as error:
         raise missing_extra(error, "Training", "train") from error
 
     numbers = {"updates": updates, "batch": batch, "patch": patch, "lr": lr, "muon_lr": muon_lr}
     named = {**numbers, "loss": loss, "precision": precision, "seed": seed}
     given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
-    about_recipe = [setting for setting in settings or () if not setting.startswith(_NETWORK)]
+    about_network, about_recipe = divided(settings or ())
     chosen = replace(changed(find(recipe), about_recipe), **given)
     home = run or Path("runs") / (f"{model}-x{scale}" if scale else model)
     request = TrainRequest(
         data=folder,
-        network=_network(model, scale, settings or ()),
+        network=_network(model, scale, about_network),
         recipe=chosen,
         run=home,
         valid=valid,
@@ -117,13 +115,12 @@ def train(
     _run(request)
 
 
-def _network(model: str, scale: int | None, settings: Sequence[str]) -> "NetworkSpec":
+def _network(model: str, scale: int | None, about: Sequence[str]) -> "NetworkSpec":
     """The preset, with what was set; a changed one is no longer called by the preset's name."""
     from srcli_train.networks import preset
     from srcli_train.settings import changed
 
-    about_network = [s.removeprefix(_NETWORK) for s in settings if s.startswith(_NETWORK)]
-    named = [f"name={model}-custom", *about_network] if about_network else []
+    named = [f"name={model}-custom", *about] if about else []
     network = changed(preset(model, scale), named)
     if not network.scales:
         raise UsageError("A network needs at least one scale.", "For example network.scales=[2,4].")

@@ -15,7 +15,7 @@ from srcli.backends.half import to_half
 from srcli.cli.app import main
 from srcli.errors import ExportError, ModelFileError, UsageError
 from srcli.pixels import from_network, to_network
-from srcli.spec import read_spec
+from srcli.spec import ModelSpec, read_spec
 from srcli_export import ends
 from srcli_export.exporter import export_checkpoint
 
@@ -85,8 +85,9 @@ def test_a_file_that_gives_other_pixels_is_refused(
     path = tmp_path / "n-x2.fp16.onnx"
     onnx.save(onnx.load(folder / "mdsr-baseline-x2.fp16.onnx"), path)
     monkeypatch.setattr(ends, "to_half", darker)
+    spec = ModelSpec("n", "mdsr", 2, arithmetic="fp16", io="uint8")
     with pytest.raises(ExportError, match="from the file with float32 at its ends"):
-        ends.write_ends(path, "uint8", [LR])
+        ends.write_ends(path, spec, [LR])
 
 
 def darker(model: onnx.ModelProto, kind: str) -> onnx.ModelProto:

@@ -8,6 +8,14 @@ from typing import Any, TypeVar
 from srcli.errors import UsageError
 
 Description = TypeVar("Description")
+_NETWORK = "network."
+
+
+def divided(settings: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Settings about the network, without the "network." that marks them, and those about the recipe."""
+    about = list(settings)
+    network = [setting.removeprefix(_NETWORK) for setting in about if setting.startswith(_NETWORK)]
+    return network, [setting for setting in about if not setting.startswith(_NETWORK)]
 
 
 def changed(described: Description, settings: Iterable[str]) -> Description:

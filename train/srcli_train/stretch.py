@@ -46,12 +46,12 @@ def expected(arguments: Sequence[str]) -> int:
     """
     from srcli_train.networks import build, preset
     from srcli_train.recipes import find
-    from srcli_train.settings import changed
+    from srcli_train.settings import changed, divided
 
     options = _size_options(arguments)
-    about = [s.removeprefix("network.") for s in options.set if s.startswith("network.")]
-    recipe = changed(find(options.recipe), [s for s in options.set if not s.startswith("network.")])
-    network = build(changed(preset(options.model, options.scale), about))
+    about_network, about_recipe = divided(options.set)
+    recipe = changed(find(options.recipe), about_recipe)
+    network = build(changed(preset(options.model, options.scale), about_network))
     weights = _bytes(network.state_dict())
     checkpoint = weights * (2 if recipe.average else 1) + _bytes(_after_an_update(network, recipe))
     return checkpoint * (2 if recipe.schedule == "trapezoid" else 1)
