@@ -1,23 +1,20 @@
 """The experiments behind the recipes: the same short training with one thing changed.
 
     python benchmarks/experiments.py detail data/train --valid data/valid
+    python benchmarks/experiments.py all data/train --valid data/valid --jobs 2
     python benchmarks/experiments.py --list
 
 Every arm is one `srcli train` of its own, whose command is printed; `--jobs 2` runs two of them at a time
-with one thread each. Arms that have ended are not run again, so an experiment can be interrupted; and at
-full length (`--updates 300000 --device cuda`) it is the same command; nothing has to be installed for it
-that PYTHONPATH can bring. Writes the curves of all arms as results/experiments/NAME.csv and .png and puts a
-table into results/experiments.json.
+with one thread each. Arms that ask for the same training share it. What has ended is not run again, so an
+experiment can be interrupted; and at full length (`--updates 300000 --device cuda`) it is the same command;
+nothing has to be installed for it that PYTHONPATH can bring. Writes the curves of all arms as
+results/experiments/NAME.csv and .png and puts a table into results/experiments.json.
 """
 
 import argparse
 import csv
-import os
-import shlex
-import subprocess
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,10 +24,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from arms import EXPERIMENTS, Arm, Experiment
-from common import RESULTS, Section, Table, machine, publish
-from srcli.errors import TrainingError
-from srcli_train import runfolder
+from common import RESULTS, Machine, Section, Table, machine, publish
 from srcli_train.networks import SCALES, build
+from trials import Place, Trial, run_all, trial_of
 
 _USUAL = Arm("", ("batch=16", "patch=32"), recipe="paper")
 _USUAL_RATE = 2.0  # updates a second of that on two cores
@@ -61,20 +57,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.list:
         print(_listed(options.updates))
         return
-    experiment = EXPERIMENTS[options.name]
-    updates = options.updates or experiment.updates
-    _run_all(experiment.arms, updates, options)
-    curves = [Curve(arm, _rows(_folder(options, arm, updates) / "log.csv")) for arm in experiment.arms]
+    names = list(EXPERIMENTS) if options.name == "all" else [options.name]
+    place = Place(options.data, options.valid, options.runs, options.device, options.jobs)
+    run_all([trial for name in names for trial in _trials(name, options.updates)], place)
+    for name in names:
+        _publish(name, options, given, before)
+
+
+def _trials(name: str, updates: int | None) -> list[Trial]:
+    """Of the arms, in their order."""
+    experiment = EXPERIMENTS[name]
+    return [trial_of(arm, experiment, updates or experiment.updates) for arm in experiment.arms]
+
+
+def _publish(name: str, options: argparse.Namespace, given: Sequence[str], before: Machine) -> None:
+    """Curves, plot and table of one experiment."""
+    experiment, trials = EXPERIMENTS[name], _trials(name, options.updates)
+    curves = [Curve(trial.arm, _rows(options.runs / trial.name / "log.csv")) for trial in trials]
     place = options.out.with_suffix("")
-    _write_csv(curves, place / f"{options.name}.csv")
-    _draw(curves, experiment.question, place / f"{options.name}.png")
-    publish(options.out, _section(options.name, experiment, curves, updates), given, before)
+    _write_csv(curves, place / f"{name}.csv")
+    _draw(curves, experiment.question, place / f"{name}.png")
+    longest = max(trial.updates for trial in trials)
+    publish(options.out, _section(name, experiment, curves, longest), given, before)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
-    add("name", nargs="?", choices=list(EXPERIMENTS))
+    add("name", nargs="?", choices=[*EXPERIMENTS, "all"])
     add("data", nargs="?", type=Path, help="folder of HR images")
     add("--valid", type=Path, help="folder of validation images")
     add("--list", action="store_true", help="say what there is")
@@ -91,15 +101,20 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _listed(updates: int | None) -> str:
     """Every experiment with its arms, and about how long it takes on two cores."""
-    lines, total = [], 0.0
+    lines, once = [], {}
     for name, experiment in EXPERIMENTS.items():
-        longest = updates or experiment.updates
-        usual = sum(arm.share * _work(arm) for arm in experiment.arms) * longest / _work(_USUAL)
-        hours = usual / _USUAL_RATE / 3600
-        total += hours
-        labels = " | ".join(arm.label for arm in experiment.arms)
+        trials = _trials(name, updates)
+        once |= {trial.name: trial for trial in trials}
+        labels, longest = " | ".join(arm.label for arm in experiment.arms), max(t.updates for t in trials)
+        hours = _hours(trials)
         lines.append(f"{name}: {experiment.question} {longest} updates, about {hours:.1f} h: {labels}")
-    return "\n".join([*lines, f"all: about {total:.1f} h on two cores"])
+    hours = _hours(once.values())
+    return "\n".join([*lines, f"all: about {hours:.1f} h on two cores, as some arms are the same"])
+
+
+def _hours(trials: Iterable[Trial]) -> float:
+    usual = sum(trial.updates * _work(trial.arm) for trial in trials) / _work(_USUAL)
+    return usual / _USUAL_RATE / 3600
 
 
 @cache
@@ -112,60 +127,6 @@ def _work(arm: Arm) -> float:
         for scale in network.scales:
             built(patch, scale)
     return float(counter.get_total_flops() / len(network.scales))
-
-
-def _run_all(arms: Sequence[Arm], updates: int, options: argparse.Namespace) -> None:
-    """First the arms that start from scratch, then those that start from one of them."""
-    for wave in ([a for a in arms if not a.init], [a for a in arms if a.init]):
-        with ThreadPoolExecutor(options.jobs) as pool:
-            list(pool.map(lambda arm: _run(arm, arms, updates, options), wave))
-
-
-def _run(arm: Arm, arms: Sequence[Arm], updates: int, options: argparse.Namespace) -> None:
-    """Train an arm to its end, unless its checkpoint says that this is done."""
-    folder, end = _folder(options, arm, updates), round(arm.share * updates)
-    if _reached(folder) >= end:
-        return
-    arguments = [*_arguments(arm, options, end), "-o", str(folder)]
-    if arm.init:
-        start = next(a for a in arms if a.label == arm.init)
-        arguments += ["--init", str(_folder(options, start, updates) / runfolder.LAST)]
-    arguments += ["--resume"] if runfolder.holds_run(folder) else []
-    print(shlex.join(["srcli", *arguments]), flush=True)
-    threads = max(1, (os.cpu_count() or 1) // options.jobs)
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-m", "srcli", *arguments]
-    with folder.with_suffix(".out").open("a") as talk:
-        done = subprocess.run(command, check=False, env=environment, stdout=talk, stderr=talk)
-    if done.returncode:
-        raise SystemExit(f"The arm {arm.label!r} failed; {talk.name} says why.")
-
-
-def _reached(folder: Path) -> int:
-    """Updates in a run's checkpoint. The log may be ahead of it: its last row comes before the last save."""
-    if not runfolder.holds_run(folder):
-        return 0
-    try:
-        return runfolder.load(folder, print)[1].update
-    except TrainingError:  # the arm's own command says what is wrong with it
-        return 0
-
-
-def _arguments(arm: Arm, options: argparse.Namespace, updates: int) -> list[str]:
-    scale = [] if arm.model.startswith("mdsr") else ["-s", str(arm.scale)]
-    settings = [part for setting in arm.settings for part in ("--set", setting)]
-    valid = ["--valid", str(options.valid)] if options.valid else []
-    every = max(1, updates // 1000) * 100  # when there is also a row in the log
-    numbers = ["--updates", str(updates), "--validate-every", str(every)]
-    what = ["--model", arm.model, *scale, "--recipe", arm.recipe, *settings, *numbers]
-    options.runs.mkdir(parents=True, exist_ok=True)
-    return ["train", str(options.data), *valid, *what, "--device", options.device]
-
-
-def _folder(options: argparse.Namespace, arm: Arm, updates: int) -> Path:
-    """Of its own for every length, as a schedule cannot be stretched afterwards."""
-    plain = "".join(c if c.isalnum() else "-" for c in f"{options.name}-{updates}-{arm.label}")
-    return Path(options.runs) / plain
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

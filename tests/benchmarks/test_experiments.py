@@ -14,6 +14,7 @@ from tiny_training import FAST, TINY, folder_of_pictures
 
 import arms
 import experiments
+import trials
 from srcli.media import images
 from srcli_train import runfolder
 from srcli_train.checkpoint import Checkpoint, load_checkpoint
@@ -31,10 +32,19 @@ def test_every_arm_is_a_training_that_can_start(name: str, arm: arms.Arm) -> Non
         assert not start.init
 
 
-def test_labels_and_folders_are_told_apart() -> None:
-    options = experiments._parse(["detail", "data"])
-    folders = {experiments._folder(options, arm, 9) for arm in arms.EXPERIMENTS["detail"].arms}
-    assert len(folders) == len(arms.EXPERIMENTS["detail"].arms)
+@pytest.mark.parametrize("name", arms.EXPERIMENTS)
+def test_the_arms_of_an_experiment_are_different_trainings(name: str) -> None:
+    names = {trial.name for trial in experiments._trials(name, None)}
+    assert len(names) == len(arms.EXPERIMENTS[name].arms)
+    assert max(map(len, names)) < 200
+
+
+def test_arms_that_ask_for_the_same_share_a_training() -> None:
+    alike = {experiments._trials(name, None)[0].name for name in ("chance", "detail", "mixup", "schedule")}
+    assert len(alike) == 1
+    assert alike == {experiments._trials("batch", None)[1].name}
+    from_it, other = experiments._trials("finish", None)[1:3]
+    assert from_it.start == other.start == experiments._trials("finish", None)[0]
 
 
 def test_a_curve_keeps_each_validation_once() -> None:
@@ -65,13 +75,13 @@ def test_all_experiments_fit_the_six_hours_they_are_given(capsys: pytest.Capture
 
 def test_a_run_has_ended_when_its_checkpoint_says_so(tmp_path: Path) -> None:
     """The log's last row is written before the last save, which a kill can prevent."""
-    assert experiments._reached(tmp_path) == 0
+    assert trials.reached(tmp_path) == 0
     (tmp_path / "log.csv").write_text("update,seconds,loss,rate,psnr_x2\n200,1,1,1,30\n")
-    assert experiments._reached(tmp_path) == 0
+    assert trials.reached(tmp_path) == 0
     saved = runfolder.save(tmp_path, Checkpoint(TINY, FAST, {}, update=150))
-    assert experiments._reached(tmp_path) == 150
+    assert trials.reached(tmp_path) == 150
     saved.replace(tmp_path / "previous.pt")  # a kill between the two renames of a save
-    assert experiments._reached(tmp_path) == 150
+    assert trials.reached(tmp_path) == 150
 
 
 def _two_updates(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -89,13 +99,13 @@ def test_an_experiment_from_training_to_plot(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     command = _two_updates(tmp_path, monkeypatch)
-    one, other = tmp_path / "runs" / "tiny-2-one", tmp_path / "runs" / "tiny-2-from-it"
+    one, other = (tmp_path / "runs" / trial.name for trial in experiments._trials("tiny", None))
     experiments.main(command)
     said = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if line.startswith("srcli ")]
     assert [line[:2] for line in said] == [["srcli", "train"]] * 2
     assert load_checkpoint(one / "last.pt").update == 2
     assert load_checkpoint(other / "last.pt").update == 1
-    assert "Started from" in other.with_suffix(".out").read_text()
+    assert "Started from" in other.with_name(f"{other.name}.out").read_text()
 
     section = json.loads((tmp_path / "results.json").read_text())["tiny"]
     assert [row[:2] for row in section["tables"][0]["rows"]] == [["one", "2"], ["from it", "1"]]
@@ -113,4 +123,6 @@ def test_an_experiment_from_training_to_plot(
     with pytest.raises(SystemExit, match="'from it' failed"):
         experiments.main(command)
     assert "--resume" in capsys.readouterr().out
-    assert "holds no checkpoint that can be read" in " ".join(other.with_suffix(".out").read_text().split())
+    assert "holds no checkpoint that can be read" in " ".join(
+        other.with_name(f"{other.name}.out").read_text().split()
+    )
