@@ -12,9 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from srcli import pixels
 from srcli.errors import UsageError
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""JPEG's, not rounded."""
 _BLOCK = 8
 _FREQUENCIES = ((0, 7), (7, 0), (2, 7), (7, 2), (5, 5), (7, 7))
 """Of the DCT, (vertical, horizontal): those that JPEG quantises away first."""
@@ -33,6 +35,8 @@ _INSIDE = (4, 251)  # levels; outside, clipping hides noise
 _ENOUGH = 0.25  # least share of areas inside those levels, or all count
 _MEGAPIXEL = 1 << 20
 
+SMALLEST = 2 * _CELL
+"""Pixels a side from which on an image can be measured."""
 BLOCKS = 0.035
 """`Artifacts.blocks` from which on a picture counts as a JPEG; photographs of quality 90 have 0.1 to 0.6."""
 NOISE = 1.6
@@ -65,15 +69,17 @@ def measure(image: NDArray[Any]) -> Artifacts:
     """Measure one picture; of large ones the middle.
 
     Args:
-        image: (H, W) or (H, W, 3) uint8 RGB, 32 pixels a side or more.
+        image: of any layout and type in `srcli.pixels`, 32 pixels a side or more.
 
     Raises:
-        UsageError: another dtype or layout, or too small.
+        InputError: the array is no image.
+        UsageError: it is too small.
     """
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or min(image.shape[:2]) < 2 * _CELL:
-        raise UsageError(f"JPEG and noise are measured on uint8 of 32 pixels a side, not {image.shape}.")
-    part = _middle(image)
-    luma = _luma(part)
+    pixels.check(image)
+    if min(image.shape[:2]) < SMALLEST:
+        raise UsageError(f"JPEG and noise are measured from {SMALLEST} pixels a side on, not {image.shape}.")
+    part = pixels.as_rgb8(_middle(image))
+    luma = part.astype(np.float32) @ _LUMA
     blocks, grid = _blocks(luma)
     return Artifacts(blocks, grid, max(_noise(plane, luma) for plane in (luma, *_differences(part))))
 
@@ -84,13 +90,6 @@ def _middle(image: NDArray[Any]) -> NDArray[Any]:
     height, width = (int(side * share) for side in image.shape[:2])
     top, left = ((image.shape[axis] - size) // 16 * 8 for axis, size in enumerate((height, width)))
     return image[top : top + height, left : left + width]
-
-
-def _luma(image: NDArray[Any]) -> NDArray[np.float32]:
-    """JPEG's luma, not rounded."""
-    if image.ndim == 2:
-        return image.astype(np.float32)
-    return np.asarray(image[..., :3].astype(np.float32) @ _LUMA, np.float32)
 
 
 def _blocks(luma: NDArray[np.float32]) -> tuple[float, tuple[int, int]]:
@@ -125,10 +124,8 @@ def _by_grid(marks: NDArray[np.bool_]) -> NDArray[np.float64]:
     return np.asarray(cells.sum((0, 2)), np.float64)
 
 
-def _differences(image: NDArray[Any]) -> list[NDArray[np.float32]]:
+def _differences(image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
     """Red and blue less green, at the noise level of one channel: pictures have little fine detail there."""
-    if image.ndim == 2:
-        return []
     red, green, blue = (image[..., c].astype(np.float32) for c in range(3))
     return [(red - green) / np.sqrt(np.float32(2)), (blue - green) / np.sqrt(np.float32(2))]
 

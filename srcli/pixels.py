@@ -64,10 +64,12 @@ def color_and_alpha(image: Pixels) -> tuple[Pixels, Pixels | None]:
 
 
 def as_rgb8(image: Pixels) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 of uint8 or uint16 pixels: gray repeated, alpha left out, 16 bits rounded to 8."""
+    """(H, W, 3) uint8 of pixels of any kind: gray repeated, alpha left out, rounded to 8 bits and clipped."""
     color, _ = color_and_alpha(image)
     if color.dtype == np.uint16:
         color = (color.astype(np.uint32) + 128) // 257
+    elif color.dtype.kind == "f":
+        color = np.floor(color * 255 + 0.5).clip(0, 255)
     rgb = color if color.ndim == 3 else np.repeat(color[..., None], 3, axis=2)
     return np.ascontiguousarray(rgb, np.uint8)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli import bleeding, pixels, tiling
+from srcli import bleeding, pixels, suited, tiling
 from srcli.backends import bicubic, table
 from srcli.backends.base import BackendOptions, EngineInfo, say_nothing
 from srcli.errors import InferenceError, ModelNotFoundError, UsageError
@@ -49,8 +49,9 @@ class Upscaler:
     """Enlarges images with one model. Not thread-safe: one call at a time.
 
     Args:
-        model: a shipped model, a family ("mdsr", "edsr"), the path of an .onnx file (that network alone
-            is used, whatever lies beside it), or "bicubic".
+        model: a shipped model, a family ("mdsr", "edsr"), "auto" (mdsr or mdsr-photo, by the JPEG blocks and
+            noise of each image), the path of an .onnx file (that network alone is used, whatever lies beside
+            it), or "bicubic".
         scale: any real number from 1 to 16. Where the model has no network for it, the next larger one
             runs (twice where one is not enough) and bicubic finishes.
         backend: "auto" (the fastest installed), or one of `srcli.backends.table.BACKENDS`.
@@ -108,8 +109,8 @@ class Upscaler:
         self._tile, self._halo = tile, halo
         self._options = BackendOptions(precision, device, threads, tell)
         self._choice = table.choose(bicubic.NAME if str(model) == bicubic.NAME else backend, self._options)
-        self.scales = () if self._choice.name == bicubic.NAME else catalog.scales(model)
-        self._networks: dict[int, TiledNetwork] = {}
+        self.scales = () if self._choice.name == bicubic.NAME else _common_scales(suited.models(model))
+        self._networks: dict[tuple[str | Path, int], TiledNetwork] = {}
         self._introduce()
 
     def __call__(self, image: Pixels, *, size: Size | None = None, progress: OnTile | None = None) -> Pixels:
@@ -130,7 +131,7 @@ class Upscaler:
         pixels.check(image)
         source = (image.shape[0], image.shape[1])
         target = size or _scaled(source, self.scale)
-        networks = [self._network(scale) for scale in self._steps(_factor(source, target))]
+        networks = self._networks_for(image, self._steps(_factor(source, target)))
         result = _allocate((*target, *image.shape[2:]), image.dtype)
         color, alpha = pixels.color_and_alpha(image)
         planes = [
@@ -147,7 +148,7 @@ class Upscaler:
         """Load the network of `scale` now, so that problems show before any image is read."""
         scales, choice = self._steps(self.scale), self._choice
         if scales:
-            network = self._network(scales[0])
+            network = self._network(suited.models(self.model)[0], scales[0])
             engine, self.spec = network.engine, network.file.spec
             if scales != (self.scale,):
                 run = " and ".join(f"x{scale}" for scale in scales)
@@ -165,12 +166,17 @@ class Upscaler:
             return (int(factor),) if factor > 1 and factor == int(factor) else ()
         return steps(self.scales, factor) if factor > 1 else ()
 
-    def _network(self, scale: int) -> TiledNetwork:
+    def _networks_for(self, image: Pixels, scales: tuple[int, ...]) -> list[TiledNetwork]:
+        """What runs on an image, in that order."""
+        model = suited.model_for(self.model, image) if scales else self.model
+        return [self._network(model, scale) for scale in scales]
+
+    def _network(self, model: str | Path, scale: int) -> TiledNetwork:
         """The network of that scale, loaded on first use."""
-        if scale not in self._networks:
-            file = self._resolve(scale)
+        if (model, scale) not in self._networks:
+            file = self._resolve(model, scale)
             halo = file.spec.halo if self._halo is None else self._halo
-            self._networks[scale] = TiledNetwork(
+            self._networks[model, scale] = TiledNetwork(
                 file,
                 self._choice.name,
                 self._options,
@@ -180,12 +186,12 @@ class Upscaler:
                 note=self._note,
             )
             self._note(file.note)
-        return self._networks[scale]
+        return self._networks[model, scale]
 
-    def _resolve(self, scale: int) -> ModelFile:
+    def _resolve(self, model: str | Path, scale: int) -> ModelFile:
         if self._choice.name == bicubic.NAME:
             return ModelFile(Path(), bicubic.spec(scale))
-        return catalog.resolve(self.model, scale)
+        return catalog.resolve(model, scale)
 
     def _alpha(self, alpha: Pixels, out: Pixels | None) -> list[tuple[Pixels, Pixels]]:
         """Alpha goes through the network as a gray image, unless it is the same everywhere."""
@@ -232,6 +238,11 @@ def steps(available: tuple[int, ...], factor: float) -> tuple[int, ...]:
     if enough:
         return min(enough, key=lambda candidate: (prod(candidate), len(candidate)))
     return max(candidates, key=prod)
+
+
+def _common_scales(models: tuple[str | Path, ...]) -> tuple[int, ...]:
+    """Those that all of them have, ascending."""
+    return tuple(sorted(set.intersection(*(set(catalog.scales(model)) for model in models))))
 
 
 def _made(networks: list[TiledNetwork], runs: list[EngineInfo]) -> Made:

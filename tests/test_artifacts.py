@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from skimage import data
 
 from srcli.artifacts import BLOCKS, NOISE, measure
-from srcli.errors import UsageError
+from srcli.errors import InputError, UsageError
 from srcli.resize import downscale, imresize, modcrop
 
 Pixels = NDArray[np.uint8]
@@ -147,7 +147,8 @@ def test_a_pattern_of_eight_pixels_is_no_jpeg_and_nothing_is_no_noise() -> None:
     assert NOISE > 0
 
 
-@pytest.mark.parametrize("image", [np.zeros((64, 64), np.uint16), np.zeros((31, 64, 3), np.uint8)])
-def test_what_cannot_be_measured_is_refused(image: NDArray[np.generic]) -> None:
-    with pytest.raises(UsageError, match="uint8 of 32 pixels"):
-        measure(image)
+def test_what_is_too_small_or_no_image_is_refused() -> None:
+    with pytest.raises(UsageError, match="from 32 pixels a side on"):
+        measure(np.zeros((31, 64, 3), np.uint8))
+    with pytest.raises(InputError, match="int32"):
+        measure(np.zeros((64, 64), np.int32))

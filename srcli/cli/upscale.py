@@ -44,7 +44,9 @@ def upscale(
     model: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="A shipped model, a family (mdsr, edsr: its best), or an .onnx file."
+            metavar="NAME",
+            help="A family (mdsr, edsr: its best, for clean pictures), mdsr-photo (for JPEG blocks, noise, "
+            "blur), auto (of mdsr and mdsr-photo what suits each picture), any model, or an .onnx file.",
         ),
     ] = "mdsr",
     out: Annotated[

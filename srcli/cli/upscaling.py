@@ -58,6 +58,11 @@ def run(files: Files, network: Network, options: "FolderOptions", telling: Telli
     from srcli.pipelines.report import write_report
 
     plan = _plan(files, telling)
+    if not telling.quiet and _has_alternative(network, plan):
+        talk(
+            "note: mdsr suits clean pictures and sharpens JPEG blocks and noise as well; --model mdsr-photo "
+            "removes them, --model auto decides picture by picture."
+        )
     upscalers = _load(network, plan, options, telling)
     with _terminable():
         report = _work(plan, upscalers, options, telling)
@@ -97,6 +102,15 @@ def _plan(files: Files, telling: Telling) -> "Plan":
     for note in () if telling.quiet else _left(made):
         talk(f"note: {note}")
     return made
+
+
+def _has_alternative(network: Network, plan: "Plan") -> bool:
+    """Whether the default network is to work on JPEGs, some of which mdsr-photo suits better."""
+    from srcli import suited
+    from srcli.media.images import SUFFIXES
+
+    jpegs = any(SUFFIXES.get(job.source.suffix.lower()) == "jpeg" for job in plan.jobs)
+    return jpegs and network.model == suited.CLEAN and network.backend != "bicubic"
 
 
 def _left(plan: "Plan") -> Iterator[str]:
@@ -144,10 +158,12 @@ def _upscaler(network: Network, device: str, scale: float, telling: Telling) -> 
 def _exact_halo(network: Network) -> int | None:
     """How far the model sees, at the scale where it sees farthest; None for bicubic, always exact."""
     from srcli.models.catalog import resolve, scales
+    from srcli.suited import models
 
     if "bicubic" in (network.backend, network.model):
         return None
-    return max(resolve(network.model, scale).spec.exact_halo for scale in scales(network.model))
+    each = [(model, scale) for model in models(network.model) for scale in scales(model)]
+    return max(resolve(model, scale).spec.exact_halo for model, scale in each)
 
 
 def _work(plan: "Plan", upscalers: "list[Upscaler]", options: "FolderOptions", telling: Telling) -> "Report":

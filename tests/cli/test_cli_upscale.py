@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from cli_runs import Command, picture
 
-from srcli import Upscaler
+from srcli import Upscaler, suited
 from srcli.media import images
 
 BICUBIC = ("--backend", "bicubic")
@@ -145,6 +145,30 @@ def test_pictures_that_cannot_be_read_are_told(srcli: Command) -> None:
     assert "note: 2 pictures of other kinds (.heic) left out;" in srcli("upscale", "in", *BICUBIC).err
     assert "3 pictures of other kinds (.cr2, .heic)" in srcli("upscale", "in", "-r", *BICUBIC).err
     assert "other kinds" not in srcli("upscale", "in", "-q", *BICUBIC).err
+
+
+def test_what_suits_jpegs_is_told_once_and_only_to_those_who_named_nothing_else(
+    srcli: Command, tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suited, "CLEAN", "tiny")
+    picture("in/a.jpg"), picture("in/b.JPG"), picture("c.png")
+    told = "--model mdsr-photo removes them"
+    assert srcli("upscale", "in", "--model", "tiny", "-s", "2").err.count(told) == 1
+    other = ("in", "--model", "edsr"), ("c.png", "--model", "tiny"), ("in", "-q", "--model", "tiny")
+    for arguments in other:
+        assert told not in srcli("upscale", *arguments, "-s", "2", "--overwrite").err
+    assert told not in srcli("upscale", "in", "--model", "tiny", *BICUBIC).err
+
+
+def test_auto_tells_which_networks_made_the_pictures(
+    srcli: Command, tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suited, "CLEAN", "tiny")
+    monkeypatch.setattr(suited, "PHOTO", "tiny")
+    picture("a.png", 40, 40)
+    run = srcli("upscale", "a.png", "--model", "auto", "-s", "2", "--exact-halo")
+    assert run.code == 0, run.err
+    assert "made by tiny" in run.err
 
 
 def test_linked_folders_are_searched_and_a_link_that_is_passed_by_is_told(srcli: Command) -> None:

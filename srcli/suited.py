@@ -1,0 +1,34 @@
+"""Model "auto": for each image, of two shipped networks the one that suits it."""
+
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from srcli import artifacts
+
+AUTO = "auto"
+"""Name that stands for both."""
+CLEAN = "mdsr"
+"""Trained on bicubic downscalings: most faithful to clean images, and to the JPEG blocks of others."""
+PHOTO = "mdsr-photo"
+"""Trained on blurred, noisy and compressed photographs: removes what they suffered from."""
+
+
+def models(model: str | Path) -> tuple[str | Path, ...]:
+    """The models that a name stands for: two for "auto", else itself."""
+    return (CLEAN, PHOTO) if model == AUTO else (model,)
+
+
+def model_for(model: str | Path, image: NDArray[Any]) -> str | Path:
+    """The one of them that suits an image, by its JPEG blocks and noise; small ones count as clean.
+
+    Args:
+        model: "auto", or a model that is meant whatever the image.
+        image: any that `srcli.pixels.check` lets pass.
+    """
+    if model != AUTO:
+        return model
+    if min(image.shape[:2]) < artifacts.SMALLEST:
+        return CLEAN
+    return PHOTO if artifacts.measure(image).suits_photo else CLEAN
