@@ -110,7 +110,7 @@ def train(
         command=command_line(sys.argv[1:]),
     )
     if gpus > 1 and not launched():
-        check(request)
+        check(request, gpus)
         _share_out(gpus)
     _run(request)
 

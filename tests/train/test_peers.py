@@ -118,6 +118,9 @@ def test_machines_go_on_from_the_first_ones_checkpoint_with_everything_that_a_re
     [
         (EDSR, 0, ExitCode.FAILED, "hr"),
         (("--model", "srresnet", "-s", "2"), 4, ExitCode.USAGE, "batch norm"),
+        ((*EDSR, "--batch", "3"), 4, ExitCode.USAGE, "cannot share a minibatch of 3"),
+        ((*EDSR, "--device", "cuda"), 4, ExitCode.USAGE, "2 processes need a GPU each, and there are 1"),
+        ((*EDSR, "--device", "cuda:0"), 4, ExitCode.USAGE, "cannot share cuda:0"),
     ],
 )
 def test_a_wrong_request_is_refused_once_and_starts_no_process(
@@ -130,6 +133,7 @@ def test_a_wrong_request_is_refused_once_and_starts_no_process(
     why: str,
 ) -> None:
     folder_of_pictures(tmp_path / "hr", pictures)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setattr("srcli_train.launch.launch", lambda *told: pytest.fail("processes were started"))
     assert main(_arguments(tmp_path, "none", *options, "--gpus", "2")) == code
     talk = capsys.readouterr().err

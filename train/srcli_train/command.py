@@ -13,13 +13,14 @@ from srcli.files import cache_folder, probe
 from srcli.spec import TrainingFacts
 from srcli_train.board import Board
 from srcli_train.data import Pictures, is_cached, load_pictures, with_rendered
+from srcli_train.device import enough_devices
 from srcli_train.folders import Source, find_source, read_rgb
 from srcli_train.job import Job, Pixels, Watcher
 from srcli_train.loop import Trainer
 from srcli_train.memory import enough_memory
 from srcli_train.misfits import outline, refuse_misfit, refuse_sharing
 from srcli_train.networks import NetworkSpec
-from srcli_train.peers import first_process, local_rank
+from srcli_train.peers import even_share, first_process, local_rank
 from srcli_train.recipes import Recipe
 from srcli_train.runfolder import holds_run
 
@@ -92,8 +93,8 @@ def train(request: TrainRequest, watcher: Watcher) -> Path:
         return trainer.run()
 
 
-def check(request: TrainRequest) -> None:
-    """Refuse what several processes need not try, before each of them says so.
+def check(request: TrainRequest, processes: int) -> None:
+    """Refuse what so many processes need not try, before each of them says so.
 
     Raises:
         TrainingError, InputError, UsageError: said in full by each.
@@ -103,6 +104,8 @@ def check(request: TrainRequest) -> None:
     network = outline(request.network)
     refuse_misfit(network, request.recipe)
     refuse_sharing(network)
+    even_share(request.recipe.batch, processes)
+    enough_devices(request.device, processes)
     _split(request)
 
 

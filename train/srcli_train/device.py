@@ -32,3 +32,19 @@ def find_device(name: str) -> torch.device:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # CUDA graphs and NCCL work on the current one
     return device
+
+
+def enough_devices(name: str, processes: int) -> None:
+    """Refuse more processes than there are GPUs to train on; on the CPU any number share the cores.
+
+    Raises:
+        UsageError: see above, or the name is of one GPU.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return
+    count = torch.cuda.device_count()
+    if name.startswith("cuda:"):
+        raise UsageError(f"Several processes cannot share {name}.", "Use --device cuda: each takes its own.")
+    if processes > count:
+        hint = f"Use --gpus {count}." if count > 1 else "Leave out --gpus." if count else "Use --device cpu."
+        raise UsageError(f"{processes} processes need a GPU each, and there are {count}.", hint)

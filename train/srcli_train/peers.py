@@ -46,6 +46,17 @@ class Agreed:
     stop: bool
 
 
+def even_share(batch: int, processes: int) -> None:
+    """Refuse a minibatch that so many processes cannot share evenly.
+
+    Raises:
+        UsageError: see above.
+    """
+    if batch % processes:
+        hint = f"Choose a --batch that is a multiple of {processes}."
+        raise UsageError(f"{processes} processes cannot share a minibatch of {batch} evenly.", hint)
+
+
 class Peers:
     """The processes of this run; a single one without torchrun.
 
@@ -71,9 +82,7 @@ class Peers:
         Raises:
             UsageError: the shares would differ, and so weigh differently in the average.
         """
-        if batch % self.size:
-            hint = f"Choose a --batch that is a multiple of {self.size}."
-            raise UsageError(f"{self.size} processes cannot share a minibatch of {batch} evenly.", hint)
+        even_share(batch, self.size)
         return slice(self.rank, None, self.size)
 
     def average(
