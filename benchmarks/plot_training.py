@@ -1,6 +1,6 @@
 """Training curves from the logs: validation PSNR and loss over hours.
 
-python benchmarks/plot_training.py            reads results/training/**/*.csv, writes results/training.png
+python benchmarks/plot_training.py            reads results/training/*.csv, writes results/training.png
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--logs", type=Path, default=RESULTS / "training")
     parser.add_argument("--out", type=Path, default=RESULTS / "training.png")
     options = parser.parse_args(arguments)
-    logs = [read(path) for path in sorted(options.logs.rglob("*.csv"))]
+    logs = [read(path) for path in sorted(options.logs.glob("*.csv"))]
     if not logs:
         raise SystemExit(
             f"No logs in {options.logs.name}: copy each run's log.csv there under a name of its own."

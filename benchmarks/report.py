@@ -5,12 +5,12 @@ python benchmarks/report.py
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from common import RESULTS, markdown
 
-_FILES = ("speed", "side-by-side", "pipeline", "quality", "training")
+_FILES = ("speed", "side-by-side", "pipeline", "quality", "photo", "training", "experiments")
 _PLOTS = {
     "side-by-side.png": "Side by side",
     "quality-vs-speed.png": "Quality and speed",
@@ -36,7 +36,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _sections(folder: Path) -> list[str]:
     """Every section of the known results files, in the order a reader wants them."""
     files = [folder / f"{name}.json" for name in _FILES if (folder / f"{name}.json").is_file()]
-    return [markdown(entry) for file in files for entry in json.loads(file.read_text()).values()]
+    return [part for file in files for part in _parts(file)]
+
+
+def _parts(file: Path) -> Iterator[str]:
+    """The sections of a results file, each with the plot of its own that lies in the file's folder."""
+    for name, entry in json.loads(file.read_text()).items():
+        yield markdown(entry)
+        plot = Path(file.stem, f"{name}.png")
+        if (file.parent / plot).is_file():
+            yield f"![{entry['title']}]({plot.as_posix()})"
 
 
 def _plots(folder: Path) -> list[str]:

@@ -200,6 +200,11 @@ def test_quality_rows_and_page(network: Path, tmp_path: Path) -> None:
     assert exact[-1] == "0.0000"
     report.main(["--results", str(tmp_path)])
     assert "Quality on Set5" in (tmp_path / "README.md").read_text()
+    assert "![" not in (tmp_path / "README.md").read_text()
+    (tmp_path / "quality").mkdir()
+    (tmp_path / "quality" / "quality.png").write_bytes(b"a plot of that section")
+    report.main(["--results", str(tmp_path)])
+    assert "![Quality on Set5](quality/quality.png)" in (tmp_path / "README.md").read_text()
 
 
 def test_training_rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
