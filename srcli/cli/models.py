@@ -13,7 +13,9 @@ from srcli.cli.importing import import_file
 if TYPE_CHECKING:
     from srcli.models.catalog import ModelFile
 
-_HEADER = ["name", "scale", "parameters", "Set5 PSNR (dB)", "size (MB)", "licence", "from"]
+_HEADER = ["name", "scale", "for", "parameters", "Set5 PSNR, f32 (dB)", "size (MB)", "licence", "from"]
+_INPUTS = {"paper": "clean pictures", "fast": "clean pictures", "photo": "JPEG, noise, blur"}
+"""What a network suits, by the recipe that trained it."""
 
 models_app = typer.Typer(rich_markup_mode=None, help="List the models, or import weights from elsewhere.")
 models_app.command("import")(import_file)
@@ -65,7 +67,8 @@ def _row(file: "ModelFile") -> list[str]:
     size = f"{_size(file.path) / 1e6:.2f}"
     origin = "yours" if file.yours else "srcli"
     parameters = f"{spec.parameters:,}" if spec.parameters else "–"
-    return [spec.name, f"x{spec.scale}", parameters, quality, size, spec.license or "–", origin]
+    suits = _INPUTS.get(spec.training.recipe, "–")
+    return [spec.name, f"x{spec.scale}", suits, parameters, quality, size, spec.license or "–", origin]
 
 
 def _facts(file: "ModelFile") -> dict[str, object]:

@@ -147,7 +147,7 @@ def test_a_program_without_streams_works(closed: str, work: Path) -> None:
 
 def test_models_as_table_and_json(srcli: Command, tiny_catalog: Path) -> None:
     lines = srcli("models").out.splitlines()
-    assert lines[0].split()[:3] == ["name", "scale", "parameters"]
+    assert lines[0].split()[:3] == ["name", "scale", "for"]
     assert [line.split()[:2] for line in lines[1:]] == [["tiny", "x2"], ["tiny", "x3"], ["tiny", "x4"]]
     facts = json.loads(srcli("models", "--json").out)
     assert [fact["scale"] for fact in facts] == [2, 3, 4]

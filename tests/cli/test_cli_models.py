@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from cli_runs import Command, picture
 from test_cli_app import HEAVY, PROGRAM
 
 from srcli.media import images
+from srcli.models import catalog
+from srcli.spec import TrainingFacts
 from srcli_export.calibration import charts
 
 
@@ -44,6 +47,22 @@ def test_import_list_and_use(srcli: Command, weights: Path, tiny_catalog: Path, 
     picture("a.png")
     assert srcli("upscale", "a.png", "-s", "2", "--model", "theirs", "--quiet").code == 0
     assert images.read(Path("upscaled/a.png")).pixels.shape == (12, 18, 3)
+
+
+def test_the_list_says_what_each_network_suits(
+    srcli: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, recipe in (("any", ""), ("clean", "fast"), ("real", "photo")):
+        spec = replace(tiny_networks.tiny_spec(2, name), training=TrainingFacts(recipe=recipe))
+        tiny_networks.write(tmp_path, spec)
+    monkeypatch.setattr(catalog, "MODELS_FOLDER", tmp_path)
+    lines = srcli("models").out.splitlines()
+    said = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines[1:]]
+    assert [(cells[0], cells[2]) for cells in said] == [
+        ("any", "–"),
+        ("clean", "clean pictures"),
+        ("real", "JPEG, noise, blur"),
+    ]
 
 
 def test_import_elsewhere(srcli: Command, weights: Path, user_models: Path) -> None:
