@@ -1,4 +1,4 @@
-"""EXIF, ICC and XMP as they are kept between files, and the few EXIF fields that must follow the pixels."""
+"""EXIF, ICC, XMP and resolution as they are kept, and the few EXIF fields that must follow the pixels."""
 
 import re
 import struct
@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from srcli.media.containers import ifd
 
 _ORIENTATION, _PIXEL_WIDTH, _PIXEL_HEIGHT = 0x0112, 0xA002, 0xA003
+_SIDEWAYS = 5  # orientations from here on exchange rows and columns
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|>))([1-8])")
 
 
@@ -18,11 +19,13 @@ class Metadata:
         exif: a TIFF structure, beginning with "II" or "MM" (no "Exif" prefix).
         icc: an ICC profile.
         xmp: an XMP packet, UTF-8 XML.
+        dpi: pixels an inch, across and down, as the file itself says beside its EXIF.
     """
 
     exif: bytes | None = None
     icc: bytes | None = None
     xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
 
 
 def bare_exif(blob: bytes) -> bytes | None:
@@ -57,8 +60,9 @@ def orientation(exif: bytes | None) -> int:
 
 def upright(metadata: Metadata) -> Metadata:
     """The same after the pixels have been turned: Orientation is 1, and the unturned thumbnail unlinked."""
+    dpi = metadata.dpi[::-1] if metadata.dpi and orientation(metadata.exif) >= _SIDEWAYS else metadata.dpi
     xmp = metadata.xmp and _XMP_ORIENTATION.sub(rb"\g<1>1", metadata.xmp)
-    return replace(metadata, exif=metadata.exif and _patched(metadata.exif, None), xmp=xmp)
+    return replace(metadata, exif=metadata.exif and _patched(metadata.exif, None), xmp=xmp, dpi=dpi)
 
 
 def resized(metadata: Metadata, height: int, width: int) -> Metadata:

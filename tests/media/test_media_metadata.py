@@ -50,6 +50,54 @@ def test_each_alone(tmp_path: Path, name: str, field: str) -> None:
     assert present == {key: key == field for key in present}
 
 
+@pytest.mark.parametrize("kind", ["rgb", "gray", "gray+alpha"])
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
+@pytest.mark.parametrize("dpi", [(300.0, 300.0), (240.0, 72.0)])
+def test_resolution_is_kept(tmp_path: Path, name: str, dpi: tuple[float, float], kind: str) -> None:
+    path, _ = stored(tmp_path, name, Metadata(dpi=dpi), kind)
+    assert images.read(path).metadata.dpi == pytest.approx(dpi, abs=0.02)
+    with Image.open(path) as opened:
+        assert opened.info["dpi"] == pytest.approx(dpi, abs=0.02)
+    again, _ = stored(tmp_path, f"again-{name}", images.read(path).metadata, kind)
+    assert images.read(again).metadata.dpi == images.read(path).metadata.dpi
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"), [("png", {}), ("jpg", {}), ("tif", {}), ("jpg", {"exif": b""})]
+)
+def test_resolution_that_others_wrote_is_read(tmp_path: Path, suffix: str, options: dict[str, Any]) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(samples.photo("rgb", size=SIZE)).save(path, dpi=(200, 100), **options)
+    assert images.read(path).metadata.dpi == pytest.approx((200, 100), abs=0.02)
+    Image.fromarray(samples.photo("rgb", size=SIZE)).save(path, **options)
+    assert images.read(path).metadata.dpi is None
+
+
+def test_resolution_in_centimetres(tmp_path: Path) -> None:
+    tifffile.imwrite(
+        tmp_path / "a.tif", samples.photo("rgb", size=SIZE), resolution=(100, 50), resolutionunit=3
+    )
+    assert images.read(tmp_path / "a.tif").metadata.dpi == pytest.approx((254, 127))
+    plain, _ = stored(tmp_path, "a.jpg", Metadata(dpi=(100, 50)))
+    blob = bytearray(plain.read_bytes())
+    assert blob[13] == 1
+    blob[13] = 2
+    plain.write_bytes(blob)
+    assert images.read(plain).metadata.dpi == pytest.approx((254, 127))
+
+
+def test_a_turned_picture_has_its_resolution_turned(tmp_path: Path) -> None:
+    path, _ = stored(tmp_path, "a.png", Metadata(exif=samples.exif(6), dpi=(300, 100)))
+    assert images.read(path).metadata.dpi == pytest.approx((100, 300), abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["a.webp", "a.avif", "a.bmp"])
+def test_formats_without_resolution_leave_it_out(tmp_path: Path, name: str) -> None:
+    path, notes = stored(tmp_path, name, Metadata(dpi=(300, 300)))
+    assert notes == ()
+    assert images.read(path).metadata == Metadata()
+
+
 @pytest.mark.parametrize("name", ALL_KEPT)
 def test_pillow_finds_them(tmp_path: Path, name: str) -> None:
     opened = Image.open(stored(tmp_path, name, samples.METADATA)[0])

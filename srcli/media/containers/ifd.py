@@ -28,7 +28,7 @@ _SIZES = {
 _UNITS = _SIZES | {5: 4, 10: 4}  # what is byte-swapped: a rational is two 4-byte numbers
 _INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 
-SHORT, LONG, UNDEFINED, BYTE = 3, 4, 7, 1
+SHORT, LONG, RATIONAL, UNDEFINED, BYTE = 3, 4, 5, 7, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,11 @@ def shorts(code: int, *values: int) -> Tag:
 def longs(code: int, *values: int) -> Tag:
     """A tag of unsigned 32-bit numbers."""
     return Tag(code, LONG, struct.pack(f"<{len(values)}I", *values))
+
+
+def rational(code: int, value: float) -> Tag:
+    """A tag of one positive fraction, to four decimal places."""
+    return Tag(code, RATIONAL, struct.pack("<II", min(max(1, round(value * 10_000)), 2**32 - 1), 10_000))
 
 
 def head(data: bytes | memoryview) -> tuple[Form, int]:

@@ -1,4 +1,4 @@
-"""JPEG (ITU-T T.81): marker segments, EXIF and XMP in APP1, ICC in APP2; IPTC in APP13 is only noticed."""
+"""JPEG (ITU-T T.81): dpi in JFIF's APP0, EXIF and XMP in APP1, ICC in APP2; IPTC in APP13 is only noticed."""
 
 import re
 import struct
@@ -24,7 +24,9 @@ MAX_SIDE = 65500
 """libjpeg's limit; the format's own is 65535."""
 
 _EXIF, _XMP, _ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
-_APP1, _APP2, _APP13, _SOS, _EOI = 0xE1, 0xE2, 0xED, 0xDA, 0xD9
+_JFIF = b"JFIF\0"
+_CENTIMETRES = 2.54  # an inch
+_APP0, _APP1, _APP2, _APP13, _SOS, _EOI = 0xE0, 0xE1, 0xE2, 0xED, 0xDA, 0xD9
 _MORE_XMP, _IPTC = b"http://ns.adobe.com/xmp/extension/\0", b"8BIM\x04\x04"  # the latter among Photoshop's
 _HAS_MORE = re.compile(
     rb"""\s*xmpNote:HasExtendedXMP\s*=\s*("[^"]*"|'[^']*')"""
@@ -134,18 +136,26 @@ def decode(data: bytes) -> Pixels:
 
 
 def metadata(data: Data) -> Metadata:
-    """EXIF, XMP without its extension, and the joined pieces of the ICC profile."""
-    exif = xmp = None
+    """EXIF, XMP without its extension, the joined pieces of the ICC profile, and JFIF's resolution."""
+    exif = xmp = dpi = None
     profile: dict[int, bytes] = {}
     for marker, start, end in _segments(data):
-        content = data[start:end] if marker in (_APP1, _APP2) else b""
-        if content.startswith(_EXIF):
+        content = data[start:end] if marker in (_APP0, _APP1, _APP2) else b""
+        if content.startswith(_JFIF) and len(content) >= len(_JFIF) + 7:
+            dpi = _dpi(*struct.unpack_from(">BHH", content, len(_JFIF) + 2))
+        elif content.startswith(_EXIF):
             exif = exif or meta.bare_exif(content)
         elif content.startswith(_XMP):
             xmp = xmp or _HAS_MORE.sub(b"", content[len(_XMP) :])
         elif content.startswith(_ICC) and len(content) > len(_ICC) + 2:
             profile[content[len(_ICC)]] = content[len(_ICC) + 2 :]
-    return Metadata(exif, b"".join(profile[i] for i in sorted(profile)) or None, xmp)
+    return Metadata(exif, b"".join(profile[i] for i in sorted(profile)) or None, xmp, dpi)
+
+
+def _dpi(unit: int, across: int, down: int) -> tuple[float, float] | None:
+    """From pixels an inch (unit 1) or a centimetre (2); otherwise they tell the shape of pixels only."""
+    factor = {1: 1.0, 2: _CENTIMETRES}.get(unit)
+    return (across * factor, down * factor) if factor and across and down else None
 
 
 def orientation(data: Data, metadata: Metadata) -> int:
@@ -162,7 +172,17 @@ def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> Parts:
     full = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
     plain = opencv.encode(".jpg", pixels, parameters + full)
     at = next(end for _, _, end in _segments(bytes(plain[: 1 << 17])))  # right after JFIF's APP0
-    return plain[:at], *_segments_of(metadata), plain[at:]
+    start = _with_dpi(bytes(plain[:at]), metadata.dpi) if metadata.dpi else plain[:at]
+    return start, *_segments_of(metadata), plain[at:]
+
+
+def _with_dpi(start: bytes, dpi: tuple[float, float]) -> bytes:
+    """The start of a file up to the end of its first segment, with the resolution set if that is JFIF's."""
+    if _JFIF not in start:
+        return start
+    at = start.index(_JFIF) + len(_JFIF) + 2
+    across, down = (min(max(1, round(value)), 0xFFFF) for value in dpi)
+    return start[:at] + struct.pack(">BHH", 1, across, down) + start[at + 5 :]
 
 
 def _segments_of(metadata: Metadata) -> Iterator[bytes]:
@@ -186,6 +206,6 @@ def fits(metadata: Metadata) -> tuple[Metadata, tuple[str, ...]]:
     exif = metadata.exif if len(_EXIF + (metadata.exif or b"")) <= SEGMENT else None
     xmp = metadata.xmp if len(_XMP + (metadata.xmp or b"")) <= SEGMENT else None
     icc = metadata.icc if len(metadata.icc or b"") <= 255 * (SEGMENT - len(_ICC) - 2) else None
-    kept = Metadata(exif, icc, xmp)
+    kept = Metadata(exif, icc, xmp, metadata.dpi)
     pairs = (("EXIF", metadata.exif, exif), ("ICC profile", metadata.icc, icc), ("XMP", metadata.xmp, xmp))
     return kept, tuple(name for name, had, has in pairs if had and not has)

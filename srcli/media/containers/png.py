@@ -15,6 +15,7 @@ from srcli.media.metadata import Metadata
 MAGIC = b"\x89PNG\r\n\x1a\n"
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _MAX_METADATA = 64 << 20  # a few kilobytes can unpack to gigabytes; no real profile is this large
+_INCH = 0.0254  # metres
 _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 
 # Measured on two photographs upscaled to 1 MP, one busy core, ms and MB a megapixel:
@@ -119,8 +120,8 @@ def _with_key(pixels: Pixels, key: bytes | None, depth: int) -> Pixels:
 
 
 def metadata(data: Data) -> Metadata:
-    """eXIf, iCCP and the XMP iTXt chunk, wherever they stand."""
-    exif = icc = xmp = None
+    """eXIf, iCCP, pHYs and the XMP iTXt chunk, wherever they stand."""
+    exif = icc = xmp = dpi = None
     for kind, start, end in _chunks(data):
         if kind == b"eXIf":
             exif = meta.bare_exif(data[start:end])
@@ -128,7 +129,14 @@ def metadata(data: Data) -> Metadata:
             icc = _inflated(data[start:end].partition(b"\0")[2][1:])
         elif kind == b"iTXt" and data[start:end].startswith(_XMP_KEYWORD + b"\0"):
             xmp = _text(data[start:end])
-    return Metadata(exif, icc, xmp)
+        elif kind == b"pHYs" and end - start == 9:
+            dpi = _dpi(*struct.unpack_from(">IIB", data, start))
+    return Metadata(exif, icc, xmp, dpi)
+
+
+def _dpi(across: int, down: int, unit: int) -> tuple[float, float] | None:
+    """From pixels a metre; without a unit the chunk tells the shape of pixels only."""
+    return (across * _INCH, down * _INCH) if unit == 1 and across and down else None
 
 
 def _inflated(packed: bytes) -> bytes | None:
@@ -174,6 +182,9 @@ def _gray_alpha(pixels: Pixels) -> memoryview:
 def _chunks_of(metadata: Metadata) -> Iterator[bytes]:
     if metadata.icc:
         yield _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
+    if metadata.dpi:
+        across, down = (min(max(1, round(value / _INCH)), 2**31 - 1) for value in metadata.dpi)
+        yield _chunk(b"pHYs", struct.pack(">IIB", across, down, 1))
     if metadata.exif:
         yield _chunk(b"eXIf", metadata.exif)
     if metadata.xmp:

@@ -24,6 +24,7 @@ _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 25
 _ORIENTATION, _SAMPLES, _PLANES, _PREDICTOR, _TILE_WIDTH, _EXTRA, _FORMAT = 274, 277, 284, 317, 322, 338, 339
 _STRIPS, _STRIP_SIZES, _TILES, _TILE_SIZES = 273, 279, 324, 325
 _XMP, _ICC = 700, 34675
+_ACROSS, _DOWN, _UNIT, _INCHES, _CENTIMETRES = 282, 283, 296, 2, 3
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5
 
@@ -188,12 +189,26 @@ def _gray_alpha(data: bytes, page: dict[int, ifd.Tag]) -> Pixels:
 
 
 def metadata(data: Data) -> Metadata:
-    """ICC and XMP tags; the descriptive tags and EXIF and GPS directories as one EXIF block."""
+    """ICC and XMP tags, resolution; the descriptive tags and EXIF and GPS directories as one EXIF block."""
     page = _first(data)
     kept = [tag for tag in page.values() if tag.code in _DESCRIPTIVE]
     exif = b"II*\0\x08\0\0\0" + ifd.write(kept, 8, ifd.Form("<")) if kept else None
     icc, xmp = (page[code].data if code in page else None for code in (_ICC, _XMP))
-    return Metadata(exif, icc or None, xmp or None)
+    return Metadata(exif, icc or None, xmp or None, _dpi(page))
+
+
+def _dpi(page: dict[int, ifd.Tag]) -> tuple[float, float] | None:
+    """From pixels a unit; without a unit they tell the shape of pixels only."""
+    factor = {_INCHES: 1.0, _CENTIMETRES: 2.54}.get(_number(page, _UNIT, _INCHES))
+    pairs = [struct.unpack("<II", page[c].data) for c in (_ACROSS, _DOWN) if c in page and _rational(page[c])]
+    if factor is None or len(pairs) < 2 or not all(map(all, pairs)):
+        return None
+    across, down = (above / below * factor for above, below in pairs)
+    return across, down
+
+
+def _rational(tag: ifd.Tag) -> bool:
+    return tag.kind == ifd.RATIONAL and len(tag.data) == 8
 
 
 def orientation(data: Data, metadata: Metadata) -> int:
@@ -229,6 +244,10 @@ def _tags_of(metadata: Metadata) -> Iterator[ifd.Tag]:
         yield ifd.Tag(_ICC, ifd.UNDEFINED, metadata.icc)
     if metadata.xmp:
         yield ifd.Tag(_XMP, ifd.BYTE, metadata.xmp)
+    if metadata.dpi:
+        yield ifd.rational(_ACROSS, metadata.dpi[0])
+        yield ifd.rational(_DOWN, metadata.dpi[1])
+        yield ifd.shorts(_UNIT, _INCHES)
     try:
         form, start = ifd.head(metadata.exif or b"")
         yield from (tag for tag in ifd.tags(metadata.exif or b"", start, form) if tag.code in _DESCRIPTIVE)

@@ -97,7 +97,8 @@ def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> Parts:
         raise EncodeError(f"a WebP can be at most {MAX_SIDE} pixels a side")
     level = 95 if quality is None else quality
     plain = opencv.encode(".webp", pixels, (cv2.IMWRITE_WEBP_QUALITY, level))
-    return _extend(bytes(plain), metadata) if metadata != Metadata() else (plain,)
+    extended = metadata.exif or metadata.icc or metadata.xmp
+    return _extend(bytes(plain), metadata) if extended else (plain,)
 
 
 def _extend(plain: bytes, metadata: Metadata) -> Parts:
