@@ -55,16 +55,6 @@ _PAPER = ("batch=8", "patch=24")
 _WIDE = ("network.blocks=8", "batch=4", "patch=24")
 
 EXPERIMENTS = {
-    "ablation": Experiment(
-        "The paper's steps from SRResNet to EDSR and MDSR, at equal updates",
-        (
-            Arm("SRResNet, L2", (*_PAPER, "loss=l2"), model="srresnet", recipe="paper"),
-            Arm("SRResNet, L1", _PAPER, model="srresnet", recipe="paper"),
-            Arm("EDSR-baseline, L1", _PAPER, recipe="paper"),
-            Arm("MDSR-baseline, L1", _PAPER, model="mdsr-baseline", recipe="paper"),
-        ),
-        3000,
-    ),
     "chance": Experiment(
         "How far do runs differ by chance alone?",
         (
@@ -111,15 +101,6 @@ EXPERIMENTS = {
         ),
         600,
     ),
-    "pretraining": Experiment(
-        "Does x4 gain from starting at the trained x2 (the paper's figure 4)?",
-        (
-            Arm("x2", recipe="paper", settings=(*_SMALL, *_PAPER)),
-            Arm("x4 from scratch", recipe="paper", settings=(*_SMALL, *_PAPER), scale=4),
-            Arm("x4 from x2", recipe="paper", settings=(*_SMALL, *_PAPER), scale=4, init="x2"),
-        ),
-        3000,
-    ),
     "patch": Experiment(
         "Many small patches or fewer large ones, at equal pixels an update?",
         (
@@ -127,6 +108,15 @@ EXPERIMENTS = {
             Arm("16 of 32×32", _SMALL),
             Arm("7 of 48×48", (*_SMALL, "batch=7", "patch=48")),
             Arm("4 of 64×64", (*_SMALL, "batch=4", "patch=64")),
+        ),
+        600,
+    ),
+    "schedule": Experiment(
+        "How should the rate fall?",
+        (
+            Arm("cosine", _SMALL),
+            Arm("constant, falling in the last fifth", (*_SMALL, "schedule=trapezoid")),
+            Arm("constant, falling in the last half", (*_SMALL, "schedule=trapezoid", "fall=0.5")),
         ),
         600,
     ),
@@ -143,15 +133,6 @@ EXPERIMENTS = {
             Arm("32, same rates", (*_SMALL, "batch=32", "warmup=25"), share=0.25),
         ),
         1200,
-    ),
-    "schedule": Experiment(
-        "How should the rate fall?",
-        (
-            Arm("cosine", _SMALL),
-            Arm("constant, falling in the last fifth", (*_SMALL, "schedule=trapezoid")),
-            Arm("constant, falling in the last half", (*_SMALL, "schedule=trapezoid", "fall=0.5")),
-        ),
-        600,
     ),
     "restart": Experiment(
         "One long schedule, or a warm restart from a shorter run?",
@@ -184,6 +165,25 @@ EXPERIMENTS = {
             Arm("lower rates", (*_SMALL, "lr=3e-4", "muon_lr=0.0015"), init="the run before", share=0.25),
         ),
         800,
+    ),
+    "pretraining": Experiment(
+        "Does x4 gain from starting at the trained x2 (the paper's figure 4)?",
+        (
+            Arm("x2", recipe="paper", settings=(*_SMALL, *_PAPER)),
+            Arm("x4 from scratch", recipe="paper", settings=(*_SMALL, *_PAPER), scale=4),
+            Arm("x4 from x2", recipe="paper", settings=(*_SMALL, *_PAPER), scale=4, init="x2"),
+        ),
+        3000,
+    ),
+    "ablation": Experiment(
+        "The paper's steps from SRResNet to EDSR and MDSR, at equal updates",
+        (
+            Arm("SRResNet, L2", (*_PAPER, "loss=l2"), model="srresnet", recipe="paper"),
+            Arm("SRResNet, L1", _PAPER, model="srresnet", recipe="paper"),
+            Arm("EDSR-baseline, L1", _PAPER, recipe="paper"),
+            Arm("MDSR-baseline, L1", _PAPER, model="mdsr-baseline", recipe="paper"),
+        ),
+        3000,
     ),
     "residual-scaling": Experiment(
         "What does residual scaling do at 256 features?",

@@ -5,7 +5,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,11 +75,20 @@ def trial_of(arm: Arm, experiment: Experiment, longest: int) -> Trial:
 
 
 def run_all(trials: Iterable[Trial], place: Place) -> None:
-    """Each one once: first those that start from scratch, then those that start from one of them."""
-    once = list({trial.name: trial for trial in trials}.values())
-    for wave in ([t for t in once if not t.start], [t for t in once if t.start]):
-        with ThreadPoolExecutor(place.jobs) as pool:
-            list(pool.map(lambda trial: _run(trial, place), wave))
+    """Each one once, in their order; one that starts from another waits for it, and stands behind it."""
+    running: dict[str, Future[None]] = {}
+
+    def run(trial: Trial) -> None:
+        if trial.start:
+            running[trial.start.name].result()
+        _run(trial, place)
+
+    with ThreadPoolExecutor(place.jobs) as pool:
+        for trial in trials:
+            if trial.name not in running:
+                running[trial.name] = pool.submit(run, trial)
+        for done in running.values():
+            done.result()
 
 
 def _run(trial: Trial, place: Place) -> None:

@@ -39,6 +39,14 @@ def test_the_arms_of_an_experiment_are_different_trainings(name: str) -> None:
     assert max(map(len, names)) < 200
 
 
+@pytest.mark.parametrize("name", arms.EXPERIMENTS)
+def test_an_arm_stands_behind_the_one_it_starts_from(name: str) -> None:
+    before: list[str] = []
+    for trial in experiments._trials(name, None):
+        assert not trial.start or trial.start.name in before
+        before.append(trial.name)
+
+
 def test_arms_that_ask_for_the_same_share_a_training() -> None:
     alike = {experiments._trials(name, None)[0].name for name in ("chance", "detail", "mixup", "schedule")}
     assert len(alike) == 1
