@@ -60,7 +60,10 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 def _once(rows: Iterable[dict[str, str]]) -> list[dict[str, str]]:
     """The first row of each set, scale and precision: some are in both files."""
-    return list({(r["set"], r["scale"], r["precision"]): r for r in reversed([*rows])}.values())[::-1]
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in rows:
+        found.setdefault((row["set"], row["scale"], row["precision"]), row)
+    return list(found.values())
 
 
 def card(specs: list[ModelSpec], rows: list[dict[str, str]]) -> str:

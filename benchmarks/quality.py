@@ -109,14 +109,15 @@ def _row(
 
 def _section(rows: list[Row], options: argparse.Namespace) -> Section:
     sets = ", ".join(folder.name for folder in options.folders)
-    most = max((row.lost for row in rows if row.lost is not None), default=0.0)
+    lost = [row.lost for row in rows if row.lost is not None]
+    loss = f"; the most is {max(lost):.4f} dB (aim: at most {AIM})" if lost else ", not measured here"
     return Section(
         "quality",
         f"Quality on {sets}",
         f"LR by MATLAB's bicubic{_others(options.degradations)}. "
         "Y: luma, shave = scale (benchmark protocol); "
         "RGB: shave = scale + 6 (DIV2K protocol). A + marks the self-ensemble. Lost: PSNR (Y) below the same "
-        f"model in f32; the most is {most:.4f} dB (aim: at most {AIM}).",
+        f"model in f32{loss}.",
         tuple(_table(name, s, rows) for name in dict.fromkeys(r.set for r in rows) for s in options.scales),
         {"rows": [asdict(row) for row in rows]},
     )
