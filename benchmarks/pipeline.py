@@ -244,7 +244,7 @@ def engine_alone(setup: Setup) -> Run:
 def fresh_network(setup: Setup) -> TiledNetwork:
     """The network exactly as the command loads it: same choices of backend, precision, tile and halo."""
     upscaler = Upscaler(setup.model, setup.scale, backend=setup.backend, device=setup.device)
-    return upscaler._network(setup.scale)
+    return upscaler._network(setup.model, setup.scale)
 
 
 def _windows(network: TiledNetwork, path: Path) -> list[Batch]:

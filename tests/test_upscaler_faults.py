@@ -220,7 +220,7 @@ def test_a_quantised_network_has_no_other_precision_to_fall_back_to(
 ) -> None:
     inject(lambda lr, engine: spoiled(engine.run(lr)))
     up = Upscaler("tiny", 2, precision="f32")
-    network = up._networks[2]
+    network = up._networks["tiny", 2]
     network.engine.info = replace(network.engine.info, precision="int8")
     with pytest.raises(InferenceError, match="NaN in int8"):
         up(picture(30, 30))

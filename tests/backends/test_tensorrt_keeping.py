@@ -230,7 +230,7 @@ def test_the_tiles_of_a_picture_are_worked_on_together(
     turned = Upscaler("tiny", 2, backend="trt", tile=32, ensemble=True)(image)
     assert np.array_equal(turned, result), "eight symmetries of repeating pixels are all the same"
     builds.device.memory = 0
-    for lanes in upscaler._networks[2].engine._lanes.values():  # type: ignore[attr-defined]
+    for lanes in upscaler._networks["tiny", 2].engine._lanes.values():  # type: ignore[attr-defined]
         lanes.release()
     with pytest.raises(InferenceError, match="Out of memory"):
         upscaler(image)
