@@ -178,11 +178,20 @@ def _section(name: str, experiment: Experiment, curves: Sequence[Curve], updates
     header = ("arm", "updates", "minutes", "loss", *(f"x{scale} (dB)" for scale in scales))
     rows = tuple(_row(curve, scales) for curve in curves)
     method = (
-        f"Validation PSNR (Y, shave = scale) after {updates} updates of the longest; "
-        f"everything else is the arm's recipe. {experiment.finding}"
+        f"{_common(experiment)}; validation PSNR (Y, shave = scale) after {updates} updates of the longest; "
+        "everything else is the arm's recipe. Minutes are by the clock, whatever else ran. "
+        f"{experiment.finding}"
     )
     values = {curve.arm.label: {str(s): curve.psnr(s) for s in curve.scales} for curve in curves}
     return Section(name, experiment.question, method.strip(), (Table(header, rows),), {"psnr": values})
+
+
+def _common(experiment: Experiment) -> str:
+    """The networks of an experiment, with the settings that all its arms share."""
+    arms = experiment.arms
+    names = dict.fromkeys(a.model if a.model.startswith("mdsr") else f"{a.model} x{a.scale}" for a in arms)
+    shared = [setting for setting in arms[0].settings if all(setting in arm.settings for arm in arms)]
+    return f"{', '.join(names)}{' with ' if shared else ''}{', '.join(shared)}"
 
 
 def _row(curve: Curve, scales: Sequence[int]) -> tuple[str, ...]:
