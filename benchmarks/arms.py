@@ -28,6 +28,11 @@ class Arm:
     share: float = 1.0
 
     @property
+    def scales(self) -> tuple[int, ...]:
+        """What `-s` is to say; nothing for MDSR, which has all scales."""
+        return () if self.model.startswith("mdsr") else (self.scale,)
+
+    @property
     def network(self) -> NetworkSpec:
         """What is trained, with the settings made."""
         return changed(preset(self.model, self.scale), divided(self.settings)[0])
@@ -103,7 +108,7 @@ EXPERIMENTS = {
             Arm("all blended", (*_SMALL, "mixup=1.0")),
         ),
         600,
-        finding=("No difference beyond chance, of a quarter as little as of all patches."),
+        finding="No difference beyond chance, of a quarter as little as of all patches.",
     ),
     "average": Experiment(
         "Does a running mean of the weights help, with the rate falling to zero and without?",

@@ -80,7 +80,8 @@ def _section(cases: Sequence[Case]) -> Section:
     rows = [_row(*group, [c for c in cases if (c.degradation, c.scale) == group]) for group in groups]
     right = sum(case.right for case in cases)
     method = (
-        f"PSNR (Y, shave = scale), dB, means. Right: the other network is not {MARGIN} dB or more better; "
+        "PSNR (Y, shave = scale), dB, means. "
+        f"Right: the other network is not better by more than {MARGIN} dB; "
         f"in all {right} of {len(cases)} ({right / len(cases):.1%})."
     )
     title = "How often auto takes the network that does better"

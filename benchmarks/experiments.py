@@ -189,7 +189,7 @@ def _section(name: str, experiment: Experiment, curves: Sequence[Curve], updates
 def _common(experiment: Experiment) -> str:
     """The networks of an experiment, with the settings that all its arms share."""
     arms = experiment.arms
-    names = dict.fromkeys(a.model if a.model.startswith("mdsr") else f"{a.model} x{a.scale}" for a in arms)
+    names = dict.fromkeys(" ".join([arm.model, *(f"x{scale}" for scale in arm.scales)]) for arm in arms)
     shared = [setting for setting in arms[0].settings if all(setting in arm.settings for arm in arms)]
     return f"{', '.join(names)}{' with ' if shared else ''}{', '.join(shared)}"
 

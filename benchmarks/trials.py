@@ -32,20 +32,20 @@ class Trial:
     def name(self) -> str:
         """Of its folder: everything that decides what comes out, and nothing else."""
         arm = self.arm
-        scale = [] if arm.model.startswith("mdsr") else [f"x{arm.scale}"]
-        said = "-".join([str(self.updates), arm.model, *scale, arm.recipe, *arm.settings])
+        scales = [f"x{scale}" for scale in arm.scales]
+        said = "-".join([str(self.updates), arm.model, *scales, arm.recipe, *arm.settings])
         plain = "".join(c if c.isalnum() or c in ".-=" else "_" for c in said.replace("network.", ""))
         return f"{plain}-from-{self.start.name}" if self.start else plain
 
     def command(self, data: Path, valid: Path | None, device: str) -> list[str]:
         """The arguments of `srcli`, but for the folders of runs."""
         arm = self.arm
-        scale = [] if arm.model.startswith("mdsr") else ["-s", str(arm.scale)]
+        scales = [word for scale in arm.scales for word in ("-s", str(scale))]
         settings = [part for setting in arm.settings for part in ("--set", setting)]
         valids = ["--valid", str(valid)] if valid else []
         every = max(1, self.updates // 1000) * 100  # when there is also a row in the log
         numbers = ["--updates", str(self.updates), "--validate-every", str(every)]
-        what = ["--model", arm.model, *scale, "--recipe", arm.recipe, *settings, *numbers]
+        what = ["--model", arm.model, *scales, "--recipe", arm.recipe, *settings, *numbers]
         return ["train", str(data), *valids, *what, "--device", device]
 
 
@@ -69,9 +69,11 @@ class Place:
 
 def trial_of(arm: Arm, experiment: Experiment, longest: int) -> Trial:
     """The training of an arm, where the experiment's longest has so many updates."""
-    start = next((a for a in experiment.arms if a.label == arm.init), None) if arm.init else None
-    before = trial_of(start, experiment, longest) if start else None
-    return Trial(arm, round(arm.share * longest), before)
+    updates = round(arm.share * longest)
+    if not arm.init:
+        return Trial(arm, updates)
+    start = next(other for other in experiment.arms if other.label == arm.init)
+    return Trial(arm, updates, trial_of(start, experiment, longest))
 
 
 def run_all(trials: Iterable[Trial], place: Place) -> None:

@@ -57,12 +57,7 @@ def run(files: Files, network: Network, options: "FolderOptions", telling: Telli
     """The whole command; returns its exit code."""
     from srcli.pipelines.report import write_report
 
-    plan = _plan(files, telling)
-    if not telling.quiet and _has_alternative(network, plan):
-        talk(
-            "note: mdsr suits clean pictures and sharpens JPEG blocks and noise as well; --model mdsr-photo "
-            "removes them, --model auto decides picture by picture."
-        )
+    plan = _plan(files, network, telling)
     upscalers = _load(network, plan, options, telling)
     with _terminable():
         report = _work(plan, upscalers, options, telling)
@@ -90,7 +85,7 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _plan(files: Files, telling: Telling) -> "Plan":
+def _plan(files: Files, network: Network, telling: Telling) -> "Plan":
     """What to read and where to write, with everything refused that must not start."""
     from srcli.pipelines.outputs import check_report, plan
 
@@ -99,18 +94,22 @@ def _plan(files: Files, telling: Telling) -> "Plan":
         check_report(telling.report, made.jobs)
     for problem in made.problems:
         show_error(problem.error.message, problem.error.hint)
-    for note in () if telling.quiet else _left(made):
+    for note in () if telling.quiet else (*_left(made), *_alternative(network, made)):
         talk(f"note: {note}")
     return made
 
 
-def _has_alternative(network: Network, plan: "Plan") -> bool:
-    """Whether the default network is to work on JPEGs, some of which mdsr-photo suits better."""
+def _alternative(network: Network, plan: "Plan") -> Iterator[str]:
+    """What suits JPEGs, where the default network is to work on some."""
     from srcli import suited
     from srcli.media.images import SUFFIXES
 
     jpegs = any(SUFFIXES.get(job.source.suffix.lower()) == "jpeg" for job in plan.jobs)
-    return jpegs and network.model == suited.CLEAN and network.backend != "bicubic"
+    if jpegs and network.model == suited.CLEAN and network.backend != "bicubic":
+        yield (
+            "mdsr suits clean pictures and sharpens JPEG blocks and noise as well; --model mdsr-photo "
+            "removes them, --model auto decides picture by picture."
+        )
 
 
 def _left(plan: "Plan") -> Iterator[str]:

@@ -14,7 +14,7 @@ from srcli.files import write_whole
 from srcli.media import fitting
 from srcli.media.containers import avif, bmp, gif, jpeg, png, tiff, webp
 from srcli.media.containers.base import DamagedError, Data, EncodeError, Layout, Parts, Pixels, Reader, Writer
-from srcli.media.metadata import Metadata, resized, upright
+from srcli.media.metadata import SIDEWAYS, Metadata, resized, upright
 
 __all__ = [
     "READ_ONLY_SUFFIXES", "SUFFIXES", "Header", "Metadata", "Picture", "format_of", "probe", "read",
@@ -105,7 +105,7 @@ def probe(path: Path | str) -> Header:
         with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             name, reader = _reader(path, data)
             layout = _layout(reader, data)
-            turned = reader.orientation(data, reader.metadata(data)) >= 5
+            turned = reader.orientation(data, reader.metadata(data)) >= SIDEWAYS
     size = (layout.width, layout.height) if turned else (layout.height, layout.width)
     return Header(*size, layout.channels, layout.bit_depth, name)
 

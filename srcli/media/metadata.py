@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from srcli.media.containers import ifd
 
 _ORIENTATION, _PIXEL_WIDTH, _PIXEL_HEIGHT = 0x0112, 0xA002, 0xA003
-_SIDEWAYS = 5  # orientations from here on exchange rows and columns
+SIDEWAYS = 5
+"""EXIF orientations from here on exchange rows and columns."""
+CENTIMETRES = 2.54
+"""An inch."""
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|>))([1-8])")
 
 
@@ -26,6 +29,14 @@ class Metadata:
     icc: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
+
+
+def resolution(across: float, down: float, factor: float | None) -> tuple[float, float] | None:
+    """`Metadata.dpi` from pixels a unit, of which an inch holds `factor`.
+
+    None where either is zero, or the factor is: without a unit the numbers tell the shape of pixels only.
+    """
+    return (across * factor, down * factor) if factor and across and down else None
 
 
 def bare_exif(blob: bytes) -> bytes | None:
@@ -60,7 +71,7 @@ def orientation(exif: bytes | None) -> int:
 
 def upright(metadata: Metadata) -> Metadata:
     """The same after the pixels have been turned: Orientation is 1, and the unturned thumbnail unlinked."""
-    dpi = metadata.dpi[::-1] if metadata.dpi and orientation(metadata.exif) >= _SIDEWAYS else metadata.dpi
+    dpi = metadata.dpi[::-1] if metadata.dpi and orientation(metadata.exif) >= SIDEWAYS else metadata.dpi
     xmp = metadata.xmp and _XMP_ORIENTATION.sub(rb"\g<1>1", metadata.xmp)
     return replace(metadata, exif=metadata.exif and _patched(metadata.exif, None), xmp=xmp, dpi=dpi)
 

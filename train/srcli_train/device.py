@@ -12,16 +12,7 @@ def find_device(name: str) -> torch.device:
     Raises:
         UsageError: there is no such device here, or training on it is not supported.
     """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"Device {name!r} is not known.", "Use cpu, cuda or cuda:N.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"Training on {name!r} is not supported.", "Use cpu, cuda or cuda:N.")
-    if device.type == "cuda" and device.index is not None and local_rank() is not None:
-        raise UsageError(f"Several processes cannot share {name}.", "Use --device cuda: each takes its own.")
+    device = _named(name, several=local_rank() is not None)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", local_rank() or 0)
     if device.type == "cuda" and device.index >= (count := torch.cuda.device_count()):
@@ -38,13 +29,29 @@ def enough_devices(name: str, processes: int) -> None:
     """Refuse more processes than there are GPUs to train on; on the CPU any number share the cores.
 
     Raises:
-        UsageError: see above, or the name is of one GPU.
+        UsageError: see above, or the name is no device to train on or of one GPU.
     """
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+    if _named(name, several=True).type == "cpu":
         return
-    count = torch.cuda.device_count()
-    if name.startswith("cuda:"):
-        raise UsageError(f"Several processes cannot share {name}.", "Use --device cuda: each takes its own.")
-    if processes > count:
+    if processes > (count := torch.cuda.device_count()):
         hint = f"Use --gpus {count}." if count > 1 else "Leave out --gpus." if count else "Use --device cpu."
         raise UsageError(f"{processes} processes need a GPU each, and there are {count}.", hint)
+
+
+def _named(name: str, *, several: bool) -> torch.device:
+    """The device of that name, for one process or for several.
+
+    Raises:
+        UsageError: it is none, not one to train on, or one GPU for several processes.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"Device {name!r} is not known.", "Use cpu, cuda or cuda:N.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"Training on {name!r} is not supported.", "Use cpu, cuda or cuda:N.")
+    if several and device.type == "cuda" and device.index is not None:
+        raise UsageError(f"Several processes cannot share {name}.", "Use --device cuda: each takes its own.")
+    return device

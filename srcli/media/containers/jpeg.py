@@ -25,7 +25,7 @@ MAX_SIDE = 65500
 
 _EXIF, _XMP, _ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
 _JFIF = b"JFIF\0"
-_CENTIMETRES = 2.54  # an inch
+_UNITS = {1: 1.0, 2: meta.CENTIMETRES}  # JFIF: pixels an inch or a centimetre; 0 is no unit
 _APP0, _APP1, _APP2, _APP13, _SOS, _EOI = 0xE0, 0xE1, 0xE2, 0xED, 0xDA, 0xD9
 _MORE_XMP, _IPTC = b"http://ns.adobe.com/xmp/extension/\0", b"8BIM\x04\x04"  # the latter among Photoshop's
 _HAS_MORE = re.compile(
@@ -142,7 +142,8 @@ def metadata(data: Data) -> Metadata:
     for marker, start, end in _segments(data):
         content = data[start:end] if marker in (_APP0, _APP1, _APP2) else b""
         if content.startswith(_JFIF) and len(content) >= len(_JFIF) + 7:
-            dpi = _dpi(*struct.unpack_from(">BHH", content, len(_JFIF) + 2))
+            unit, across, down = struct.unpack_from(">BHH", content, len(_JFIF) + 2)
+            dpi = meta.resolution(across, down, _UNITS.get(unit))
         elif content.startswith(_EXIF):
             exif = exif or meta.bare_exif(content)
         elif content.startswith(_XMP):
@@ -150,12 +151,6 @@ def metadata(data: Data) -> Metadata:
         elif content.startswith(_ICC) and len(content) > len(_ICC) + 2:
             profile[content[len(_ICC)]] = content[len(_ICC) + 2 :]
     return Metadata(exif, b"".join(profile[i] for i in sorted(profile)) or None, xmp, dpi)
-
-
-def _dpi(unit: int, across: int, down: int) -> tuple[float, float] | None:
-    """From pixels an inch (unit 1) or a centimetre (2); otherwise they tell the shape of pixels only."""
-    factor = {1: 1.0, 2: _CENTIMETRES}.get(unit)
-    return (across * factor, down * factor) if factor and across and down else None
 
 
 def orientation(data: Data, metadata: Metadata) -> int:

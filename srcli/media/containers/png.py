@@ -15,7 +15,8 @@ from srcli.media.metadata import Metadata
 MAGIC = b"\x89PNG\r\n\x1a\n"
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _MAX_METADATA = 64 << 20  # a few kilobytes can unpack to gigabytes; no real profile is this large
-_INCH = 0.0254  # metres
+_INCH = meta.CENTIMETRES / 100  # metres
+_METRE = 1  # pHYs: its unit; 0 is none
 _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 
 # Measured on two photographs upscaled to 1 MP, one busy core, ms and MB a megapixel:
@@ -130,13 +131,9 @@ def metadata(data: Data) -> Metadata:
         elif kind == b"iTXt" and data[start:end].startswith(_XMP_KEYWORD + b"\0"):
             xmp = _text(data[start:end])
         elif kind == b"pHYs" and end - start == 9:
-            dpi = _dpi(*struct.unpack_from(">IIB", data, start))
+            across, down, unit = struct.unpack_from(">IIB", data, start)
+            dpi = meta.resolution(across, down, _INCH if unit == _METRE else None)
     return Metadata(exif, icc, xmp, dpi)
-
-
-def _dpi(across: int, down: int, unit: int) -> tuple[float, float] | None:
-    """From pixels a metre; without a unit the chunk tells the shape of pixels only."""
-    return (across * _INCH, down * _INCH) if unit == 1 and across and down else None
 
 
 def _inflated(packed: bytes) -> bytes | None:
@@ -184,7 +181,7 @@ def _chunks_of(metadata: Metadata) -> Iterator[bytes]:
         yield _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
     if metadata.dpi:
         across, down = (min(max(1, round(value / _INCH)), 2**31 - 1) for value in metadata.dpi)
-        yield _chunk(b"pHYs", struct.pack(">IIB", across, down, 1))
+        yield _chunk(b"pHYs", struct.pack(">IIB", across, down, _METRE))
     if metadata.exif:
         yield _chunk(b"eXIf", metadata.exif)
     if metadata.xmp:

@@ -24,7 +24,8 @@ _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 25
 _ORIENTATION, _SAMPLES, _PLANES, _PREDICTOR, _TILE_WIDTH, _EXTRA, _FORMAT = 274, 277, 284, 317, 322, 338, 339
 _STRIPS, _STRIP_SIZES, _TILES, _TILE_SIZES = 273, 279, 324, 325
 _XMP, _ICC = 700, 34675
-_ACROSS, _DOWN, _UNIT, _INCHES, _CENTIMETRES = 282, 283, 296, 2, 3
+_ACROSS, _DOWN, _UNIT, _INCHES = 282, 283, 296, 2
+_UNITS = {_INCHES: 1.0, 3: meta.CENTIMETRES}  # pixels an inch or a centimetre; 1 is no unit
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5
 
@@ -198,17 +199,17 @@ def metadata(data: Data) -> Metadata:
 
 
 def _dpi(page: dict[int, ifd.Tag]) -> tuple[float, float] | None:
-    """From pixels a unit; without a unit they tell the shape of pixels only."""
-    factor = {_INCHES: 1.0, _CENTIMETRES: 2.54}.get(_number(page, _UNIT, _INCHES))
-    pairs = [struct.unpack("<II", page[c].data) for c in (_ACROSS, _DOWN) if c in page and _rational(page[c])]
-    if factor is None or len(pairs) < 2 or not all(map(all, pairs)):
-        return None
-    across, down = (above / below * factor for above, below in pairs)
-    return across, down
+    """From pixels a unit."""
+    across, down = (_fraction(page.get(code)) for code in (_ACROSS, _DOWN))
+    return meta.resolution(across, down, _UNITS.get(_number(page, _UNIT, _INCHES)))
 
 
-def _rational(tag: ifd.Tag) -> bool:
-    return tag.kind == ifd.RATIONAL and len(tag.data) == 8
+def _fraction(tag: ifd.Tag | None) -> float:
+    """The value of a rational tag; 0 where it is missing or of another kind."""
+    if tag is None or tag.kind != ifd.RATIONAL or len(tag.data) != 8:
+        return 0.0
+    above, below = struct.unpack("<II", tag.data)
+    return above / below if below else 0.0
 
 
 def orientation(data: Data, metadata: Metadata) -> int:
