@@ -158,6 +158,19 @@ EXPERIMENTS = {
         ),
         1200,
     ),
+    "modern": Experiment(
+        "Do the gains of the other experiments add up?",
+        (
+            Arm("fast", _SMALL),
+            Arm("constant, mean of 0.99", (*_SMALL, "average=0.99", "schedule=step")),
+            Arm("and the best of 4 patches", (*_SMALL, "average=0.99", "schedule=step", "candidates=4")),
+            Arm(
+                "and centred Muon",
+                (*_SMALL, "average=0.99", "schedule=step", "candidates=4", "muon_centred=true"),
+            ),
+        ),
+        600,
+    ),
     "restart": Experiment(
         "One long schedule, or a warm restart from a shorter run?",
         (

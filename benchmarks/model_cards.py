@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from common import RESULTS
-from srcli.models.catalog import MODELS_FOLDER, list_models
+from srcli.models.catalog import MODELS_FOLDER, list_models, resolve
 from srcli.spec import ModelSpec
 
 SOURCES = (
@@ -22,7 +22,7 @@ SOURCES = (
 )
 ABOUT = {
     "mdsr": "MDSR (section 3.4 of the paper) in its baseline size: one trunk of 16 residual blocks with 64 features, "
-    "a pre-processing module and an upsampler a scale. The three files share one file of weights.",
+    "a pre-processing module and an upsampler a scale. All files share one file of weights.",
     "edsr": "EDSR (section 3.3 of the paper) in its baseline size: 16 residual blocks with 64 features, one network a "
     "scale.",
 }
@@ -93,11 +93,20 @@ def _table(rows: list[str]) -> list[str]:
 
 
 def _files(specs: list[ModelSpec]) -> list[str]:
-    header = "| file | parameters in use | halo, exact (LR pixels) | weights stored as |"
-    return [header] + [
-        f"| `{s.name}-x{s.scale}.onnx` | {s.parameters:,} | {s.halo}, {s.exact_halo} | {s.precision} |"
-        for s in specs
-    ]
+    """The float32 files, then those in int8; what they lose and take was measured when they were exported."""
+    header = "| file | parameters in use | halo, exact (LR pixels) | weights stored as | loses, dB | time beside bf16 |"
+    int8 = [resolve(s.name, s.scale, MODELS_FOLDER).int8 for s in specs]
+    return [header] + [_file(s) for s in [*specs, *(file.spec for file in int8 if file)]]
+
+
+def _file(s: ModelSpec) -> str:
+    kind = "" if s.arithmetic == "fp32" else f".{s.arithmetic}"
+    share = f"{s.verified['time_share']:.2f}" if "time_share" in s.verified else "–"
+    lost = max(0.0, s.verified["psnr_lost"])
+    return (
+        f"| `{s.name}-x{s.scale}{kind}.onnx` | {s.parameters:,} | {s.halo}, {s.exact_halo} | {s.precision} | "
+        f"{lost:.3f} | {share} |"
+    )
 
 
 def _training(specs: list[ModelSpec]) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from common import Section, Spread, Table, ratio, spread
 from srcli.backends import private
-from srcli.backends.openvino import has_bf16
+from srcli.backends.openvino import has_bf16, has_fast_int8
 from srcli.benchmark.rounds import interleave, timed
 from srcli.doctor import cores
 from srcli.models import catalog
@@ -41,6 +41,7 @@ class Row:
 def measure(options: argparse.Namespace) -> Section:
     """All streams and tiles in turns."""
     file = catalog.resolve(options.models[0], options.scale)
+    file = file.at("int8") if has_fast_int8() else file
     shares = cores()
     cases = [(streams, side) for streams in (1, shares) for side in options.tiles]
     engines = {streams: _engine(file, streams) for streams in (1, shares)}

@@ -165,12 +165,13 @@ class TiledNetwork:
             InferenceError: it was f32 already, or the file is quantised and has no other precision.
         """
         info, name = engine.info, self.file.path.name
-        if info.precision in ("f32", "int8"):
+        file = self.file.full or self.file
+        if info.precision == "f32" or file.spec.arithmetic == "int8":
             hint = "The model file is damaged." if info.device == "cpu" else "Try --device cpu."
             raise InferenceError(f"{name} {reason} in {info.precision} on {info.device}.", hint)
         if self._exact is None:
             options = replace(self._options, precision="f32")
-            self._exact = table.load(self._backend, self.file.path, self.file.spec, options)
+            self._exact = table.load(self._backend, file.path, file.spec, options)
         self._note(f"{info.precision} on {info.device} {reason}: computed again in f32")
         return self._exact
 

@@ -55,7 +55,7 @@ class Upscaler:
         scale: any real number from 1 to 16. Where the model has no network for it, the next larger one
             runs (twice where one is not enough) and bicubic finishes.
         backend: "auto" (the fastest installed), or one of `srcli.backends.table.BACKENDS`.
-        precision: "auto", "f32", "bf16", "f16". Anything but "auto" is used or refused.
+        precision: "auto", "f32", "bf16", "f16", "int8". Anything but "auto" is used or refused.
         device: "auto", "cpu", "cuda", "cuda:1", several as "cuda:0,1", or "all" GPUs, which share an
             image's tiles. Anything but "auto" is used or refused.
         tile: largest window side fed to the network, LR pixels; None: 384.
@@ -191,7 +191,8 @@ class Upscaler:
     def _resolve(self, model: str | Path, scale: int) -> ModelFile:
         if self._choice.name == bicubic.NAME:
             return ModelFile(Path(), bicubic.spec(scale))
-        return catalog.resolve(model, scale)
+        file = catalog.resolve(model, scale)
+        return file.at("int8") if table.prefers_int8(self._choice.name, self._options) else file
 
     def _alpha(self, alpha: Pixels, out: Pixels | None) -> list[tuple[Pixels, Pixels]]:
         """Alpha goes through the network as a gray image, unless it is the same everywhere."""

@@ -31,6 +31,7 @@ def test_what_ships_is_whole_well_described_and_small() -> None:
         file = catalog.resolve(spec.name, spec.scale, catalog.MODELS_FOLDER)
         check_weights(file.path)
         assert file.path.name == f"{spec.name}-x{spec.scale}.onnx"
+        assert file.int8 is None or "/root" not in file.int8.spec.training.command
         assert 0 < spec.halo <= spec.exact_halo
         assert spec.license == "Apache-2.0"
         assert {"Set5", "Set14"} <= set(spec.quality)

@@ -222,5 +222,6 @@ def test_a_quantised_network_has_no_other_precision_to_fall_back_to(
     up = Upscaler("tiny", 2, precision="f32")
     network = up._networks["tiny", 2]
     network.engine.info = replace(network.engine.info, precision="int8")
+    network.file = replace(network.file, spec=replace(network.file.spec, arithmetic="int8"))
     with pytest.raises(InferenceError, match="NaN in int8"):
         up(picture(30, 30))

@@ -8,14 +8,15 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from srcli.backends.half import to_half
+from srcli.spec import ModelSpec
 from srcli_export.emulate import with_rounding
 from srcli_export.external import SharedWeights, share
-from srcli_export.graph import Stored
-from srcli_export.layers import Layer
-from srcli_export.quantize import body_convolutions, quantized
+from srcli_export.graph import Stored, stored_weights
+from srcli_export.layers import Chain
+from srcli_export.quantize import quantized
 from srcli_export.runtime import Pixels, Runner
 from srcli_export.storage import save
-from srcli_export.writing import file_name
+from srcli_export.writing import file_name, write_chains
 
 
 def judged(path: Path, arithmetic: str) -> Runner:
@@ -41,27 +42,32 @@ def write_halves(name: str, full: Mapping[int, Path], folder: Path) -> dict[int,
 
 
 def write_int8(
-    name: str,
+    layers: Mapping[int, Chain],
+    specs: Mapping[int, ModelSpec],
     full: Mapping[int, Path],
     folder: Path,
-    layers: Mapping[int, Sequence[Layer]],
+    weights: str,
     images: Mapping[int, Sequence[Pixels]],
 ) -> dict[int, Path]:
-    """Files whose body computes in int8, by scale; each carries its weights.
+    """Files most of whose convolutions compute in int8, by scale; they read the weights of the fp32 files.
 
     Args:
-        name: of the network.
-        full: the float32 files.
-        folder: where the files go.
-        layers: what they were made from.
-        images: LR photographs to find the tensors' ranges on.
+        layers: the network of each scale.
+        specs: of the int8 files.
+        full: the same in float32.
+        folder: where the files go; those of several scales share `<name>.weights`, as the fp32 files do.
+        weights: how those store them.
+        images: LR photographs to find the tensors' ranges and the noise on.
 
     Raises:
-        ExportError: ONNX Runtime cannot quantise a network.
+        ExportError: no convolution of a network bears eight bits.
         OutputError: the folder cannot be written to.
     """
-    models = {s: quantized(path, body_convolutions(layers[s]), images[s]) for s, path in full.items()}
-    return _saved(name, models, folder, "int8")
+    steps = {
+        s: quantized(full[s], layers[s], stored_weights(layers[s], weights), specs[s], images[s])
+        for s in specs
+    }
+    return write_chains(layers, specs, folder, weights, int8=steps)
 
 
 def _saved(

@@ -78,7 +78,7 @@ class _Job:
     def spec(self, scale: int, arithmetic: str = "fp32") -> ModelSpec:
         """The spec of one scale, with the exact halo until a smaller one is measured."""
         spec = describe(self.checkpoint, scale, self.layers[scale])
-        stored = self.weights if arithmetic == "fp32" else arithmetic
+        stored = "fp16" if arithmetic == "fp16" else self.weights
         return replace(spec, precision=stored, arithmetic=arithmetic, license=self.license_name)
 
 
@@ -124,10 +124,11 @@ def export_checkpoint(
         checkpoint: what training wrote.
         folder: where the files go; made if missing. Files of the same names are replaced.
         precisions: of the arithmetic: "fp32", "fp16", "int8". int8 is offered only where it loses at most
-            0.1 dB and is the fastest way to run the network on this machine.
+            0.1 dB and is the fastest way to run the network on this machine; the fp32 files come with it,
+            whose weights it reads.
         ends: "uint8" or "float16": fp16 also as `<name>-x<scale>.fp16.uint8.onnx` and so on, whose input and
             output are of that type, for other programs; each carries its weights.
-        weights: how fp32 files store theirs, "fp32" or "fp16" (widened to float32 at load).
+        weights: how fp32 and int8 files store theirs, "fp32" or "fp16" (widened to float32 at load).
         calibration: (H, W, 3) uint8 RGB photographs to measure the halo and the cost of fp16 weights on;
             their centres are used. Default: charts rendered by code.
         photographs: the same kind, to find the ranges of int8 on.
@@ -163,7 +164,8 @@ def export_checkpoint(
         stopwatch=stopwatch,
         ends=ends,
     )
-    return _export(job, [one for one in PRECISIONS if one in precisions], folder)
+    wanted = {*precisions, "fp32"} if "int8" in precisions else {*precisions}
+    return _export(job, [one for one in PRECISIONS if one in wanted], folder)
 
 
 def _check_request(precisions: Sequence[str], weights: str, photographs: Sequence[Pixels]) -> None:
@@ -201,8 +203,9 @@ def _make(job: _Job, arithmetic: str, full: Mapping[int, Path], folder: Path) ->
         return _write(job, folder, job.weights)
     if arithmetic == "fp16":
         return write_halves(job.name, full, folder)
+    specs = {scale: job.spec(scale, "int8") for scale in full}
     photographs = {scale: [lr for lr, _ in images.pairs(job.photographs, scale)] for scale in full}
-    return write_int8(job.name, full, folder, job.layers, photographs)
+    return write_int8(job.layers, specs, full, folder, job.weights, photographs)
 
 
 def _prepare(path: Path) -> tuple[Checkpoint, nn.Module, dict[int, Chain]]:

@@ -5,6 +5,7 @@ Input "lr" (N, 3, H, W) float32 RGB 0-1, output "sr" (N, 3, scale * H, scale * W
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,6 +22,19 @@ IR_VERSION = 9
 
 Stored = NDArray[np.float16] | NDArray[np.float32]
 _HALF = "_fp16"
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What 1 stands for in the 8-bit integers that a convolution computes with.
+
+    Attributes:
+        input: () float32, of what it reads.
+        kernel: (out,) float32, of its weights for each output channel.
+    """
+
+    input: NDArray[np.float32]
+    kernel: NDArray[np.float32]
 
 
 def stored_weights(layers: Sequence[Layer], precision: str) -> dict[str, Stored]:
@@ -40,6 +54,12 @@ def _halved(name: str, values: NDArray[np.float32]) -> tuple[str, Stored]:
     return name + _HALF, values.astype(np.float16)
 
 
+def kernel_of(name: str, stored: Mapping[str, Stored]) -> NDArray[np.float32]:
+    """The kernel of a convolution as a network computes with it, whichever way it is stored."""
+    weight = f"{name}.weight"
+    return np.asarray(stored[weight if weight in stored else weight + _HALF], np.float32)
+
+
 def embedded(weights: Mapping[str, Stored]) -> list[TensorProto]:
     """Initialisers that carry their values inside the ONNX file."""
     return [numpy_helper.from_array(values, name) for name, values in weights.items()]
@@ -51,6 +71,7 @@ def build_model(
     spec: ModelSpec,
     metadata: Mapping[str, str] | None = None,
     mean: Sequence[float] = MEAN_RGB,
+    int8: Mapping[str, Steps] | None = None,
 ) -> onnx.ModelProto:
     """The ONNX model of one scale.
 
@@ -60,14 +81,16 @@ def build_model(
         spec: stored as JSON in the metadata.
         metadata: further entries of the metadata.
         mean: the colour that the mean shift subtracts and adds, on 0-1.
+        int8: convolutions that compute in 8-bit integers, symmetric, by name. Their inputs and kernels pass
+            through QuantizeLinear and DequantizeLinear, which engines fold; what they give stays as it is.
     """
-    graph = _Graph()
+    graph = _Graph(frozenset(int8 or ()))
     graph.widen(initializers)
     graph.add("Sub", ["lr", "mean"], "mean_removed")
     graph.add("Add", [graph.chain("mean_removed", layers), "mean"], "sr")
     shift = numpy_helper.from_array(np.array(mean, np.float32).reshape(1, 3, 1, 1), "mean")
     inputs, outputs = _ports(spec.channels, spec.scale)
-    constants = [shift, *_halves(spec.channels)]
+    constants = [shift, *_halves(spec.channels), *_steps(int8 or {})]
     proto = helper.make_graph(graph.nodes, spec.name, [inputs], [outputs], [*constants, *initializers])
     model = helper.make_model(
         proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="srcli"
@@ -82,6 +105,15 @@ def _halves(channels: int) -> list[TensorProto]:
     return [numpy_helper.from_array(np.array([value], np.int64), name) for name, value in bounds.items()]
 
 
+def _steps(int8: Mapping[str, Steps]) -> list[TensorProto]:
+    """Steps, and the zeros in which QuantizeLinear finds the type of its integers."""
+    values: dict[str, NDArray[Any]] = {}
+    for name, steps in int8.items():
+        for tensor, step in ((f"{name}.input", steps.input), (f"{name}.weight", steps.kernel)):
+            values |= {f"{tensor}.step": step, f"{tensor}.zero": np.zeros(step.shape, np.int8)}
+    return [numpy_helper.from_array(value, name) for name, value in values.items()]
+
+
 def _ports(channels: int, scale: int) -> tuple[onnx.ValueInfoProto, onnx.ValueInfoProto]:
     info = helper.make_tensor_value_info
     lr = info("lr", TensorProto.FLOAT, ["N", channels, "H", "W"])
@@ -90,8 +122,13 @@ def _ports(channels: int, scale: int) -> tuple[onnx.ValueInfoProto, onnx.ValueIn
 
 @dataclass(slots=True)
 class _Graph:
-    """Nodes under construction; a method returns the name of the tensor it made."""
+    """Nodes under construction; a method returns the name of the tensor it made.
 
+    Attributes:
+        int8: names of the convolutions that compute in 8-bit integers.
+    """
+
+    int8: frozenset[str] = frozenset()
     nodes: list[onnx.NodeProto] = field(default_factory=list)
 
     def add(self, op: str, inputs: list[str], output: str, **attributes: int | str | list[int]) -> str:
@@ -130,5 +167,14 @@ class _Graph:
                 return self.add("Add", [x, self.chain(x, inner)], f"{name}.sum")
 
     def _conv(self, x: str, name: str, kernel: int) -> str:
-        inputs = [x, f"{name}.weight", f"{name}.bias"]
+        weight = f"{name}.weight"
+        if name in self.int8:
+            x, weight = self._rounded(x, f"{name}.input", 1), self._rounded(weight, weight, 0)
+        inputs = [x, weight, f"{name}.bias"]
         return self.add("Conv", inputs, name, kernel_shape=[kernel] * 2, pads=[kernel // 2] * 4)
+
+    def _rounded(self, x: str, name: str, axis: int) -> str:
+        """A tensor's values in 8 bits, as floats; steps go along the axis, if there are many."""
+        scaling = [f"{name}.step", f"{name}.zero"]
+        eight = self.add("QuantizeLinear", [x, *scaling], f"{name}.int8", axis=axis)
+        return self.add("DequantizeLinear", [eight, *scaling], f"{name}.rounded", axis=axis)

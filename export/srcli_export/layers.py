@@ -115,17 +115,22 @@ def _count(layer: Layer) -> int:
 
 
 def multiply_adds(layers: Sequence[Layer]) -> int:
-    """Multiply-adds of all convolutions for one LR pixel; a FineConv counts once.
+    """Multiply-adds of all convolutions for one LR pixel; a FineConv counts once."""
+    return sum(work for _, work in convolutions(layers))
 
-    A convolution after upsampling by s runs s*s times for each LR pixel.
+
+def convolutions(layers: Sequence[Layer], area: int = 1) -> Iterator[tuple[str, int]]:
+    """(name, multiply-adds for one LR pixel) of each convolution, in the order the network runs.
+
+    Args:
+        layers: the network, or a part of it.
+        area: pixels there are for one LR pixel where it begins; upsampling by s makes s*s as many.
     """
-    total, area = 0, 1
     for layer in layers:
         match layer:
-            case Conv(_, weight) | FineConv(_, weight):
-                total += area * weight.size
+            case Conv(name, weight) | FineConv(name, weight):
+                yield name, area * weight.size
             case Shuffle(_, factor):
                 area *= factor**2
             case Skip(_, inner):  # keeps the size
-                total += area * multiply_adds(inner)
-    return total
+                yield from convolutions(inner, area)

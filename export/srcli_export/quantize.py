@@ -1,124 +1,133 @@
-"""Exported float32 graph -> the same graph with its body's convolutions in 8-bit integers (Q/DQ).
+"""Which convolutions of a network compute in 8-bit integers, and in what steps (Q/DQ).
 
-Only convolutions inside a residual connection are quantised: the head sees pixels, the upsampler and the
-tail make them, and an error there is seen as it is. Integers stand before a convolution alone, never after
-it, so that residual sums keep what eight bits would drop.
+The first and the last never do: one sees pixels, the other makes them. Each of the others is tried alone, and
+those whose noise is small for the work they save are taken, as far as all of it together may go. In the
+paper's networks that spares the first and the last blocks and what follows the trunk.
 """
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
+from onnx import helper
 
 from srcli.errors import ExportError
-from srcli_export.layers import Conv, FineConv, Layer, Skip
-from srcli_export.runtime import Batch, Pixels, to_batch
+from srcli.spec import ModelSpec
+from srcli_export.graph import Steps, Stored, build_model, embedded, kernel_of
+from srcli_export.layers import Chain, Skip, convolutions
+from srcli_export.runtime import Batch, Pixels, Runner, to_batch
 
-_PREPARED = {"onnx.quant.pre_process": "onnxruntime.quant"}
-"""Tells the quantiser that there is nothing to fuse; it would advise to look."""
-_OPTIONS = {
-    "ActivationSymmetric": True,  # what TensorRT takes
-    "WeightSymmetric": True,
-    "QuantizeBias": False,
-    "OpTypesToExcludeOutputQuantization": ["Conv"],
-}
+TRUNK_NOISE = 0.1
+"""Levels (of 255, root mean square) that eight bits in residual connections may add to the output.
 
-
-def body_convolutions(layers: Sequence[Layer]) -> list[str]:
-    """Names of the convolutions inside residual connections, in running order."""
-    return [name for layer in layers if isinstance(layer, Skip) for name in _convolutions(layer.layers)]
-
-
-def _convolutions(layers: Sequence[Layer]) -> Iterator[str]:
-    for layer in layers:
-        match layer:
-            case Conv(name) | FineConv(name):
-                yield name
-            case Skip(_, inner):
-                yield from _convolutions(inner)
+Rounding there is decided by pixels far away: where it shows, tiles need a halo of nearly the whole receptive
+field. At a tenth of a level a halo of 16 to 20 pixels was enough, at a quarter it took 40.
+"""
+END_NOISE = 0.25
+"""The same for what comes after the trunk, which sees a few pixels only."""
+_LARGEST = 127
+"""Of 8 bits with a sign; the same on both sides of zero."""
+_SIDE = 64
+"""LR pixels of each photograph's middle on which noise is measured."""
 
 
-def quantized(path: Path, convolutions: Sequence[str], images: Sequence[Pixels]) -> onnx.ModelProto:
-    """The model with int8 in the convolutions named: symmetric, per channel for weights, bias in float32.
+def quantized(
+    path: Path, layers: Chain, stored: Mapping[str, Stored], spec: ModelSpec, images: Sequence[Pixels]
+) -> dict[str, Steps]:
+    """The steps of the convolutions that are to compute in int8, in running order.
 
     Args:
-        path: an exported file in float32.
-        convolutions: names of Conv nodes.
-        images: (H, W, 3) uint8 LR photographs; the extremes of each tensor over them, and over the same
-            with black and white in them, set its range.
-
-    Returns:
-        A model with all weights inside and no metadata.
+        path: the file in float32.
+        layers: what it was made from.
+        stored: the weights that the int8 file will read.
+        spec: of the int8 file.
+        images: (H, W, 3) uint8 LR photographs. The extremes of each tensor over them, and over the same with
+            black and white in them, set its step; their middles tell the noise.
 
     Raises:
-        ExportError: ONNX Runtime cannot quantise it.
+        ExportError: no convolution bears eight bits.
     """
+    work = dict(list(convolutions(layers))[1:-1])
+    steps = _steps(path, list(work), stored, images)
+    batches = [to_batch(_middle(image)) for image in images]
+
+    def run(eight: Mapping[str, Steps]) -> list[Batch]:
+        runner = Runner(path, build_model(layers, embedded(stored), spec, int8=eight))
+        return [runner(batch) for batch in batches]
+
+    exact = run({})
+    noise = {name: _error(run({name: one}), exact) for name, one in steps.items()}
+    trunk = {name for layer in layers if isinstance(layer, Skip) for name, _ in convolutions(layer.layers)}
+    ends = noise.keys() - trunk
+    taken = chosen({n: noise[n] for n in noise if n in trunk}, work, TRUNK_NOISE)
+    taken |= chosen({n: noise[n] for n in ends}, work, END_NOISE)
+    if not taken:
+        hint = "Nothing was written. Leave int8 out of the precisions."
+        raise ExportError(f"{spec.name} x{spec.scale}: eight bits cost too much in every convolution.", hint)
+    return {name: steps[name] for name in work if name in taken}
+
+
+def chosen(noise: Mapping[str, float], work: Mapping[str, int], levels: float) -> set[str]:
+    """The convolutions to quantise: those that make the least noise for their work, as far as it may go.
+
+    Args:
+        noise: mean square error on 0-1 that each of them alone makes; together they make the sum.
+        work: multiply-adds of each.
+        levels: root mean square error that is allowed, on 0-255.
+    """
+    taken, total = set(), 0.0
+    for name in sorted(noise, key=lambda name: (noise[name] / work[name], name)):
+        if total + noise[name] <= (levels / 255) ** 2:
+            taken.add(name)
+            total += noise[name]
+    return taken
+
+
+def _steps(
+    path: Path, names: Sequence[str], stored: Mapping[str, Stored], images: Sequence[Pixels]
+) -> dict[str, Steps]:
+    """Of inputs by what they hold on the images, of kernels by their largest weight for each channel."""
     model = onnx.load(path)
-    onnx.helper.set_model_props(model, _PREPARED)
-    with TemporaryDirectory(prefix="srcli-int8-") as folder, _quiet():
-        try:
-            # here, for it needs parts of ONNX Runtime that all other work can do without
-            from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
-
-            quantize_static(
-                model,
-                Path(folder) / "int8.onnx",
-                _Reader([*images, *map(_stretched, images)]),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=["Conv"],
-                per_channel=True,
-                activation_type=QuantType.QInt8,
-                weight_type=QuantType.QInt8,
-                nodes_to_quantize=list(convolutions),
-                extra_options=_OPTIONS,
-            )
-            result = onnx.load(Path(folder) / "int8.onnx")
-        except Exception as error:  # onnx, ONNX Runtime and the quantiser each raise their own
-            raise ExportError(f"{path.name}: ONNX Runtime cannot quantise it ({error}).") from error
-    _spare_sums(result.graph)
-    del result.metadata_props[:], result.graph.value_info[:]
-    result.producer_name, result.producer_version = "srcli", ""
-    return result
+    largest = list(_with_largest(model.graph, names))
+    runner = Runner(path, model)
+    found = [runner.values(largest, to_batch(one)) for image in images for one in (image, _stretched(image))]
+    inputs = dict(zip(names, np.max(found, axis=0), strict=True))
+    return {
+        name: Steps(_step(inputs[name]), _step(np.abs(kernel_of(name, stored)).max(axis=(1, 2, 3))))
+        for name in names
+    }
 
 
-def _spare_sums(graph: onnx.GraphProto) -> None:
-    """Let all but convolutions read a tensor itself where the quantiser gave them its eight bits."""
-    before = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
-    widened = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
-    original = {name: before[eight] for name, eight in widened.items() if eight in before}
-    for node in graph.node:
-        if node.op_type != "Conv":
-            node.input[:] = [original.get(name, name) for name in node.input]
+def _with_largest(graph: onnx.GraphProto, names: Sequence[str]) -> Iterator[str]:
+    """Add outputs that give the largest magnitude in each convolution's input."""
+    inputs = {node.name: node.input[0] for node in graph.node if node.op_type == "Conv"}
+    for name in names:
+        output = f"{name}.largest"
+        graph.node.append(helper.make_node("Abs", [inputs[name]], [f"{name}.magnitude"]))
+        graph.node.append(helper.make_node("ReduceMax", [f"{name}.magnitude"], [output], keepdims=0))
+        graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, []))
+        yield output
 
 
-class _Reader:
-    """LR photographs one after the other, as the calibrator asks for them: its `CalibrationDataReader`."""
+def _step(largest: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What 1 stands for; where nothing was ever seen but zero, anything does."""
+    return np.where(largest > 0, largest, 1).astype(np.float32) / np.float32(_LARGEST)
 
-    def __init__(self, images: Sequence[Pixels]) -> None:
-        self._left = iter(images)
 
-    def get_next(self) -> dict[str, Batch] | None:
-        """The next image as the network's input, or None after the last."""
-        image = next(self._left, None)
-        return None if image is None else {"lr": to_batch(image)}
+def _middle(image: Pixels) -> Pixels:
+    """At most 64 pixels a side."""
+    top, left = (max(0, side - _SIDE) // 2 for side in image.shape[:2])
+    return image[top : top + _SIDE, left : left + _SIDE]
+
+
+def _error(a: Sequence[Batch], b: Sequence[Batch]) -> float:
+    """Mean square difference, every image counting the same."""
+    return float(np.mean([np.mean(np.square(x - y, dtype=np.float64)) for x, y in zip(a, b, strict=True)]))
 
 
 def _stretched(image: Pixels) -> Pixels:
     """From black to white: what was calibrated on dim photographs alone would clip bright ones."""
     low, high = int(image.min()), int(image.max())
     return np.rint((image - np.float64(low)) * (255 / max(1, high - low))).astype(np.uint8)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantiser's advice, which goes to the root logger, is not for the user."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

@@ -1,5 +1,6 @@
 """Runs exported files in ONNX Runtime, float32 on the CPU: the judge of every export."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,16 @@ class Runner:
         Raises:
             ExportError: ONNX Runtime fails.
         """
+        return self.values(["sr"], lr)[0]
+
+    def values(self, outputs: Sequence[str], lr: NDArray[Any]) -> list[NDArray[Any]]:
+        """The same for any outputs, by name.
+
+        Raises:
+            ExportError: ONNX Runtime fails.
+        """
         try:
-            return np.asarray(self._session.run(["sr"], {"lr": lr})[0])
+            return [np.asarray(value) for value in self._session.run(list(outputs), {"lr": lr})]
         except Exception as error:
             raise ExportError(f"{self._path.name}: ONNX Runtime cannot run the export ({error}).") from error
 

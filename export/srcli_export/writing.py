@@ -1,11 +1,11 @@
-"""Chains of layers -> fp32 files, one a scale; those of several scales share their weights."""
+"""Chains of layers -> fp32 and int8 files, one a scale; those of several scales share their weights."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from srcli.spec import ModelSpec
 from srcli_export.external import share
-from srcli_export.graph import build_model, embedded, stored_weights
+from srcli_export.graph import Steps, build_model, embedded, stored_weights
 from srcli_export.layers import Chain
 from srcli_export.storage import save
 from srcli_train.networks.layers import MEAN_RGB
@@ -22,6 +22,7 @@ def write_chains(
     folder: Path,
     weights: str = "fp32",
     mean: Sequence[float] = MEAN_RGB,
+    int8: Mapping[int, Mapping[str, Steps]] | None = None,
 ) -> dict[int, Path]:
     """Write the files of all scales; weights of more than one lie in `<name>.weights` beside them.
 
@@ -31,6 +32,7 @@ def write_chains(
         folder: a staging folder.
         weights: how they are stored: "fp32" or "fp16".
         mean: the colour that the mean shift subtracts and adds, on 0-1.
+        int8: convolutions that compute in 8-bit integers, by scale and name.
 
     Returns:
         The files by scale.
@@ -44,10 +46,10 @@ def write_chains(
     shared = share(f"{name}.weights", together) if len(stored) > 1 else None
     if shared:
         save(folder / shared.location, shared.content)
-    paths = {scale: folder / file_name(name, scale, "fp32") for scale in specs}
+    paths = {scale: folder / file_name(name, scale, spec.arithmetic) for scale, spec in specs.items()}
     for scale, path in paths.items():
         tensors = shared.initializers(stored[scale]) if shared else embedded(stored[scale])
         metadata = shared.metadata if shared else {}
-        model = build_model(layers[scale], tensors, specs[scale], metadata, mean)
+        model = build_model(layers[scale], tensors, specs[scale], metadata, mean, (int8 or {}).get(scale))
         save(path, model.SerializeToString())
     return paths

@@ -26,7 +26,8 @@ class BackendOptions:
     """What the user asked for; "auto" and 0 leave the choice to the backend.
 
     Attributes:
-        precision: "auto", "f32", "bf16" or "f16". Anything but "auto" is used or refused.
+        precision: "auto", "f32", "bf16", "f16" or, for files that compute in it, "int8". Anything but "auto"
+            is used or refused.
         device: "auto", "cpu", "cuda", "cuda:1", ... Anything but "auto" is used or refused; "cuda:0,1" and
             "all" (GPUs) share a picture's tiles.
         threads: CPU threads; 0 means all cores this process may use.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from srcli.backends import driver
 from srcli.backends.base import Backend, BackendOptions, Engine
+from srcli.backends.failures import refused
 from srcli.backends.several import split, together
 from srcli.backends.trt import flavour
 from srcli.errors import BackendUnavailableError, MissingExtraError, UsageError
@@ -53,12 +54,12 @@ BACKENDS: dict[str, Entry] = {
         {"cuda": _HALF},
         flavours=("tensorrt", "tensorrt_rtx"),
     ),
-    "openvino": Entry("srcli.backends.openvino", ("openvino",), "cpu", {"cpu": ("f32", "bf16")}),
+    "openvino": Entry("srcli.backends.openvino", ("openvino",), "cpu", {"cpu": ("f32", "bf16", "int8")}),
     "onnxruntime": Entry(
         "srcli.backends.onnxruntime",
         ("onnxruntime",),
         "cpu",
-        {"cpu": ("f32",), "cuda": _HALF, "directml": _HALF, "coreml": _HALF},
+        {"cpu": ("f32", "int8"), "cuda": _HALF, "directml": _HALF, "coreml": _HALF},
         gpu_extra="gpu",
         gpu_build="onnxruntime-gpu",
     ),
@@ -77,7 +78,7 @@ before all others those that run on a GPU that is there."""
 ALIASES = {"trt": "tensorrt"}
 """Short names that users may say."""
 
-PRECISIONS = ("auto", "f32", "bf16", "f16")
+PRECISIONS = ("auto", "f32", "bf16", "f16", "int8")
 _NETWORK_BACKENDS = ("tensorrt", "openvino", "onnxruntime", "torch")
 
 
@@ -148,18 +149,42 @@ def _check_device(device: str) -> None:
 def load(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> Engine:
     """Load a model file with the named backend, on one device or several; raises what `base.Backend` says."""
     backend: Backend = import_module(BACKENDS[canonical(name)].module).load
-    if spec.arithmetic == "int8" and options.precision != "auto":
-        hint = "Use the fp32 file of this network."
-        raise BackendUnavailableError(f"{path.name} computes in int8, not in {options.precision}.", hint)
+    if options.precision == "int8" and "int8" not in BACKENDS[canonical(name)].precisions:
+        raise refused(name, "precision", "int8", BACKENDS[canonical(name)].precisions)
+    options = _of_file(path, spec, options)
     engines = [backend(path, spec, replace(options, device=one)) for one in split(options.device)]
     return engines[0] if len(engines) == 1 else together(engines)
+
+
+def _of_file(path: Path, spec: ModelSpec, options: BackendOptions) -> BackendOptions:
+    """What the backend is asked for: a file in int8 says so itself, and has no other precision."""
+    asked, quantised = options.precision, spec.arithmetic == "int8"
+    if quantised and asked not in ("auto", "int8"):
+        hint = "Use the fp32 file of this network."
+        raise BackendUnavailableError(f"{path.name} computes in int8, not in {asked}.", hint)
+    if asked == "int8" and not quantised:
+        hint = "`srcli export --precision int8` makes one from a checkpoint; or use --precision auto."
+        raise BackendUnavailableError(f"{spec.name} x{spec.scale} has no int8 file here.", hint)
+    return replace(options, precision="auto") if quantised else options
+
+
+def prefers_int8(name: str, options: BackendOptions) -> bool:
+    """Whether a backend takes a network's int8 file, where there is one."""
+    if options.precision != "auto":
+        return options.precision == "int8"
+    if canonical(name) != "openvino" or options.device not in ("auto", "cpu"):
+        return False
+    from srcli.backends.openvino import has_fast_int8
+
+    return has_fast_int8()
 
 
 def describe(engine: Engine, choice: Choice) -> str:
     """One line for people: what runs, and why."""
     info = engine.info
-    native = "; this CPU has native bf16" if (info.precision, info.device) == ("bf16", "cpu") else ""
-    return f"{info.backend} {info.precision} on {info.device} ({choice.why}{native})"
+    fast = {("bf16", "cpu"): "; this CPU has native bf16", ("int8", "cpu"): "; eight bits in most layers"}
+    more = fast.get((info.precision, info.device), "")
+    return f"{info.backend} {info.precision} on {info.device} ({choice.why}{more})"
 
 
 def present(entry: Entry) -> tuple[str, ...]:

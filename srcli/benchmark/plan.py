@@ -28,7 +28,7 @@ class Request:
         models: names or paths, as `catalog.resolve` takes them, or "bicubic".
         scales: of the networks.
         backends: names; empty: all that work here.
-        precisions: "f32", "bf16", "f16"; empty: all that each backend has.
+        precisions: "f32", "bf16", "f16", "int8"; empty: all that each backend has.
         device: "auto" (the CPU, and the GPU where there is one), "cpu", "cuda", "cuda:1".
         sizes: sides of the square inputs, LR pixels.
         tile: largest tile, LR pixels; an input up to that is one tile, a larger one goes through several, as
@@ -121,12 +121,31 @@ def make(request: Request, tell: Tell) -> Plan:
     networks = [_subject(model, scale) for model in request.models for scale in request.scales]
     cases = _cases(request, tell)
     runs = tuple(case for case in cases if case.backend != bicubic.NAME)
-    subjects = [Subject(model, file, runs) for model, file in networks if runs and model != bicubic.NAME]
+    found = [(model, file) for model, file in networks if runs and model != bicubic.NAME]
+    subjects = [Subject(model, file, _able(file, runs, request)) for model, file in found]
     plain = tuple(case for case in cases if case.backend == bicubic.NAME)
     if plain or bicubic.NAME in request.models:
         plain = plain or (Case(bicubic.NAME, "cpu", "f32"),)
         subjects += [Subject(bicubic.NAME, _bicubic(scale), plain) for scale in request.scales]
     return Plan(request, tuple(subjects))
+
+
+def _able(file: ModelFile, cases: tuple[Case, ...], request: Request) -> tuple[Case, ...]:
+    """The ways to run a network; in int8 only where it has such a file.
+
+    Raises:
+        BackendUnavailableError: it has none of those that were asked for.
+    """
+    has = {"int8"} if file.spec.arithmetic == "int8" else set(PRECISIONS)
+    if not file.int8 and file.spec.arithmetic != "int8":
+        has.remove("int8")
+    able = tuple(case for case in cases if case.precision in has)
+    if not able or not has.issuperset(request.precisions):
+        asked = ", ".join(request.precisions or {case.precision for case in cases})
+        raise BackendUnavailableError(
+            f"{file.path.name} computes in {', '.join(sorted(has))}, not in {asked}."
+        )
+    return able
 
 
 def _subject(model: str, scale: int) -> tuple[str, ModelFile]:

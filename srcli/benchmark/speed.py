@@ -95,7 +95,8 @@ def flop(spec: ModelSpec, size: int) -> float:
 
 
 def _load(subject: Subject, case: Case, request: Request) -> Engine:
-    return table.load(case.backend, subject.file.path, subject.file.spec, case.options(request.threads))
+    file = subject.file.at(case.precision)
+    return table.load(case.backend, file.path, file.spec, case.options(request.threads))
 
 
 @dataclass(frozen=True, slots=True)

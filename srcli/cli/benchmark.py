@@ -39,7 +39,9 @@ def benchmark(
     ] = None,
     precision: Annotated[
         list[str] | None,
-        typer.Option(help="f32, bf16 or f16; may be given several times. [default: all the backend has]"),
+        typer.Option(
+            help="f32, bf16, f16 or int8; may be given several times. [default: all the backend has]"
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     size: Annotated[

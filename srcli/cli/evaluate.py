@@ -27,7 +27,7 @@ def evaluate(
         bool, typer.Option("--ensemble", help="Mean over the eight flips and rotations.")
     ] = False,
     backend: Annotated[str, typer.Option(help="auto, openvino, onnxruntime, torch or bicubic.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, f32, bf16 or f16.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, f32, bf16, f16 or int8.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: all.")] = 0,
     degradation: Annotated[

@@ -62,7 +62,7 @@ def upscale(
             help="auto (the fastest installed), tensorrt (trt), openvino, onnxruntime, torch or bicubic.",
         ),
     ] = "auto",
-    precision: Annotated[str, typer.Option(metavar="NAME", help="auto, f32, bf16 or f16.")] = "auto",
+    precision: Annotated[str, typer.Option(metavar="NAME", help="auto, f32, bf16, f16 or int8.")] = "auto",
     device: Annotated[
         str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N, several as cuda:0,1, or all.")
     ] = "auto",

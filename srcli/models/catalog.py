@@ -17,7 +17,7 @@ import numpy as np
 from srcli.backends import table
 from srcli.backends.base import BackendOptions
 from srcli.errors import ModelFileError, ModelNotFoundError, SrcliError
-from srcli.spec import ModelSpec, check_weights, read_spec
+from srcli.spec import WEIGHTS_SHA256_KEY, ModelSpec, check_weights, read_metadata, read_spec
 
 MODELS_FOLDER = Path(__file__).parent
 """Where the shipped networks lie, as <name>-x<scale>.onnx."""
@@ -44,12 +44,21 @@ class ModelFile:
         spec: what is in it.
         note: what the user should know about how it was chosen; empty if it is just what they named.
         yours: whether it lies in the user's folder rather than among the shipped ones.
+        int8: `<name>-x<scale>.int8.onnx` beside a named network, most of whose convolutions compute in 8-bit
+            integers; only if both read one weights file, which tells that they are the same network.
+        full: of an int8 file, the one it belongs to.
     """
 
     path: Path
     spec: ModelSpec
     note: str = ""
     yours: bool = False
+    int8: "ModelFile | None" = None
+    full: "ModelFile | None" = None
+
+    def at(self, precision: str) -> "ModelFile":
+        """The file to load for a precision: of "int8" the int8 one, if there is one."""
+        return self.int8 or self if precision == "int8" else self
 
     @property
     def name(self) -> str:
@@ -127,7 +136,19 @@ def resolve(model: str | Path, scale: int, folder: Path | None = None) -> ModelF
         _check_sum(best.path, best.path.stat().st_mtime_ns)
     by_family = str(model) in FAMILIES and best.name != str(model)
     note = f"{model}: {best.name} is the best shipped network of the family"
-    return replace(best, note=note) if by_family else best
+    best = replace(best, note=note) if by_family else best
+    return best if is_path(model) else replace(best, int8=_in_int8(best))
+
+
+def _in_int8(file: ModelFile) -> ModelFile | None:
+    """The int8 file beside a network, if both read the same weights file."""
+    path = file.path.with_suffix(".int8.onnx")
+    if not path.is_file():
+        return None
+    spec, checksums = read_spec(path), [read_metadata(p).get(WEIGHTS_SHA256_KEY) for p in (path, file.path)]
+    if spec is None or checksums[0] is None or checksums[0] != checksums[1]:
+        return None
+    return replace(file, path=path, spec=replace(spec, name=file.name), full=file)
 
 
 def is_path(model: str | Path) -> bool:

@@ -21,7 +21,8 @@ from srcli.spec import read_spec
 
 pytest.importorskip("tensorrt_rtx", reason="needs TensorRT for RTX")
 
-SHIPPED = sorted(catalog.MODELS_FOLDER.glob("*.onnx"))
+SHIPPED = sorted(catalog.MODELS_FOLDER.glob("*-x?.onnx"))
+INT8 = sorted(catalog.MODELS_FOLDER.glob("*.int8.onnx"))
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,15 @@ def test_every_shipped_network_builds(path: Path, precision: str, tmp_path: Path
     assert plan is not None
     weights = spec.parameters * (4 if precision == "f32" else 2)
     assert weights < len(plan) < weights + (2 << 20), "weights in that precision, and less than 2 MB besides"
+
+
+@pytest.mark.parametrize("path", INT8, ids=lambda path: path.stem)
+def test_every_shipped_int8_file_builds(path: Path, rtx: flavour.Flavour) -> None:
+    """Its weights are halves, which a network in float32 that TensorRT is to quantise cannot have."""
+    made = onnx.load_from_string(graph(path, "f32"))
+    assert not any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in made.graph.initializer)
+    assert any(node.op_type == "QuantizeLinear" for node in made.graph.node)
+    assert build(rtx, path, "f32", 96, None, b"", quiet()).plan
 
 
 def _key(path: Path, precision: str) -> store.Key:

@@ -31,7 +31,7 @@ def test_all_takes_what_works_and_tells_the_rest(tiny_models: Path, monkeypatch:
     )
     assert (bicubic.name, bicubic.cases) == ("bicubic x2", (Case("bicubic", "cpu", "f32"),))
     assert "left out: onnxruntime f32 on cpu: No f32 there. Buy one." in told
-    assert len(told) == 2  # openvino bf16, onnxruntime f32
+    assert len(told) == 4  # openvino bf16 and int8, onnxruntime f32 and int8
 
 
 def test_a_gpu_is_tried_where_there_is_one(tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:

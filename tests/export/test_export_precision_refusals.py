@@ -238,10 +238,11 @@ def test_the_command_offers_int8_or_says_why_not(
     options = ["--precision", "int8", "--calibration", "photographs", "--validation", "crops", "-o", "out"]
     assert main(["export", "checkpoint.pt", *options]) == code
     out, err = capsys.readouterr()
-    assert out.splitlines() == ["out/edsr-baseline-x2.int8.onnx"] * (code == 0)
-    assert files(Path("out")) == [Path(line).name for line in out.splitlines()]
+    written = ["out/edsr-baseline-x2.onnx", "out/edsr-baseline-x2.int8.onnx"]  # which falls back on the first
+    assert out.splitlines() == written * (code == 0)
+    assert files(Path("out")) == sorted(Path(line).name for line in out.splitlines())
     assert ("takes 0.50 of the time" if code == 0 else "takes 1.50 times as long as") in err
-    assert "int8 loses 0.0" in err if code else "loses" in err
+    assert "int8 loses " in err if code else "loses" in err
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def graph(path: Path, precision: str) -> bytes:
         raise load_failed(NAME, path, error) from error
     if precision == "f16":
         model = to_half(model)
-    elif spec is not None and spec.arithmetic == "fp16":
+    elif spec is not None and spec.arithmetic != "fp32":  # halves, or a body in int8 of stored halves
         model = to_float32(model)
     data: bytes = with_levels(model).SerializeToString()
     return data
