@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from srcli import Upscaler
 from srcli.errors import ModelFileError, ModelNotFoundError
 from srcli.models import catalog
+from srcli.models.foreign import UNKNOWN_HALO
 from srcli.spec import check_weights
 
 LARGEST_SHIPPED = 24_000_000
@@ -128,7 +129,7 @@ RESIZE = helper.make_node("Resize", ["in", "", "twice"], ["out"], mode="nearest"
 
 def test_a_foreign_network_is_probed(tmp_path: Path) -> None:
     file = catalog.resolve(foreign(tmp_path / "theirs.onnx", [RESIZE]), 2)
-    assert (file.spec.scale, file.spec.halo, file.spec.family) == (2, catalog.UNKNOWN_HALO, "other")
+    assert (file.spec.scale, file.spec.halo, file.spec.family) == (2, UNKNOWN_HALO, "other")
     assert "carries no description" in file.note
 
 

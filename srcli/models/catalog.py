@@ -4,7 +4,6 @@ Named models are the shipped ones and the user's: .onnx files in `user_folder()`
 `srcli models import` or by hand. A shipped name cannot be taken by a user's file.
 """
 
-import hashlib
 import os
 import re
 from dataclasses import dataclass, replace
@@ -12,11 +11,9 @@ from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-
-from srcli.backends import table
-from srcli.backends.base import BackendOptions
-from srcli.errors import ModelFileError, ModelNotFoundError, SrcliError
+from srcli.errors import ModelFileError, ModelNotFoundError
+from srcli.models import foreign
+from srcli.models.foreign import UNKNOWN_HALO
 from srcli.spec import WEIGHTS_SHA256_KEY, ModelSpec, check_weights, read_metadata, read_spec
 
 MODELS_FOLDER = Path(__file__).parent
@@ -25,13 +22,9 @@ MODELS_FOLDER = Path(__file__).parent
 FAMILIES = ("mdsr", "edsr")
 """Names that stand for the best shipped network of that family."""
 
-UNKNOWN_HALO = 32
-"""LR pixels of halo for a network that does not say how far it sees; more than trained ones use."""
-
 USER_FOLDER_VARIABLE = "SRCLI_MODELS"
 """Environment variable that names the folder of the user's own models."""
 
-_PROBE = 16
 _FILE_NAME = re.compile(r"(?P<name>.+)-x(?P<scale>\d+)")
 
 
@@ -133,7 +126,7 @@ def resolve(model: str | Path, scale: int, folder: Path | None = None) -> ModelF
     best.spec.check_io(best.path)
     check_weights(best.path)
     if best.path.with_name(f"{best.path.name}.sha256").exists():
-        _check_sum(best.path, best.path.stat().st_mtime_ns)
+        foreign.check_sum(best.path, best.path.stat().st_mtime_ns)
     by_family = str(model) in FAMILIES and best.name != str(model)
     note = f"{model}: {best.name} is the best shipped network of the family"
     best = replace(best, note=note) if by_family else best
@@ -233,16 +226,12 @@ def _of_user(path: Path, taken: set[str]) -> ModelFile:
     if named is None:
         hint = f"Call it {path.stem}-xN.onnx, where N is its scale, or give its path."
         raise ModelFileError(f"{path}: carries no description.", hint)
-    return ModelFile(path, _unknown(named["name"], int(named["scale"])), yours=True)
+    return ModelFile(path, foreign.unknown(named["name"], int(named["scale"])), yours=True)
 
 
 def _name_of(path: Path) -> str:
     named = _FILE_NAME.fullmatch(path.stem)
     return named["name"] if named else path.stem
-
-
-def _unknown(name: str, scale: int) -> ModelSpec:
-    return ModelSpec(name=name, family="other", scale=scale, exact_halo=UNKNOWN_HALO, halo=UNKNOWN_HALO)
 
 
 def _from_path(path: Path) -> ModelFile:
@@ -263,23 +252,6 @@ def _checked_scale(file: ModelFile) -> ModelFile:
 
 
 @lru_cache(maxsize=16)
-def _check_sum(path: Path, modified: int) -> None:
-    """Compare a file with the SHA-256 in the .sha256 file beside it (hex, as `sha256sum` writes it).
-
-    Raises:
-        ModelFileError: they differ, or one of them cannot be read.
-    """
-    try:
-        wanted = path.with_name(f"{path.name}.sha256").read_text("ascii").split()
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelFileError(f"{path}: its checksum cannot be read ({error}).") from error
-    if [word.lower() for word in wanted[:1]] != [found]:
-        raise ModelFileError(f"{path}: is not what {path.name}.sha256 says.", "Copy or download it again.")
-
-
-@lru_cache(maxsize=16)
 def _described(path: Path, modified: int) -> ModelFile:
     """The file with its spec; `modified` keeps a replaced file from being taken for the old one."""
     spec = read_spec(path)
@@ -293,19 +265,9 @@ def probe(path: Path) -> ModelFile:
         ModelFileError: it does not turn (1, 3, H, W) into (1, 3, sH, sW).
         MissingExtraError, BackendUnavailableError: no backend for the CPU is installed.
     """
-    options = BackendOptions("f32", "cpu")  # a GPU's engine would be built for this alone
-    spec = _unknown(path.stem, 1)
-    hint = "srcli runs networks that turn (N, 3, H, W) RGB 0-1 of any size into (N, 3, sH, sW)."
-    engine = table.load(table.choose("auto", options).name, path, spec, options)
-    try:
-        shape = engine.run(np.zeros((1, 3, _PROBE, _PROBE), np.float32)).shape
-    except (SrcliError, MemoryError) as error:
-        raise ModelFileError(f"{path}: fails on a {_PROBE}x{_PROBE} RGB picture ({error}).", hint) from error
-    scale = shape[-1] // _PROBE
-    if shape != (1, 3, _PROBE * scale, _PROBE * scale) or scale < 1:
-        raise ModelFileError(f"{path}: turns (1, 3, {_PROBE}, {_PROBE}) into {shape}.", hint)
-    note = f"{path.name} carries no description: found x{scale}, halo assumed {UNKNOWN_HALO}"
-    return ModelFile(path, replace(spec, scale=scale), note)
+    spec = foreign.unknown(path.stem, foreign.measure_scale(path))
+    note = f"{path.name} carries no description: found x{spec.scale}, halo assumed {UNKNOWN_HALO}"
+    return ModelFile(path, spec, note)
 
 
 def _quality(spec: ModelSpec) -> float:
