@@ -87,29 +87,6 @@ EXPERIMENTS = {
             "nothing (results/training): it may be a head start only."
         ),
     ),
-    "rendered": Experiment(
-        "Does a share of rendered lines, facades and lettering help?",
-        (
-            Arm("photographs alone", _SMALL),
-            Arm("5% rendered", (*_SMALL, "rendered=0.05")),
-            Arm("15% rendered", (*_SMALL, "rendered=0.15")),
-        ),
-        600,
-        finding=(
-            "No difference beyond chance on photographs; nor on scikit-image's photographs of a page "
-            "and of lettering."
-        ),
-    ),
-    "mixup": Experiment(
-        "Does it help to blend a share of the patches with others?",
-        (
-            Arm("as they are", _SMALL),
-            Arm("a quarter blended", (*_SMALL, "mixup=0.25")),
-            Arm("all blended", (*_SMALL, "mixup=1.0")),
-        ),
-        600,
-        finding="No difference beyond chance, of a quarter as little as of all patches.",
-    ),
     "average": Experiment(
         "Does a running mean of the weights help, with the rate falling to zero and without?",
         (
@@ -165,11 +142,15 @@ EXPERIMENTS = {
             Arm("constant, mean of 0.99", (*_SMALL, "average=0.99", "schedule=step")),
             Arm("and the best of 4 patches", (*_SMALL, "average=0.99", "schedule=step", "candidates=4")),
             Arm(
-                "and centred Muon",
+                "and centred Muon: modern",
                 (*_SMALL, "average=0.99", "schedule=step", "candidates=4", "muon_centred=true"),
             ),
         ),
         600,
+        finding=(
+            "They do, as far as chance allows to say: 0.25 dB above `fast` at equal updates. The recipe "
+            "`modern` is the last of them."
+        ),
     ),
     "restart": Experiment(
         "One long schedule, or a warm restart from a shorter run?",
@@ -221,6 +202,14 @@ EXPERIMENTS = {
             Arm("MDSR-baseline, L1", _PAPER, model="mdsr-baseline", recipe="paper"),
         ),
         3000,
+        finding=(
+            "The order agrees with the paper in the step that matters most: without batch norm EDSR-baseline "
+            "is 0.7 and 1.2 dB above the two SRResNets. It does not agree in the loss: here L1 ends 0.5 dB "
+            "below L2, in networks whose validation jumps by up to 2 dB from one point to the next, as batch "
+            "norm's statistics of small patches do not fit whole pictures. MDSR-baseline, which sees each "
+            "scale in a third of its updates, is 0.3 dB below EDSR-baseline; the paper's, at full length, is "
+            "level with it."
+        ),
     ),
     "residual-scaling": Experiment(
         "What does residual scaling do at 256 features?",

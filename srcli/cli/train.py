@@ -27,7 +27,10 @@ def train(
     ] = None,
     recipe: Annotated[
         str,
-        typer.Option(help="paper (the paper's numbers), fast (for CPUs) or photo (fast, on degraded LR)."),
+        typer.Option(
+            help="paper (the paper's numbers), fast (for CPUs), modern (what gained on it in experiments) or "
+            "photo (fast, on degraded LR)."
+        ),
     ] = "paper",
     run: Annotated[
         Path | None,

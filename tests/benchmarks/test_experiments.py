@@ -48,7 +48,7 @@ def test_an_arm_stands_behind_the_one_it_starts_from(name: str) -> None:
 
 
 def test_arms_that_ask_for_the_same_share_a_training() -> None:
-    alike = {experiments._trials(name, None)[0].name for name in ("chance", "detail", "mixup", "schedule")}
+    alike = {experiments._trials(name, None)[0].name for name in ("chance", "detail", "schedule")}
     assert len(alike) == 1
     assert alike == {experiments._trials("batch", None)[1].name}
     from_it, other = experiments._trials("finish", None)[1:3]

@@ -26,6 +26,14 @@ def test_round_trip(tmp_path: Path) -> None:
     assert all(torch.equal(loaded.weights[k], v) for k, v in CHECKPOINT.weights.items())
 
 
+def test_older_checkpoints_with_fields_that_are_no_more_are_read(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.pt", CHECKPOINT)
+    raw = torch.load(tmp_path / "a.pt", weights_only=True)
+    raw["recipe"] |= {"rendered": 0.0, "mixup": 0.0}
+    torch.save(raw, tmp_path / "old.pt")
+    assert load_checkpoint(tmp_path / "old.pt").recipe == RECIPES["fast"]
+
+
 class _Evil:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return exec, ("raise SystemExit('code ran')",)

@@ -63,7 +63,6 @@ def test_impossible_numbers_are_refused(wrong: dict[str, object]) -> None:
         ({"revive_every": 100}, "without `revive`"),
         ({"optimizer": "muon", "muon_modules": ("bodi", "tail")}, "modules bodi"),
         ({"frequency": 0.1, "loss": "l2"}, "l1 only"),
-        ({"mixup": 0.5, "degradation": "photo"}, "bicubic LR only"),
     ],
 )
 def test_what_would_have_no_effect_or_a_wrong_one_is_refused(wrong: dict[str, object], why: str) -> None:

@@ -15,6 +15,8 @@ from srcli_train.networks import NetworkSpec
 from srcli_train.recipes import Recipe
 
 _FORMAT = 1
+_GONE = ("rendered", "mixup")
+"""Fields of recipes that older checkpoints have: they showed no gain and are no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def _from_raw(path: Path, raw: dict[str, Any]) -> Checkpoint:
     raw.pop("format")
     try:
         raw["network"] = NetworkSpec(**_tuples(raw["network"]))
-        raw["recipe"] = Recipe(**_tuples(raw["recipe"]))
+        raw["recipe"] = Recipe(**{k: v for k, v in _tuples(raw["recipe"]).items() if k not in _GONE})
         raw["facts"] = TrainingFacts(**raw["facts"])
         return Checkpoint(**raw)
     except (KeyError, TypeError, UsageError) as error:

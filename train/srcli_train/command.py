@@ -12,7 +12,7 @@ from srcli.errors import OutputError, TrainingError, UsageError
 from srcli.files import cache_folder, probe
 from srcli.spec import TrainingFacts
 from srcli_train.board import Board
-from srcli_train.data import Pictures, is_cached, load_pictures, with_rendered
+from srcli_train.data import Pictures, is_cached, load_pictures
 from srcli_train.device import enough_devices
 from srcli_train.folders import Source, find_source, read_rgb
 from srcli_train.job import Job, Pixels, Watcher
@@ -24,7 +24,6 @@ from srcli_train.peers import even_share, first_process, local_rank
 from srcli_train.recipes import Recipe
 from srcli_train.runfolder import holds_run
 
-_RENDERED = 64
 _VALIDATION_IMAGES = 12
 _HELD_BACK = 10  # one training image of so many at most is used for validation instead
 _VALIDATION_SIDE = 384  # pixels of HR, from the middle
@@ -122,11 +121,7 @@ def _pictures(source: Source, scales: tuple[int, ...], request: TrainRequest, wa
     cache = request.cache or cache_folder("train")
     while local_rank() and not is_cached(source, scales, cache):  # the first process of a machine decodes
         time.sleep(0.5)
-    pictures = load_pictures(source, scales, cache, progress)
-    if not request.recipe.rendered:
-        return pictures
-    watcher.note(f"Rendering {_RENDERED} pictures of lines, facades and lettering.")
-    return with_rendered(pictures, _RENDERED, request.recipe.seed)
+    return load_pictures(source, scales, cache, progress)
 
 
 def _split(request: TrainRequest) -> tuple[Source, tuple[Path, ...]]:

@@ -16,7 +16,6 @@ from srcli.errors import TrainingError
 from srcli.resize import downscale, modcrop
 from srcli_train.folders import Source, check_pair, read_rgb
 from srcli_train.leftovers import decoding, forget, used
-from srcli_train.rendered import render
 
 Pixels = NDArray[np.uint8]
 _CHUNK = 32  # images decoded at a time
@@ -29,12 +28,10 @@ class Pictures:
 
     Attributes:
         hr, lr: in the same order.
-        rendered: how many of them, at the end, are no photographs.
     """
 
     hr: list[Pixels]
     lr: dict[int, list[Pixels]]
-    rendered: int = 0
 
     def fingerprint(self) -> str:
         """Tells other pictures, or another order, from these; the same wherever the files lie."""
@@ -84,13 +81,6 @@ def load_pictures(
         raise TrainingError(f"{where}: {error.strerror}.", hint) from error
     maps = {s: _mapped(home, s) for s in (1, *scales)}
     return Pictures(maps[1], {s: maps[s] for s in scales})
-
-
-def with_rendered(pictures: Pictures, count: int, seed: int) -> Pictures:
-    """The pictures, and `count` rendered ones with their bicubic LR after them."""
-    hr = [render(number, seed) for number in range(count)]
-    lr = {s: [np.asarray(downscale(modcrop(i, s), s), np.uint8) for i in hr] for s in pictures.lr}
-    return Pictures(pictures.hr + hr, {s: pictures.lr[s] + images for s, images in lr.items()}, count)
 
 
 def _key(source: Source) -> str:

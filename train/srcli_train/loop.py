@@ -23,7 +23,6 @@ from srcli_train.init import icnr, start_from
 from srcli_train.interrupt import Interrupt
 from srcli_train.job import Job, Status, Watcher
 from srcli_train.misfits import refuse_misfit, refuse_sharing
-from srcli_train.mixing import blended
 from srcli_train.networks import build
 from srcli_train.ondevice import DeviceMinibatch, minibatches
 from srcli_train.optim import Optimizer
@@ -136,8 +135,6 @@ class Trainer:
 
     def _step(self, minibatch: Minibatch | DeviceMinibatch) -> Tensor:
         """One update: gradients of this process's share, average, clip, optimizer."""
-        if self._job.recipe.mixup:
-            minibatch = blended(minibatch, self._job.recipe, self.update)
         share = self._peers.share(len(minibatch.lr))
         lr, hr = held(minibatch.lr[share], self.device), held(minibatch.hr[share], self.device)
         loss = self._gradients(lr, hr, minibatch.scale)

@@ -110,17 +110,9 @@ class PatchSampler:
 
     def _corner(self, scale: int, draw: np.random.Generator) -> tuple[int, int, int]:
         """A picture's number, and where in its LR image a patch begins: row, column."""
-        side, number = self._recipe.patch, self._number(draw)
+        side, number = self._recipe.patch, int(draw.integers(len(self._pictures.hr)))
         height, width = self._pictures.lr[scale][number].shape[:2]
         return number, int(draw.integers(height - side + 1)), int(draw.integers(width - side + 1))
-
-    def _number(self, draw: np.random.Generator) -> int:
-        """A photograph, or in the recipe's share of cases a rendered picture."""
-        rendered = self._pictures.rendered
-        photographs = len(self._pictures.hr) - rendered
-        if rendered and draw.random() < self._recipe.rendered:
-            return photographs + int(draw.integers(rendered))
-        return int(draw.integers(photographs))
 
 
 def _detail(patch: Pixels) -> float:
