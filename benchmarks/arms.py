@@ -192,6 +192,10 @@ EXPERIMENTS = {
             Arm("x4 from x2", recipe="paper", settings=(*_SMALL, *_PAPER), scale=4, init="x2"),
         ),
         3000,
+        finding=(
+            "It does, as in the paper: it has 27.84 dB after 300 updates, where the one from scratch has "
+            "26.63 and needs 1,500 to reach as much, and after 3,000 it is still 0.15 dB ahead."
+        ),
     ),
     "ablation": Experiment(
         "The paper's steps from SRResNet to EDSR and MDSR, at equal updates",
