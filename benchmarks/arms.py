@@ -120,6 +120,11 @@ EXPERIMENTS = {
             Arm("constant, falling in the last half", (*_SMALL, "schedule=trapezoid", "fall=0.5")),
         ),
         600,
+        finding=(
+            "Constant until the last fifth, then to zero, ends 0.14 dB above the cosine, and "
+            "falling in the last half 0.10: more updates at the full rate. A running mean at a "
+            "constant rate (the experiment `average`) does as well without knowing the end."
+        ),
     ),
     "batch": Experiment(
         "Few large minibatches or many small ones, at equal patches in all?",
@@ -134,6 +139,11 @@ EXPERIMENTS = {
             Arm("32, same rates", (*_SMALL, "batch=32", "warmup=25"), share=0.25),
         ),
         1200,
+        finding=(
+            "Many small ones: at equal patches each halving of the batch gains 0.1 to 0.2 dB "
+            "here, and rates grown by the square root of the batch are right, as the same rates "
+            "lose 0.2 dB more. Larger batches are for machines that small ones leave idle."
+        ),
     ),
     "modern": Experiment(
         "Do the gains of the other experiments add up?",
@@ -183,6 +193,10 @@ EXPERIMENTS = {
             Arm("lower rates", (*_SMALL, "lr=3e-4", "muon_lr=0.0015"), init="the run before", share=0.25),
         ),
         800,
+        finding=(
+            "On the same again. Lower rates do no better, larger patches and L2 0.05 and 0.07 dB "
+            "worse, and half of the loss on frequencies gains 0.04, hardly more than chance."
+        ),
     ),
     "pretraining": Experiment(
         "Does x4 gain from starting at the trained x2 (the paper's figure 4)?",
