@@ -46,7 +46,8 @@ _TRACED = 64  # side of the picture that PyTorch's network is traced with for nc
 
 def srcli(file: ModelFile, network: nn.Module, place: Place) -> Contender:
     """As `srcli upscale` runs it: precision and tiles are its own choice, and so is an "auto" backend."""
-    upscaler = Upscaler(file.path, file.spec.scale, backend=place.backend, device=place.device)
+    model = file.name if file.int8 else file.path  # by its name, srcli may take that
+    upscaler = Upscaler(model, file.spec.scale, backend=place.backend, device=place.device)
     return lambda pictures: [upscaler(picture) for picture in pictures]
 
 

@@ -13,7 +13,7 @@ from common import Section, Table, spread
 from processes import measure as measure_command
 from processes import srcli
 from srcli.benchmark.rounds import interleave
-from srcli.models import catalog
+from srcli.upscaler import Upscaler
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def measure(options: argparse.Namespace) -> Section:
 
 def sweep(options: argparse.Namespace) -> Section:
     """One picture a tile's side."""
-    halo = catalog.resolve(options.models[0], options.scale).spec.halo
+    halo = Upscaler(options.models[0], options.scale).spec.halo
     done: dict[int, list[Upscaled]] = {tile: [] for tile in options.tiles}
     with TemporaryDirectory() as scratch:
         runs = {}

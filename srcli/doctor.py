@@ -50,7 +50,7 @@ class Processor:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One backend in one precision on one device, tried on a small tile with the smallest shipped model.
+    """One backend in one precision on one device, tried on a small tile with a shipped model's file for it.
 
     Attributes:
         backend, device, precision: what was tried.

@@ -51,10 +51,10 @@ class ModelSpec:
         exact_halo: receptive-field radius in LR pixels; tiles with it equal a whole-image run.
         halo: the measured smaller halo at which no 8-bit output pixel of the calibration set
             changes by more than 1; the default of tiled runs.
-        precision: "fp32", "fp16" or "int8": how the weights are stored.
+        precision: "fp32" or "fp16": how the weights are stored.
         arithmetic: what the graph itself asks for. "fp32": the backend may compute in less. "fp16": tensors
-            are halves; a backend without half arithmetic widens them. "int8": the body's convolutions take
-            8-bit integers whatever the backend's precision.
+            are halves; a backend without half arithmetic widens them. "int8": convolutions that bear it take
+            8-bit integers, whatever the backend's precision.
         io: what the graph takes and gives. "float32": RGB 0-1, as srcli feeds it. "float16" (0-1) and "uint8"
             (0-255, rounded and clipped) are for other programs.
         license: SPDX name of the licence of the weights.

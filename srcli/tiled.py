@@ -13,7 +13,7 @@ from srcli.backends import table
 from srcli.backends.base import BackendOptions, Batch, Engine, EngineInfo, Finishing, Levels, results
 from srcli.backends.several import Several
 from srcli.ensemble import ensembles
-from srcli.errors import InferenceError
+from srcli.errors import InferenceError, ModelFileError
 from srcli.models.catalog import ModelFile
 from srcli.trust import LEAST, psnr_to_cpu
 
@@ -71,9 +71,21 @@ class TiledNetwork:
         tiling.check(tile, halo)
         self.file, self.tile, self.halo = file, tile, halo
         self._backend, self._options, self._ensemble, self._note = backend, options, ensemble, note
-        self.engine = table.load(backend, file.path, file.spec, options)
+        self.engine = self._load()
         self._exact: Engine | None = None
         self._verdicts: dict[int, str] = {}  # by an engine's id: what is wrong with it; empty: nothing
+
+    def _load(self) -> Engine:
+        """The engine; where an int8 file that nobody asked for cannot be loaded, of the one it belongs to."""
+        file, options = self.file, self._options
+        try:
+            return table.load(self._backend, file.path, file.spec, options)
+        except ModelFileError as error:
+            if file.full is None or options.precision != "auto":
+                raise
+            self._note(f"left out: {error.message}")
+            self.file = file.full
+            return table.load(self._backend, file.full.path, file.full.spec, options)
 
     @property
     def scale(self) -> int:

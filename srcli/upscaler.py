@@ -192,7 +192,10 @@ class Upscaler:
         if self._choice.name == bicubic.NAME:
             return ModelFile(Path(), bicubic.spec(scale))
         file = catalog.resolve(model, scale)
-        return file.at("int8") if table.prefers_int8(self._choice.name, self._options) else file
+        eight, asked = file.at("int8"), self._options.precision == "int8"
+        fits = self._halo is not None or (self._tile or DEFAULT_TILE) >= tiling.smallest_tile(eight.spec.halo)
+        prefers = table.prefers_int8(self._choice.name, self._options)
+        return eight if prefers and (fits or asked) else file
 
     def _alpha(self, alpha: Pixels, out: Pixels | None) -> list[tuple[Pixels, Pixels]]:
         """Alpha goes through the network as a gray image, unless it is the same everywhere."""

@@ -12,8 +12,8 @@ from skimage import data
 from srcli import Upscaler
 from srcli.backends import openvino, table
 from srcli.backends.base import BackendOptions, Batch, Engine
-from srcli.benchmark import plan
-from srcli.errors import BackendUnavailableError
+from srcli.benchmark import plan, speed
+from srcli.errors import BackendUnavailableError, ModelFileError
 from srcli.metrics import decibels
 from srcli.models import catalog
 from srcli.spec import ModelSpec
@@ -69,6 +69,58 @@ def test_a_file_of_other_weights_is_none_of_it(tmp_path: Path) -> None:
     assert catalog.resolve("mdsr-photo", 2, tmp_path).int8 is not None
 
 
+@pytest.mark.parametrize("content", [b"", b"damaged"])
+def test_a_damaged_one_is_told_and_stops_nothing(content: bytes, mine: Path) -> None:
+    (mine / "mine-x2.int8.onnx").write_bytes(content)
+    upscaler = Upscaler("mine", 2, backend="openvino")
+    assert upscaler.spec.arithmetic == "fp32"
+    assert [note for note in upscaler.notes if "mine-x2.int8.onnx" in note]
+
+
+def test_one_that_does_not_load_stops_nothing(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino, "has_fast_int8", lambda: True)
+    load = table.load
+
+    def failing(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> Engine:
+        if spec.arithmetic == "int8":
+            raise ModelFileError(f"{path.name}: no.")
+        return load(name, path, spec, options)
+
+    monkeypatch.setattr(table, "load", failing)
+    upscaler = Upscaler("mine", 2, backend="openvino")
+    assert (upscaler.spec.arithmetic, upscaler.notes) == ("fp32", ["left out: mine-x2.int8.onnx: no."])
+    with pytest.raises(ModelFileError):
+        Upscaler("mine", 2, backend="openvino", precision="int8")
+
+
+def test_one_of_another_scale_is_none_of_it(mine: Path) -> None:
+    shutil.copy(catalog.MODELS_FOLDER / "mdsr-baseline-x3.int8.onnx", mine / "mine-x2.int8.onnx")
+    assert catalog.resolve("mine", 2).int8 is None
+
+
+def test_its_checksum_is_verified(mine: Path) -> None:
+    (mine / "mine-x2.int8.onnx.sha256").write_text("0" * 64)
+    file = catalog.resolve("mine", 2)
+    assert file.int8 is None
+    assert "mine-x2.int8.onnx" in file.note
+
+
+def test_users_have_it_too_and_it_is_not_listed(mine: Path) -> None:
+    assert catalog.resolve("mine", 2).int8 is not None
+    assert [file.name for file in catalog.list_files() if file.yours] == ["mine"]
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder with a network and its int8 file."""
+    for kind in ("", ".int8"):
+        name = f"mdsr-baseline-x2{kind}.onnx"
+        shutil.copy(catalog.MODELS_FOLDER / name, tmp_path / name.replace("mdsr-baseline", "mine"))
+    shutil.copy(catalog.MODELS_FOLDER / "mdsr-baseline.weights", tmp_path)
+    monkeypatch.setenv(catalog.USER_FOLDER_VARIABLE, str(tmp_path))
+    return tmp_path
+
+
 # When?
 
 
@@ -94,15 +146,43 @@ def test_no_other_backend_takes_it_by_itself(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_int8_that_there_is_not_is_refused() -> None:
-    with pytest.raises(BackendUnavailableError, match="edsr-baseline x2 has no int8 file here") as caught:
+    with pytest.raises(
+        BackendUnavailableError, match=r"edsr-baseline-x2\.onnx does not compute in"
+    ) as caught:
         Upscaler("edsr-baseline", 2, precision="int8")
     assert "srcli export --precision int8" in caught.value.hint
+
+
+def test_a_path_is_told_where_its_int8_file_is() -> None:
+    with pytest.raises(BackendUnavailableError) as caught:
+        Upscaler(catalog.MODELS_FOLDER / "mdsr-baseline-x2.onnx", 2, precision="int8")
+    assert "give mdsr-baseline-x2.int8.onnx" in caught.value.hint
 
 
 def test_a_backend_without_eight_bits_refuses_them() -> None:
     pytest.importorskip("torch")
     with pytest.raises(BackendUnavailableError, match="torch backend has no precision int8"):
         Upscaler("mdsr-baseline", 2, backend="torch", precision="int8")
+
+
+def test_a_device_without_eight_bits_refuses_them() -> None:
+    file = catalog.resolve("mdsr-baseline", 2).at("int8")
+    with pytest.raises(BackendUnavailableError, match="onnxruntime backend has no precision int8"):
+        table.load("onnxruntime", file.path, file.spec, BackendOptions("int8", "cuda"))
+
+
+def test_int8_is_looked_for_on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with a GPU, whose backends have none."""
+    monkeypatch.setattr(table, "reachable", lambda entry: tuple(entry.computes))
+    monkeypatch.setattr(table, "present", lambda entry: tuple(entry.computes))
+    assert table.choose("auto", BackendOptions("int8")).name == "openvino"
+
+
+@pytest.mark.parametrize("tile", [48, 64])
+def test_tiles_too_small_for_its_halo_do_without(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino, "has_fast_int8", lambda: True)
+    assert Upscaler("mdsr-baseline", 4, backend="openvino", tile=tile).info.precision != "int8"
+    assert Upscaler("mdsr-baseline", 4, backend="openvino", tile=128).info.precision == "int8"
 
 
 # Is it the same network?
@@ -158,23 +238,43 @@ def test_where_it_fails_float32_is_computed_and_told(monkeypatch: pytest.MonkeyP
 # Benchmarks.
 
 
-def planned(**asked: tuple[str, ...]) -> dict[str, set[str]]:
+def planned(told: list[str], **asked: tuple[str, ...]) -> dict[str, set[str]]:
+    """Precisions by network."""
     request = replace(plan.Request(("mdsr-baseline", "edsr-baseline"), (2,), ("openvino",)), **asked)
-    return {
-        s.file.name: {case.precision for case in s.cases}
-        for s in plan.make(request, lambda text: None).subjects
-    }
+    subjects = plan.make(request, told.append).subjects
+    return {subject.file.name: {case.precision for case in subject.cases} for subject in subjects}
 
 
 def test_benchmarks_measure_int8_where_there_is_such_a_file() -> None:
-    found = planned()
+    told: list[str] = []
+    found = planned(told)
     assert {"f32", "int8"} <= found["mdsr-baseline"]
     assert found["edsr-baseline"] == found["mdsr-baseline"] - {"int8"}
+    assert [line for line in told if "openvino int8 cpu for edsr-baseline-x2.onnx" in line]
+
+
+def test_benchmarks_leave_out_networks_without_int8_and_say_so() -> None:
+    told: list[str] = []
+    assert planned(told, precisions=("int8",)) == {"mdsr-baseline": {"int8"}}
+    assert [line for line in told if "for edsr-baseline-x2.onnx" in line]
+    path = str(catalog.MODELS_FOLDER / "mdsr-baseline-x2.int8.onnx")
+    assert planned(told, models=(path,)) == {"mdsr-baseline": {"int8"}}
 
 
 def test_benchmarks_drop_nothing_that_was_asked_for() -> None:
-    assert planned(models=("mdsr-baseline",), precisions=("int8",)) == {"mdsr-baseline": {"int8"}}
-    with pytest.raises(BackendUnavailableError, match=r"edsr-baseline-x2\.onnx computes in .*, not in int8"):
-        planned(precisions=("int8",))
+    with pytest.raises(BackendUnavailableError, match="None of the networks runs with int8"):
+        planned([], models=("edsr-baseline",), precisions=("int8",))
+    pytest.importorskip("torch")
     path = str(catalog.MODELS_FOLDER / "mdsr-baseline-x2.int8.onnx")
-    assert planned(models=(path,)) == {"mdsr-baseline": {"int8"}}
+    with pytest.raises(BackendUnavailableError, match="None of the networks runs with torch"):
+        planned([], models=(path,), backends=("openvino", "torch"))
+
+
+def test_engines_with_other_halos_get_tiles_of_their_own() -> None:
+    """Beyond one tile: int8 has the larger halo, and needs more windows for the same input."""
+    file = catalog.resolve("mdsr-baseline", 4)
+    cases = [plan.Case("openvino", "cpu", precision) for precision in ("bf16", "int8")]
+    request = plan.Request(("mdsr-baseline",), tile=256)
+    subject = plan.Subject("mdsr-baseline", file, tuple(cases))
+    assert list(speed._works(subject, request, 200, cases).values()) == [cases]
+    assert list(speed._works(subject, request, 1000, cases).values()) == [cases[:1], cases[1:]]

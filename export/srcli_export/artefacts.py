@@ -38,7 +38,10 @@ def write_halves(name: str, full: Mapping[int, Path], folder: Path) -> dict[int,
         save(folder / shared.location, shared.content)
         for model in models.values():
             _refer(model, shared)
-    return _saved(name, models, folder, "fp16")
+    paths = {scale: folder / file_name(name, scale, "fp16") for scale in models}
+    for scale, path in paths.items():
+        save(path, models[scale].SerializeToString())
+    return paths
 
 
 def write_int8(
@@ -49,7 +52,7 @@ def write_int8(
     weights: str,
     images: Mapping[int, Sequence[Pixels]],
 ) -> dict[int, Path]:
-    """Files most of whose convolutions compute in int8, by scale; they read the weights of the fp32 files.
+    """Files that compute in int8 where they bear it, by scale, with the weights of the fp32 files.
 
     Args:
         layers: the network of each scale.
@@ -68,15 +71,6 @@ def write_int8(
         for s in specs
     }
     return write_chains(layers, specs, folder, weights, int8=steps)
-
-
-def _saved(
-    name: str, models: Mapping[int, onnx.ModelProto], folder: Path, arithmetic: str
-) -> dict[int, Path]:
-    paths = {scale: folder / file_name(name, scale, arithmetic) for scale in models}
-    for scale, path in paths.items():
-        save(path, models[scale].SerializeToString())
-    return paths
 
 
 def _kernels(model: onnx.ModelProto) -> dict[str, Stored]:

@@ -2,7 +2,8 @@
 
 The first and the last never do: one sees pixels, the other makes them. Each of the others is tried alone, and
 those whose noise is small for the work they save are taken, as far as all of it together may go. In the
-paper's networks that spares the first and the last blocks and what follows the trunk.
+paper's networks that mostly spares the first and last blocks, the end of the trunk and the first convolution
+of the upsampler.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

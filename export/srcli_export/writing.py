@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from srcli.spec import ModelSpec
-from srcli_export.external import share
+from srcli_export.external import fingerprint, share
 from srcli_export.graph import Steps, build_model, embedded, stored_weights
 from srcli_export.layers import Chain
 from srcli_export.storage import save
@@ -49,7 +49,7 @@ def write_chains(
     paths = {scale: folder / file_name(name, scale, spec.arithmetic) for scale, spec in specs.items()}
     for scale, path in paths.items():
         tensors = shared.initializers(stored[scale]) if shared else embedded(stored[scale])
-        metadata = shared.metadata if shared else {}
+        metadata = shared.metadata if shared else fingerprint(stored[scale])
         model = build_model(layers[scale], tensors, specs[scale], metadata, mean, (int8 or {}).get(scale))
         save(path, model.SerializeToString())
     return paths

@@ -149,11 +149,20 @@ def _check_device(device: str) -> None:
 def load(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> Engine:
     """Load a model file with the named backend, on one device or several; raises what `base.Backend` says."""
     backend: Backend = import_module(BACKENDS[canonical(name)].module).load
-    if options.precision == "int8" and "int8" not in BACKENDS[canonical(name)].precisions:
-        raise refused(name, "precision", "int8", BACKENDS[canonical(name)].precisions)
-    options = _of_file(path, spec, options)
+    options = _of_file(path, spec, _for_int8(BACKENDS[canonical(name)], name, options))
     engines = [backend(path, spec, replace(options, device=one)) for one in split(options.device)]
     return engines[0] if len(engines) == 1 else together(engines)
+
+
+def _for_int8(entry: Entry, name: str, options: BackendOptions) -> BackendOptions:
+    """Where int8 is asked for, it takes a kind of device on which the backend has it; "auto" is the CPU."""
+    if options.precision != "int8":
+        return options
+    device = "cpu" if options.device == "auto" else options.device
+    possible = entry.computes.get(device.partition(":")[0], ())
+    if "int8" not in possible:
+        raise refused(name, "precision", "int8", possible or entry.precisions)
+    return replace(options, device=device)
 
 
 def _of_file(path: Path, spec: ModelSpec, options: BackendOptions) -> BackendOptions:
@@ -164,7 +173,9 @@ def _of_file(path: Path, spec: ModelSpec, options: BackendOptions) -> BackendOpt
         raise BackendUnavailableError(f"{path.name} computes in int8, not in {asked}.", hint)
     if asked == "int8" and not quantised:
         hint = "`srcli export --precision int8` makes one from a checkpoint; or use --precision auto."
-        raise BackendUnavailableError(f"{spec.name} x{spec.scale} has no int8 file here.", hint)
+        if path.with_suffix(".int8.onnx").is_file():
+            hint = f"A path means that file alone: give {path.with_suffix('.int8.onnx').name}."
+        raise BackendUnavailableError(f"{path.name or spec.name} does not compute in int8.", hint)
     return replace(options, precision="auto") if quantised else options
 
 
@@ -182,8 +193,8 @@ def prefers_int8(name: str, options: BackendOptions) -> bool:
 def describe(engine: Engine, choice: Choice) -> str:
     """One line for people: what runs, and why."""
     info = engine.info
-    fast = {("bf16", "cpu"): "; this CPU has native bf16", ("int8", "cpu"): "; eight bits in most layers"}
-    more = fast.get((info.precision, info.device), "")
+    told = {"bf16": "; this CPU has native bf16", "int8": "; eight bits where they do not show"}
+    more = told.get(info.precision, "") if info.device == "cpu" else ""
     return f"{info.backend} {info.precision} on {info.device} ({choice.why}{more})"
 
 
@@ -208,7 +219,7 @@ def _automatic(options: BackendOptions) -> Choice:
         raise BackendUnavailableError(
             f"None of {', '.join(installed)} can run {wanted}.", "Use --device auto and --precision auto."
         )
-    if options.device == "auto":
+    if options.device == "auto" and options.precision != "int8":  # which CPUs have
         able.sort(key=lambda name: "cuda" not in reachable(BACKENDS[name]))
     return Choice(able[0], "fastest installed" if len(able) == len(installed) else "fastest that can do this")
 

@@ -122,7 +122,9 @@ def make(request: Request, tell: Tell) -> Plan:
     cases = _cases(request, tell)
     runs = tuple(case for case in cases if case.backend != bicubic.NAME)
     found = [(model, file) for model, file in networks if runs and model != bicubic.NAME]
-    subjects = [Subject(model, file, _able(file, runs, request)) for model, file in found]
+    subjects = [Subject(model, file, _able(file, runs, tell)) for model, file in found]
+    _refuse_idle(request, subjects)
+    subjects = [subject for subject in subjects if subject.cases]
     plain = tuple(case for case in cases if case.backend == bicubic.NAME)
     if plain or bicubic.NAME in request.models:
         plain = plain or (Case(bicubic.NAME, "cpu", "f32"),)
@@ -130,22 +132,27 @@ def make(request: Request, tell: Tell) -> Plan:
     return Plan(request, tuple(subjects))
 
 
-def _able(file: ModelFile, cases: tuple[Case, ...], request: Request) -> tuple[Case, ...]:
-    """The ways to run a network; in int8 only where it has such a file.
+def _able(file: ModelFile, cases: tuple[Case, ...], tell: Tell) -> tuple[Case, ...]:
+    """The ways to run a network: in int8 where it has such a file, and such a file in nothing else."""
+    only, has = file.spec.arithmetic == "int8", bool(file.int8)
+    able = tuple(case for case in cases if (only or has if case.precision == "int8" else not only))
+    for case in cases:
+        if case not in able:
+            tell(f"left out: {case.name} for {file.path.name}, which is not of that precision")
+    return able
+
+
+def _refuse_idle(request: Request, subjects: Sequence[Subject]) -> None:
+    """Backends and precisions asked for by name must each have a network that runs so.
 
     Raises:
-        BackendUnavailableError: it has none of those that were asked for.
+        BackendUnavailableError: one has none.
     """
-    has = {"int8"} if file.spec.arithmetic == "int8" else set(PRECISIONS)
-    if not file.int8 and file.spec.arithmetic != "int8":
-        has.remove("int8")
-    able = tuple(case for case in cases if case.precision in has)
-    if not able or not has.issuperset(request.precisions):
-        asked = ", ".join(request.precisions or {case.precision for case in cases})
-        raise BackendUnavailableError(
-            f"{file.path.name} computes in {', '.join(sorted(has))}, not in {asked}."
-        )
-    return able
+    cases = [case for subject in subjects for case in subject.cases]
+    for name in (*request.precisions, *request.backends) if subjects else ():
+        if name != bicubic.NAME and not any(name in (case.backend, case.precision) for case in cases):
+            hint = "int8 takes a network with an int8 file, and such a file nothing else."
+            raise BackendUnavailableError(f"None of the networks runs with {name}.", hint)
 
 
 def _subject(model: str, scale: int) -> tuple[str, ModelFile]:

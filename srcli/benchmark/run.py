@@ -159,7 +159,7 @@ def _pictures(request: Request) -> Iterator[Pixels]:
 
 
 def _upscaler(subject: Subject, case: Case, tile: int, threads: int) -> Upscaler:
-    spec = subject.file.spec
+    spec = subject.file.at(case.precision).spec
     return Upscaler(
         subject.model,
         spec.scale,

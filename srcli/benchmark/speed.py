@@ -73,9 +73,18 @@ def measure(subject: Subject, request: Request, attempts: Attempts[Key]) -> dict
     products = _products(subject.cases, request.threads) if subject.file.spec.macs else {}
     found: dict[Key, Speed] = {}
     for size in request.sizes:
-        tiles, side = windows(size, request.tile_of(size), subject.file.spec.halo)
-        at = _At(Work(size, side, tiles), subject.file.spec, ready, products)
-        found |= at.measure(request.repetitions, attempts)
+        for work, cases in _works(subject, request, size, ready).items():
+            at = _At(work, subject.file.spec, {case: ready[case] for case in cases}, products)
+            found |= at.measure(request.repetitions, attempts)
+    return found
+
+
+def _works(subject: Subject, request: Request, size: int, cases: Iterable[Case]) -> dict[Work, list[Case]]:
+    """The cases by the tiles they need: int8 may have another halo, which matters beyond one tile."""
+    found: dict[Work, list[Case]] = {}
+    for case in cases:
+        tiles, side = windows(size, request.tile_of(size), subject.file.at(case.precision).spec.halo)
+        found.setdefault(Work(size, side, tiles), []).append(case)
     return found
 
 

@@ -20,7 +20,9 @@ def evaluate(
     folder: Annotated[Path, typer.Argument(help="Folder of HR images, e.g. Set5; or DIV2K.")],
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Model, .onnx file or .pt checkpoint; may be given several times. [default: mdsr]"),
+        typer.Option(
+            help="Model, auto, .onnx file or .pt checkpoint; may be given several times. [default: mdsr]"
+        ),
     ] = None,
     scale: Annotated[int, typer.Option("-s", "--scale", help="2, 3 or 4.")] = 4,
     ensemble: Annotated[
@@ -101,6 +103,7 @@ def _model(
     name: str, scale: int, ensemble: bool, backend: str, precision: str, device: str, threads: int
 ) -> "dict[str, Upscale]":
     from srcli.models.catalog import is_path
+    from srcli.suited import AUTO
     from srcli.upscaler import Upscaler
 
     upscaler = Upscaler(
@@ -113,10 +116,11 @@ def _model(
         threads=threads,
         tell=talk,
     )
-    talk(f"{upscaler.spec.name} x{scale}: {upscaler.reason}")
+    named = AUTO if name == AUTO else upscaler.spec.name  # which takes one of two, picture by picture
+    talk(f"{named} x{scale}: {upscaler.reason}")
     for note in upscaler.notes:
         talk(f"note: {note}")
-    return {_plus(name if is_path(name) else upscaler.spec.name, ensemble): upscaler}
+    return {_plus(name if is_path(name) else named, ensemble): upscaler}
 
 
 def _plus(name: str, ensemble: bool) -> str:

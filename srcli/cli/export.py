@@ -43,7 +43,8 @@ def export(
         str | None,
         typer.Option(
             help="What the files compute in, several with commas: fp32 (any backend, which may take less), "
-            "fp16, int8 (only where it costs little and is fastest on this CPU; needs --calibration).  "
+            "fp16, int8 (only where it costs little and is fastest on this CPU; needs --calibration, and "
+            "writes the fp32 files, too, whose weights it shares).  "
             "[default: fp32; engines: fp16]"
         ),
     ] = None,
@@ -57,7 +58,9 @@ def export(
     ] = None,
     weights: Annotated[
         str,
-        typer.Option(help="How fp32 files store weights: fp32, or fp16 (half the size, widened at load)."),
+        typer.Option(
+            help="How fp32 and int8 files store weights: fp32, or fp16 (half the size, widened at load)."
+        ),
     ] = "fp32",
     opset: Annotated[int, typer.Option(help=f"ONNX opset; {_OPSET} is the one supported.")] = _OPSET,
     calibration: Annotated[
@@ -112,7 +115,8 @@ def export(
     last, exported = ours[-1], f"{count(len(files), 'file')} exported and verified."
     talk(f"{exported} Try: srcli upscale FILE -s {last.spec.scale} --model {last.path}")
     if format_name == "trt":
-        engines.build([(f.path, f.spec, _of_engine(precision, f.spec.arithmetic)) for f in ours], folder)
+        asked = [f for f in ours if f.spec.arithmetic in precisions]  # fp32 files come with int8 ones
+        engines.build([(f.path, f.spec, _of_engine(precision, f.spec.arithmetic)) for f in asked], folder)
     return None
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from srcli.models.catalog import ModelFile
 
 _HEADER = ["name", "scale", "for", "parameters", "Set5 PSNR, f32 (dB)", "size (MB)", "licence", "from"]
-_INPUTS = {"paper": "clean pictures", "fast": "clean pictures", "photo": "JPEG, noise, blur"}
+_INPUTS = dict.fromkeys(("paper", "fast", "modern"), "clean pictures") | {"photo": "JPEG, noise, blur"}
 """What a network suits, by the recipe that trained it."""
 
 models_app = typer.Typer(rich_markup_mode=None, help="List the models, or import weights from elsewhere.")

@@ -218,6 +218,7 @@ def _line(result: "PictureResult") -> str:
 
 def _engine(upscalers: "list[Upscaler]") -> "Engine":
     from srcli.pipelines.report import Engine
+    from srcli.suited import AUTO
 
     if not upscalers:
         return Engine("", "", "", "")
@@ -225,7 +226,8 @@ def _engine(upscalers: "list[Upscaler]") -> "Engine":
     devices = ", ".join(upscaler.info.device for upscaler in upscalers)
     notes = tuple(dict.fromkeys(note for upscaler in upscalers for note in upscaler.notes))
     reason = first.reason if len(upscalers) == 1 else f"{first.reason}; a picture each on {devices}"
-    return Engine(first.spec.name, info.backend, devices, info.precision, reason, notes)
+    model = AUTO if first.model == AUTO else first.spec.name
+    return Engine(model, info.backend, devices, info.precision, reason, notes)
 
 
 def _summary(report: "Report", out: Path) -> list[str]:
@@ -255,8 +257,11 @@ def _summary(report: "Report", out: Path) -> list[str]:
 
 def _makers(report: "Report") -> str:
     """The networks behind the written pictures, and where they ran; bicubic where none had to."""
+    from srcli.suited import models
+
     names = list(dict.fromkeys(picture.made.model for picture in report.pictures if picture.made))
-    reason = [report.engine.reason] if report.engine.model in names else []
+    networks = {report.engine.model, *map(str, models(report.engine.model))}
+    reason = [report.engine.reason] if networks & set(names) else []
     return ", ".join([" and ".join(names), *reason])
 
 

@@ -14,7 +14,14 @@ from pathlib import Path
 from srcli.errors import ModelFileError, ModelNotFoundError
 from srcli.models import foreign
 from srcli.models.foreign import UNKNOWN_HALO
-from srcli.spec import WEIGHTS_SHA256_KEY, ModelSpec, check_weights, read_metadata, read_spec
+from srcli.spec import (
+    WEIGHTS_FILE_KEY,
+    WEIGHTS_SHA256_KEY,
+    ModelSpec,
+    check_weights,
+    read_metadata,
+    read_spec,
+)
 
 MODELS_FOLDER = Path(__file__).parent
 """Where the shipped networks lie, as <name>-x<scale>.onnx."""
@@ -25,6 +32,7 @@ FAMILIES = ("mdsr", "edsr")
 USER_FOLDER_VARIABLE = "SRCLI_MODELS"
 """Environment variable that names the folder of the user's own models."""
 
+_INT8 = ".int8.onnx"
 _FILE_NAME = re.compile(r"(?P<name>.+)-x(?P<scale>\d+)")
 
 
@@ -37,8 +45,8 @@ class ModelFile:
         spec: what is in it.
         note: what the user should know about how it was chosen; empty if it is just what they named.
         yours: whether it lies in the user's folder rather than among the shipped ones.
-        int8: `<name>-x<scale>.int8.onnx` beside a named network, most of whose convolutions compute in 8-bit
-            integers; only if both read one weights file, which tells that they are the same network.
+        int8: `<name>-x<scale>.int8.onnx` beside a named network, whose convolutions compute in 8-bit integers
+            where they bear it; only if its weights are the same.
         full: of an int8 file, the one it belongs to.
     """
 
@@ -125,23 +133,28 @@ def resolve(model: str | Path, scale: int, folder: Path | None = None) -> ModelF
     best = max(files, key=lambda file: (file.yours, _quality(file.spec), file.spec.parameters))
     best.spec.check_io(best.path)
     check_weights(best.path)
-    if best.path.with_name(f"{best.path.name}.sha256").exists():
-        foreign.check_sum(best.path, best.path.stat().st_mtime_ns)
+    foreign.check_sum_beside(best.path)
     by_family = str(model) in FAMILIES and best.name != str(model)
     note = f"{model}: {best.name} is the best shipped network of the family"
     best = replace(best, note=note) if by_family else best
-    return best if is_path(model) else replace(best, int8=_in_int8(best))
+    return best if is_path(model) else _with_int8(best)
 
 
-def _in_int8(file: ModelFile) -> ModelFile | None:
-    """The int8 file beside a network, if both read the same weights file."""
-    path = file.path.with_suffix(".int8.onnx")
+def _with_int8(file: ModelFile) -> ModelFile:
+    """A network with the int8 file beside it, if there is one of the same weights; a damaged one is told."""
+    path = file.path.with_suffix(_INT8)
     if not path.is_file():
-        return None
-    spec, checksums = read_spec(path), [read_metadata(p).get(WEIGHTS_SHA256_KEY) for p in (path, file.path)]
-    if spec is None or checksums[0] is None or checksums[0] != checksums[1]:
-        return None
-    return replace(file, path=path, spec=replace(spec, name=file.name), full=file)
+        return file
+    try:
+        spec, keys = read_spec(path), (WEIGHTS_FILE_KEY, WEIGHTS_SHA256_KEY)
+        own, its = ([read_metadata(one).get(key) for key in keys] for one in (file.path, path))
+        foreign.check_sum_beside(path)
+    except ModelFileError as error:
+        return replace(file, note="; ".join(filter(None, (file.note, f"left out: {error.message}"))))
+    same = spec and own == its and own[1] and (spec.scale, spec.io) == (file.spec.scale, "float32")
+    if spec is None or not same or spec.arithmetic != "int8":
+        return file
+    return replace(file, int8=replace(file, path=path, spec=replace(spec, name=file.name), full=file))
 
 
 def is_path(model: str | Path) -> bool:
@@ -203,12 +216,13 @@ def _user_paths() -> list[Path]:
     """
     folder = user_folder()
     try:
-        return sorted(path for path in folder.iterdir() if path.suffix == ".onnx")
+        paths = {path for path in folder.iterdir() if path.suffix == ".onnx"}
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         hint = f"Check its permissions, or name another folder in {USER_FOLDER_VARIABLE}."
         raise ModelFileError(f"{folder}: cannot be listed ({error.strerror}).", hint) from error
+    return sorted(paths - {path.with_suffix(_INT8) for path in paths})
 
 
 def _of_user(path: Path, taken: set[str]) -> ModelFile:

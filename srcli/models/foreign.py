@@ -41,13 +41,18 @@ def measure_scale(path: Path) -> int:
     return int(scale)
 
 
-@lru_cache(maxsize=16)
-def check_sum(path: Path, modified: int) -> None:
-    """Compare a file with the SHA-256 in the .sha256 file beside it (hex, as `sha256sum` writes it).
+def check_sum_beside(path: Path) -> None:
+    """Compare a file with the SHA-256 in the .sha256 file beside it (hex, as `sha256sum` writes it), if any.
 
     Raises:
         ModelFileError: they differ, or one of them cannot be read.
     """
+    if path.with_name(f"{path.name}.sha256").exists():
+        _check_sum(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _check_sum(path: Path, modified: int) -> None:
     try:
         wanted = path.with_name(f"{path.name}.sha256").read_text("ascii").split()
         with path.open("rb") as file:

@@ -16,7 +16,7 @@ from srcli_train.recipes import Recipe
 
 _FORMAT = 1
 _GONE = ("rendered", "mixup")
-"""Fields of recipes that older checkpoints have: they showed no gain and are no more."""
+"""Fields that the recipes of older checkpoints have, mostly zero: they showed no gain and are no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,8 @@ def _from_raw(path: Path, raw: dict[str, Any]) -> Checkpoint:
     raw.pop("format")
     try:
         raw["network"] = NetworkSpec(**_tuples(raw["network"]))
-        raw["recipe"] = Recipe(**{k: v for k, v in _tuples(raw["recipe"]).items() if k not in _GONE})
+        recipe = _tuples(raw["recipe"])
+        raw["recipe"] = Recipe(**{k: v for k, v in recipe.items() if v or k not in _GONE})
         raw["facts"] = TrainingFacts(**raw["facts"])
         return Checkpoint(**raw)
     except (KeyError, TypeError, UsageError) as error:

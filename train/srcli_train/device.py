@@ -12,7 +12,9 @@ def find_device(name: str) -> torch.device:
     Raises:
         UsageError: there is no such device here, or training on it is not supported.
     """
-    device = _named(name, several=local_rank() is not None)
+    device = _named(name)
+    if local_rank() is not None:
+        _refuse_one(device)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", local_rank() or 0)
     if device.type == "cuda" and device.index >= (count := torch.cuda.device_count()):
@@ -31,18 +33,27 @@ def enough_devices(name: str, processes: int) -> None:
     Raises:
         UsageError: see above, or the name is no device to train on or of one GPU.
     """
-    if _named(name, several=True).type == "cpu":
+    device = _named(name)
+    _refuse_one(device)
+    if device.type == "cpu":
         return
     if processes > (count := torch.cuda.device_count()):
         hint = f"Use --gpus {count}." if count > 1 else "Leave out --gpus." if count else "Use --device cpu."
         raise UsageError(f"{processes} processes need a GPU each, and there are {count}.", hint)
 
 
-def _named(name: str, *, several: bool) -> torch.device:
-    """The device of that name, for one process or for several.
+def _refuse_one(device: torch.device) -> None:
+    """Several processes need a GPU each."""
+    if device.type == "cuda" and device.index is not None:
+        hint = "Use --device cuda: each takes its own."
+        raise UsageError(f"Several processes cannot share {device}.", hint)
+
+
+def _named(name: str) -> torch.device:
+    """The device of that name.
 
     Raises:
-        UsageError: it is none, not one to train on, or one GPU for several processes.
+        UsageError: it is none, or not one to train on.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -52,6 +63,4 @@ def _named(name: str, *, several: bool) -> torch.device:
         raise UsageError(f"Device {name!r} is not known.", "Use cpu, cuda or cuda:N.") from error
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"Training on {name!r} is not supported.", "Use cpu, cuda or cuda:N.")
-    if several and device.type == "cuda" and device.index is not None:
-        raise UsageError(f"Several processes cannot share {name}.", "Use --device cuda: each takes its own.")
     return device

@@ -154,7 +154,7 @@ _FAST = Recipe(
 RECIPES = {
     "paper": Recipe(),
     "fast": _FAST,
-    # what gained more than chance in benchmarks/results/experiments.md, together
+    # what gained more than chance in 600 updates of a small network: benchmarks/results/experiments.md
     "modern": replace(_FAST, name="modern", candidates=4, muon_centred=True, schedule="step", average=0.99),
     "photo": replace(_FAST, name="photo", degradation="photo"),  # for --init with a bicubic network
 }
