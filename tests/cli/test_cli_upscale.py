@@ -166,9 +166,10 @@ def test_auto_tells_which_networks_made_the_pictures(
     monkeypatch.setattr(suited, "CLEAN", "tiny")
     monkeypatch.setattr(suited, "PHOTO", "tiny")
     picture("a.png", 40, 40)
-    run = srcli("upscale", "a.png", "--model", "auto", "-s", "2", "--exact-halo")
+    run = srcli("upscale", "a.png", "--model", "auto", "-s", "2", "--exact-halo", "--report", "r.json")
     assert run.code == 0, run.err
-    assert "made by tiny" in run.err
+    assert "made by tiny, " in run.err
+    assert json.loads(Path("r.json").read_text())["engine"]["model"] == "auto"
 
 
 def test_linked_folders_are_searched_and_a_link_that_is_passed_by_is_told(srcli: Command) -> None:

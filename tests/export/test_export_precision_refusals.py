@@ -8,6 +8,7 @@ import pytest
 from tiny_exports import Pixels, checkpoint, files, photograph, tiny
 
 from srcli.backends.base import BackendOptions, Batch, EngineInfo
+from srcli.cli import engines
 from srcli.cli.app import main
 from srcli.errors import BackendUnavailableError, ExportError, ModelFileError, UsageError
 from srcli.media.images import Picture, write
@@ -215,6 +216,23 @@ def test_the_command_writes_what_it_is_asked_for(
     assert out.splitlines() == ["out/edsr-baseline-x2.onnx", "out/edsr-baseline-x2.fp16.onnx"]
     assert "x2 fp16, halo" in err
     assert "dB from the checkpoint, loses" in err
+
+
+def test_engines_are_built_of_the_files_that_were_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of the fp32 file, which comes with int8."""
+    built: list[tuple[str, str]] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("srcli_export.calibration.charts", small)
+    monkeypatch.setattr(gain, "interleave", lambda runs, rounds: {k: [1.0 - k[1] / 2] for k in runs})
+    monkeypatch.setattr(engines, "build", lambda files, out: built.extend((f.name, p) for f, _, p in files))
+    checkpoint(tmp_path, "edsr-baseline")
+    Path("photographs").mkdir()
+    write(Path("photographs") / "a.png", Picture(small()[0]))
+    options = ["--precision", "int8", "--calibration", "photographs", "--format", "trt", "-o", "out"]
+    assert main(["export", "checkpoint.pt", *options]) == 0
+    assert built == [("edsr-baseline-x2.int8.onnx", "auto")]
 
 
 @pytest.mark.parametrize(("seconds", "code"), [(0.5, 0), (1.5, 1)])
