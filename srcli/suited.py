@@ -6,6 +6,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from srcli import artifacts
+from srcli.spec import ModelSpec
 
 AUTO = "auto"
 """Name that stands for both."""
@@ -18,6 +19,11 @@ PHOTO = "mdsr-photo"
 def models(model: str | Path) -> tuple[str | Path, ...]:
     """The models that a name stands for: two for "auto", else itself."""
     return (CLEAN, PHOTO) if model == AUTO else (model,)
+
+
+def name_of(model: str | Path, spec: ModelSpec) -> str:
+    """What to call a model of which `spec` is the network; of "auto" it is but one, and that stays "auto"."""
+    return AUTO if model == AUTO else spec.name
 
 
 def model_for(model: str | Path, image: NDArray[Any]) -> str | Path:

@@ -103,7 +103,7 @@ def _model(
     name: str, scale: int, ensemble: bool, backend: str, precision: str, device: str, threads: int
 ) -> "dict[str, Upscale]":
     from srcli.models.catalog import is_path
-    from srcli.suited import AUTO
+    from srcli.suited import name_of
     from srcli.upscaler import Upscaler
 
     upscaler = Upscaler(
@@ -116,7 +116,7 @@ def _model(
         threads=threads,
         tell=talk,
     )
-    named = AUTO if name == AUTO else upscaler.spec.name  # which takes one of two, picture by picture
+    named = name_of(name, upscaler.spec)
     talk(f"{named} x{scale}: {upscaler.reason}")
     for note in upscaler.notes:
         talk(f"note: {note}")

@@ -218,7 +218,7 @@ def _line(result: "PictureResult") -> str:
 
 def _engine(upscalers: "list[Upscaler]") -> "Engine":
     from srcli.pipelines.report import Engine
-    from srcli.suited import AUTO
+    from srcli.suited import name_of
 
     if not upscalers:
         return Engine("", "", "", "")
@@ -226,8 +226,7 @@ def _engine(upscalers: "list[Upscaler]") -> "Engine":
     devices = ", ".join(upscaler.info.device for upscaler in upscalers)
     notes = tuple(dict.fromkeys(note for upscaler in upscalers for note in upscaler.notes))
     reason = first.reason if len(upscalers) == 1 else f"{first.reason}; a picture each on {devices}"
-    model = AUTO if first.model == AUTO else first.spec.name
-    return Engine(model, info.backend, devices, info.precision, reason, notes)
+    return Engine(name_of(first.model, first.spec), info.backend, devices, info.precision, reason, notes)
 
 
 def _summary(report: "Report", out: Path) -> list[str]:
@@ -257,11 +256,8 @@ def _summary(report: "Report", out: Path) -> list[str]:
 
 def _makers(report: "Report") -> str:
     """The networks behind the written pictures, and where they ran; bicubic where none had to."""
-    from srcli.suited import models
-
     names = list(dict.fromkeys(picture.made.model for picture in report.pictures if picture.made))
-    networks = {report.engine.model, *map(str, models(report.engine.model))}
-    reason = [report.engine.reason] if networks & set(names) else []
+    reason = [report.engine.reason] if report.engine.model in names or names != ["bicubic"] else []
     return ", ".join([" and ".join(names), *reason])
 
 

@@ -160,10 +160,11 @@ def test_what_suits_jpegs_is_told_once_and_only_to_those_who_named_nothing_else(
     assert told not in srcli("upscale", "in", "--model", "tiny", *BICUBIC).err
 
 
+@pytest.mark.parametrize("clean", ["tiny", "edsr"])  # a name, and the family it is the best of
 def test_auto_tells_which_networks_made_the_pictures(
-    srcli: Command, tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch
+    clean: str, srcli: Command, tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(suited, "CLEAN", "tiny")
+    monkeypatch.setattr(suited, "CLEAN", clean)
     monkeypatch.setattr(suited, "PHOTO", "tiny")
     picture("a.png", 40, 40)
     run = srcli("upscale", "a.png", "--model", "auto", "-s", "2", "--exact-halo", "--report", "r.json")
