@@ -51,23 +51,32 @@ def quantized(
         ExportError: no convolution bears eight bits.
     """
     work = dict(list(convolutions(layers))[1:-1])
-    steps = _steps(path, list(work), stored, images)
-    batches = [to_batch(_middle(image)) for image in images]
-
-    def run(eight: Mapping[str, Steps]) -> list[Batch]:
-        runner = Runner(path, build_model(layers, embedded(stored), spec, int8=eight))
-        return [runner(batch) for batch in batches]
-
-    exact = run({})
-    noise = {name: _error(run({name: one}), exact) for name, one in steps.items()}
+    steps = _steps(path, list(work), stored, images) if work else {}
+    noise = _noise(layers, embedded(stored), spec, steps, [to_batch(_middle(image)) for image in images])
     trunk = {name for layer in layers if isinstance(layer, Skip) for name, _ in convolutions(layer.layers)}
-    ends = noise.keys() - trunk
-    taken = chosen({n: noise[n] for n in noise if n in trunk}, work, TRUNK_NOISE)
-    taken |= chosen({n: noise[n] for n in ends}, work, END_NOISE)
+    taken = chosen({name: noise[name] for name in work if name in trunk}, work, TRUNK_NOISE)
+    taken |= chosen({name: noise[name] for name in work if name not in trunk}, work, END_NOISE)
     if not taken:
         hint = "Nothing was written. Leave int8 out of the precisions."
         raise ExportError(f"{spec.name} x{spec.scale}: eight bits cost too much in every convolution.", hint)
     return {name: steps[name] for name in work if name in taken}
+
+
+def _noise(
+    layers: Chain,
+    weights: Sequence[onnx.TensorProto],
+    spec: ModelSpec,
+    steps: Mapping[str, Steps],
+    batches: Sequence[Batch],
+) -> dict[str, float]:
+    """Mean square error on 0-1 that each convolution makes in int8 alone, by name."""
+
+    def run(eight: Mapping[str, Steps]) -> list[Batch]:
+        runner = Runner(Path(spec.name), build_model(layers, weights, spec, int8=eight))
+        return [runner(batch) for batch in batches]
+
+    exact = run({})
+    return {name: _error(run({name: one}), exact) for name, one in steps.items()}
 
 
 def chosen(noise: Mapping[str, float], work: Mapping[str, int], levels: float) -> set[str]:

@@ -51,7 +51,7 @@ class EngineInfo:
 
 
 def in_use(spec: ModelSpec, precision: str) -> str:
-    """The precision to report for a network that was loaded in one: a quantised body computes in int8."""
+    """The precision to report for a network that was loaded in one: a quantised one computes in int8."""
     return "int8" if spec.arithmetic == "int8" else precision
 
 

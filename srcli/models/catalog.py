@@ -13,7 +13,6 @@ from pathlib import Path
 
 from srcli.errors import ModelFileError, ModelNotFoundError
 from srcli.models import foreign
-from srcli.models.foreign import UNKNOWN_HALO
 from srcli.spec import (
     WEIGHTS_FILE_KEY,
     WEIGHTS_SHA256_KEY,
@@ -151,8 +150,8 @@ def _with_int8(file: ModelFile) -> ModelFile:
         foreign.check_sum_beside(path)
     except ModelFileError as error:
         return replace(file, note="; ".join(filter(None, (file.note, f"left out: {error.message}"))))
-    same = spec and own == its and own[1] and (spec.scale, spec.io) == (file.spec.scale, "float32")
-    if spec is None or not same or spec.arithmetic != "int8":
+    expected = ("int8", file.spec.scale, "float32")
+    if spec is None or own != its or own[1] is None or (spec.arithmetic, spec.scale, spec.io) != expected:
         return file
     return replace(file, int8=replace(file, path=path, spec=replace(spec, name=file.name), full=file))
 
@@ -280,7 +279,7 @@ def probe(path: Path) -> ModelFile:
         MissingExtraError, BackendUnavailableError: no backend for the CPU is installed.
     """
     spec = foreign.unknown(path.stem, foreign.measure_scale(path))
-    note = f"{path.name} carries no description: found x{spec.scale}, halo assumed {UNKNOWN_HALO}"
+    note = f"{path.name} carries no description: found x{spec.scale}, halo assumed {spec.halo}"
     return ModelFile(path, spec, note)
 
 

@@ -91,6 +91,17 @@ def test_a_network_that_bears_no_eight_bits_is_refused(
     assert "Leave int8 out" in caught.value.hint
 
 
+def test_a_network_of_two_convolutions_is_refused(tmp_path: Path) -> None:
+    """Neither the first nor the last computes in eight bits."""
+    spec, network = tiny("edsr-baseline", 2)
+    layers = fuse(network, spec, 2)
+    path, _ = checkpoint(tmp_path, "edsr-baseline", 2)
+    ends, about = (layers[0], layers[-1]), describe(load_checkpoint(path), 2, layers)
+    assert len(list(convolutions(ends))) == 2
+    with pytest.raises(ExportError, match="every convolution"):
+        quantized(Path("none.onnx"), ends, stored_weights(ends, "fp32"), about, [small()])
+
+
 def test_every_convolution_is_counted_once(tmp_path: Path) -> None:
     """After x2 a convolution runs four times for each LR pixel."""
     spec, network = tiny("mdsr", 4)

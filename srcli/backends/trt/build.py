@@ -38,7 +38,7 @@ class Built:
 def graph(path: Path, precision: str) -> bytes:
     """The network as an ONNX file's bytes, weights inside, in "f32" or "f16", with the outputs added.
 
-    A quantised network stays as it is: f32 around a body in int8.
+    A quantised network stays so: f32 around convolutions in int8.
 
     Raises:
         ModelFileError: the file cannot be read, or not be rewritten in that precision.
@@ -53,7 +53,7 @@ def graph(path: Path, precision: str) -> bytes:
         raise load_failed(NAME, path, error) from error
     if precision == "f16":
         model = to_half(model)
-    elif spec is not None and spec.arithmetic != "fp32":  # halves, or a body in int8 of stored halves
+    elif spec is not None and spec.arithmetic != "fp32":  # halves, or convolutions in int8 whose weights are
         model = to_float32(model)
     data: bytes = with_levels(model).SerializeToString()
     return data
