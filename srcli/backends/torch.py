@@ -89,8 +89,18 @@ def _device(torch: Any, asked: str) -> Any:
 
 def _precisions(torch: Any, device: Any) -> tuple[str, ...]:
     """What the device computes natively, best default last."""
+    half = ("f16",) if device.type == "cuda" else ()
+    return ("f32", "bf16", *half) if has_bf16(torch, device) else ("f32", *half)
+
+
+def has_bf16(torch: Any, device: Any) -> bool:
+    """Whether a device multiplies bf16 natively; elsewhere PyTorch emulates it, on CPUs far slower than f32.
+
+    Args:
+        torch: the module, which only those import who run it.
+        device: a torch.device, of kind "cpu" or "cuda".
+    """
     if device.type == "cuda":
-        return ("f32", "bf16", "f16") if torch.cuda.is_bf16_supported() else ("f32", "f16")
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    return ("f32", "bf16") if native else ("f32",)
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -38,7 +38,8 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     init: Annotated[
-        Path | None, typer.Option(help="Start from the weights of this checkpoint (x3 and x4 from x2).")
+        Path | None,
+        typer.Option(help="Start from the weights of this checkpoint (x3 and x4 from x2) or this model."),
     ] = None,
     valid: Annotated[
         Path | None, typer.Option(help="Folder of validation images. [default: some are held back]")
@@ -70,7 +71,10 @@ def train(
         float | None, typer.Option(help="Muon's learning rate. [default: the recipe's]")
     ] = None,
     loss: Annotated[str | None, typer.Option(help="l1 or l2. [default: the recipe's]")] = None,
-    precision: Annotated[str | None, typer.Option(help="bf16 or fp32. [default: the recipe's]")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="auto (bf16 where the device has it), bf16 or fp32. [default: the recipe's]"),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Decides start and order of patches. [default: 1]")] = None,
     settings: Annotated[
         list[str] | None,

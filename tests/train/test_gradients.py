@@ -60,7 +60,7 @@ def gradients_of(network: nn.Module) -> list[Tensor | None]:
 def test_replays_give_the_losses_and_gradients_of_plain_updates(loss: str) -> None:
     network, recipe = build(TINY_MDSR), replace(FAST, loss=loss)
     recorder = Recorder(network)
-    plain, recorded = Gradients(network, recipe, CPU), Gradients(network, recipe, CPU, recorder)
+    plain, recorded = Gradients(network, recipe, CPU), Gradients(network, recipe, CPU, record=recorder)
     scales = [2, 3, 2, 2, 3, 2, 3, 3, 2, 3, 2]
     for number, scale in enumerate(scales):
         expected_loss = plain(*batch(number, scale))
@@ -75,7 +75,7 @@ def test_replays_give_the_losses_and_gradients_of_plain_updates(loss: str) -> No
 
 def test_a_loss_stays_when_the_next_one_is_computed() -> None:
     network = build(TINY_MDSR)
-    recorded = Gradients(network, FAST, CPU, Recorder(network))
+    recorded = Gradients(network, FAST, CPU, record=Recorder(network))
     losses = []
     for number in range(WARM_UP + 3):
         losses.append(recorded(*batch(number, 2)))

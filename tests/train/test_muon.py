@@ -70,7 +70,8 @@ def test_a_centred_step_is_that_of_the_layer_that_sees_less_the_mean() -> None:
 
 
 def test_steps_are_those_of_pytorch() -> None:
-    """On matrices of three shapes, one of them tall; products of bfloat16 are summed in another order."""
+    """On matrices of three shapes, one of them tall. Theirs steps in bfloat16 everywhere, ours where that is
+    native: four steps of 0.02 differ by less than a fortieth of their way."""
     torch.manual_seed(1)
     shapes = [(8, 3, 3), (8, 3, 3), (4, 8, 1), (36, 4, 1)]
     convs = [nn.Conv2d(i, o, k).to(memory_format=torch.channels_last) for o, i, k in shapes]
@@ -84,7 +85,7 @@ def test_steps_are_those_of_pytorch() -> None:
         ours.step(0.02)
         theirs.step()
     for layer, weight in zip(convs, plain, strict=True):
-        torch.testing.assert_close(matrix(layer.weight.detach()), weight.detach(), rtol=0, atol=1e-3)
+        torch.testing.assert_close(matrix(layer.weight.detach()), weight.detach(), rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize("shape", [(8, 40), (40, 8), (16, 16)])

@@ -28,6 +28,7 @@ class Checkpoint:
         recipe: how it is trained.
         weights: state_dict of the network, for use: where the recipe averages, the mean.
         trained: the state_dict that training goes on from; empty where that is `weights`.
+        teacher: the state_dict of the network that it learns from; empty without one.
         update: updates done; with the recipe's seed also the position in the data.
         seconds: training time so far.
         minutes: the run's time budget; 0: none; None: not known, in a checkpoint of an earlier version.
@@ -42,6 +43,7 @@ class Checkpoint:
     recipe: Recipe
     weights: dict[str, Tensor]
     trained: dict[str, Tensor] = field(default_factory=dict)
+    teacher: dict[str, Tensor] = field(default_factory=dict)
     update: int = 0
     seconds: float = 0.0
     minutes: float | None = None

@@ -18,7 +18,7 @@ from srcli_train.folders import Source, find_source, read_rgb
 from srcli_train.job import Job, Pixels, Watcher
 from srcli_train.loop import Trainer
 from srcli_train.memory import enough_memory
-from srcli_train.misfits import outline, refuse_misfit, refuse_sharing
+from srcli_train.misfits import outline, refuse_blank, refuse_misfit, refuse_sharing
 from srcli_train.networks import NetworkSpec
 from srcli_train.peers import even_share, first_process, local_rank
 from srcli_train.recipes import Recipe
@@ -67,6 +67,7 @@ def train(request: TrainRequest, watcher: Watcher) -> Path:
         _refuse_overwriting(request)
         _refuse_unwritable(request.run)
     refuse_misfit(outline(request.network), request.recipe)
+    _refuse_blank(request)
     source, validation = _split(request)
     watcher.note(f"{len(source.hr)} training images, {len(validation)} for validation.")
     pictures = _pictures(source, request.network.scales, request, watcher)
@@ -88,7 +89,7 @@ def train(request: TrainRequest, watcher: Watcher) -> Path:
     board = Board(request.run, watcher) if first_process() else watcher
     with enough_memory(request.recipe):
         trainer = Trainer(job, pictures, board)
-        board.note(f"Training {request.network.name} on {trainer.device}.")
+        board.note(f"Training {request.network.name} on {trainer.device} in {trainer.precision}.")
         return trainer.run()
 
 
@@ -102,10 +103,15 @@ def check(request: TrainRequest, processes: int) -> None:
     _refuse_unwritable(request.run)
     network = outline(request.network)
     refuse_misfit(network, request.recipe)
+    _refuse_blank(request)
     refuse_sharing(network)
     even_share(request.recipe.batch, processes)
     enough_devices(request.device, processes)
     _split(request)
+
+
+def _refuse_blank(request: TrainRequest) -> None:
+    refuse_blank(request.recipe, begun=request.resume or request.init is not None)
 
 
 def machine() -> str:

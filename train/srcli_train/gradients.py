@@ -12,8 +12,10 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
+from srcli_train.precision import lowered
 from srcli_train.recipes import Recipe
-from srcli_train.validation import batch_of, lowered
+from srcli_train.teacher import Teacher
+from srcli_train.validation import batch_of
 
 Work = Callable[[], None]
 Record = Callable[[Work], Work]
@@ -30,41 +32,52 @@ class Gradients:
         network: in training, on `device`; its gradients are None at every call.
         recipe: says loss and precision.
         device: of the network.
+        teacher: whose answers count as well, as far as the recipe says; None where it says nothing.
         record: how work is recorded; CUDA graphs on a GPU, nothing on a CPU.
     """
 
     def __init__(
-        self, network: nn.Module, recipe: Recipe, device: torch.device, record: Record | None = None
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        device: torch.device,
+        teacher: Teacher | None = None,
+        record: Record | None = None,
     ) -> None:
         self._network, self._recipe, self._device = network, recipe, device
+        self._teacher = teacher
         self._record = CudaGraphs(device) if record is None and device.type == "cuda" else record
         self._seen = Counter[int]()
         self._recorded: dict[int, _Recorded] = {}
 
-    def __call__(self, lr: Tensor, hr: Tensor, scale: int) -> Tensor:
+    def __call__(self, lr: Tensor, hr: Tensor, scale: int, side: int = 0) -> Tensor:
         """Leave the gradients in the parameters that took part.
 
         Args:
             lr, hr: (N, H, W, 3) and (N, scale*H, scale*W, 3) uint8 on the device; every minibatch of a
                 scale has the same shape.
             scale: of this minibatch.
+            side: from which the teacher sees it, one of `srcli.ensemble.TRANSFORMS`.
 
         Returns:
-            The loss, a scalar without history: L1 or L2 on 0-255 (section 4.2).
+            The loss, a scalar without history: L1 or L2 on 0-255 (section 4.2), and the teacher's part.
         """
+        given = lr, hr, torch.tensor(side).to(self._device, non_blocking=True)
         self._seen[scale] += 1
         if self._record is None or self._seen[scale] <= WARM_UP:
-            return self._compute(lr, hr, scale)
+            return self._compute(*given, scale)
         if scale not in self._recorded:
-            self._recorded[scale] = _Recorded(self._network, self._compute, (lr, hr, scale), self._record)
-        return self._recorded[scale](lr, hr)
+            self._recorded[scale] = _Recorded(self._network, self._compute, given, scale, self._record)
+        return self._recorded[scale](*given)
 
-    def _compute(self, lr: Tensor, hr: Tensor, scale: int) -> Tensor:
+    def _compute(self, lr: Tensor, hr: Tensor, side: Tensor, scale: int) -> Tensor:
         with _fastest_kernels():
             with lowered(self._device, self._recipe.precision):
-                sr = self._network(batch_of(lr, self._device), scale)
-            error = (sr.float() - batch_of(hr, self._device)) * 255
-            loss = _loss(error, self._recipe)
+                sr = self._network(batch_of(lr, self._device), scale).float()
+            loss = _loss((sr - batch_of(hr, self._device)) * 255, self._recipe)
+            if self._teacher:
+                answer = self._teacher(batch_of(lr, self._device), scale, side)
+                loss = loss + self._recipe.distill * ((sr - answer) * 255).square().mean()
             loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
@@ -87,21 +100,22 @@ class _Recorded:
     def __init__(
         self,
         network: nn.Module,
-        compute: Callable[[Tensor, Tensor, int], Tensor],
-        example: tuple[Tensor, Tensor, int],
+        compute: Callable[[Tensor, Tensor, Tensor, int], Tensor],
+        example: tuple[Tensor, Tensor, Tensor],
+        scale: int,
         record: Record,
     ) -> None:
-        self._lr, self._hr = example[0].clone(), example[1].clone()
+        self._given = lr, hr, side = example[0].clone(), example[1].clone(), example[2].clone()
 
         def work() -> None:
-            self._loss = compute(self._lr, self._hr, example[2])
+            self._loss = compute(lr, hr, side, scale)
 
         self._replay = record(work)
         self._gradients = [(p, p.grad) for p in network.parameters() if p.grad is not None]
 
-    def __call__(self, lr: Tensor, hr: Tensor) -> Tensor:
-        self._lr.copy_(lr)
-        self._hr.copy_(hr)
+    def __call__(self, *given: Tensor) -> Tensor:
+        for own, new in zip(self._given, given, strict=True):
+            own.copy_(new)
         self._replay()
         for parameter, gradient in self._gradients:
             parameter.grad = gradient

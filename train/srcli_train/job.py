@@ -26,7 +26,7 @@ class Job:
         device: "auto", "cpu", "cuda", "cuda:1".
         minutes: wall-clock budget; the schedule then runs on time instead of updates. 0: no limit; None:
             that of the run that is resumed, no limit for a new one.
-        init: checkpoint to take starting weights from.
+        init: checkpoint, or model by name or path, to take starting weights from.
         resume: go on from the run folder's last checkpoint.
         log_every, validate_every: in updates. save_minutes: between checkpoints.
         facts: kept in the checkpoint for the model card.

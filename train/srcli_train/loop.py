@@ -1,6 +1,7 @@
 """The training loop, top to bottom: data, network, update, validation, checkpoint."""
 
 import time
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,14 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from srcli.ensemble import TRANSFORMS
 from srcli.errors import TrainingError
 from srcli.spec import TrainingFacts
 from srcli_train import runfolder
 from srcli_train.budget import agreed_minutes
-from srcli_train.checkpoint import Checkpoint, load_checkpoint
+from srcli_train.checkpoint import Checkpoint
 from srcli_train.csvlog import CsvLog
 from srcli_train.data import Pictures
 from srcli_train.degradations import fixed
+from srcli_train.deployed import load_start
 from srcli_train.device import find_device
 from srcli_train.finite import all_finite, first_bad, not_finite
 from srcli_train.gradients import Gradients
@@ -28,8 +31,10 @@ from srcli_train.ondevice import DeviceMinibatch, minibatches
 from srcli_train.optim import Optimizer
 from srcli_train.patches import Minibatch, PatchSampler
 from srcli_train.peers import Peers
+from srcli_train.precision import settled
 from srcli_train.revival import revive
 from srcli_train.saving import Saving
+from srcli_train.teacher import Teacher
 from srcli_train.validation import Validation, held
 
 _WATCHED = 24  # minibatches on which hidden units are watched
@@ -41,6 +46,7 @@ class Trainer:
     Attributes:
         network: in training.
         device: where it is trained.
+        precision: that it computes in, "bf16" or "fp32".
         update: minibatches done.
     """
 
@@ -50,7 +56,8 @@ class Trainer:
         self._peers, self._interrupt = Peers(self.device), Interrupt()
         self._sampler, self._pictures = PatchSampler(pictures, job.recipe), pictures.fingerprint()
         self._minibatches = minibatches(pictures, self._sampler, job.recipe, self.device)
-        about = job.validation, job.network.scales, self.device, job.recipe.precision
+        self.precision = settled(job.recipe.precision, self.device)
+        about = job.validation, job.network.scales, self.device, self.precision
         self._validation = Validation(*about)
         self._as_trained = Validation(*about, fixed(job.recipe.degradation))
         self.update, self._seconds, self._started = 0, 0.0, time.monotonic()
@@ -66,7 +73,8 @@ class Trainer:
             refuse_sharing(self.network)
         self._initialise()
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._gradients = Gradients(self.network, job.recipe, self.device)
+        self._teacher = self._new_teacher()
+        self._gradients = Gradients(self.network, job.recipe, self.device, self._teacher)
         self._optimizer = Optimizer(self.network, job.recipe)
         self._mean = _mean_of(self.network, job.recipe.average)
         if job.resume:
@@ -137,7 +145,7 @@ class Trainer:
         """One update: gradients of this process's share, average, clip, optimizer."""
         share = self._peers.share(len(minibatch.lr))
         lr, hr = held(minibatch.lr[share], self.device), held(minibatch.hr[share], self.device)
-        loss = self._gradients(lr, hr, minibatch.scale)
+        loss = self._gradients(lr, hr, minibatch.scale, side=self.update % len(TRANSFORMS))
         agreed = self._peers.average(
             self.network.parameters(), loss, self._progress(), self._interrupt.wanted, self._optimizer.means
         )
@@ -197,12 +205,18 @@ class Trainer:
         self._log.write(status, elapsed)
         self._watcher.status(status)
 
+    def _new_teacher(self) -> Teacher | None:
+        """The network as it is now; a resumed run then loads what it was at the start."""
+        if not self._job.recipe.distill:
+            return None
+        return Teacher(deepcopy(self.network), self.device, self.precision)
+
     def _initialise(self) -> None:
         if self._job.recipe.icnr:
             icnr(self.network)
         init = self._job.init
         if init and not self._job.resume:
-            start = self._peers.ask_first(lambda: load_checkpoint(init))
+            start = self._peers.ask_first(lambda: load_start(init, self._job.network))
             kept, self._earlier = start_from(self.network, start), start.facts
             self._watcher.note(f"Started from {init}; freshly initialised: {', '.join(kept) or 'nothing'}.")
 
@@ -252,6 +266,7 @@ class Trainer:
             recipe=self._job.recipe,
             weights=_state(self._mean.module) if self._mean else trained,
             trained=trained if self._mean else {},
+            teacher=self._teacher.state() if self._teacher else {},
             update=self.update,
             seconds=self._elapsed(),
             minutes=self._minutes,
@@ -273,6 +288,8 @@ class Trainer:
         if self._mean:
             self._mean.module.load_state_dict(checkpoint.weights)
             self._mean.n_averaged.fill_(checkpoint.update)
+        if self._teacher:
+            self._teacher.load_state(checkpoint.teacher)
         self._optimizer.load_state_dict(checkpoint.optimizer)
         if checkpoint.rng is not None:
             torch.set_rng_state(checkpoint.rng)

@@ -34,6 +34,23 @@ def refuse_misfit(network: nn.Module, recipe: Recipe) -> None:
         )
 
 
+def refuse_blank(recipe: Recipe, *, begun: bool) -> None:
+    """Refuse to learn from a network that has learnt nothing.
+
+    Args:
+        recipe: asked for.
+        begun: whether there is a network to start from, or a run to resume.
+
+    Raises:
+        UsageError: see above.
+    """
+    if recipe.distill and not begun:
+        raise UsageError(
+            "`distill` learns from what the network was at the start, which is nothing in a new one.",
+            "Start from a checkpoint or a model with --init.",
+        )
+
+
 def refuse_sharing(network: nn.Module) -> None:
     """Refuse what several processes would train otherwise than one.
 

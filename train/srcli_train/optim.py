@@ -6,6 +6,7 @@ from typing import Any, TypeGuard, cast
 import torch
 from torch import Tensor, nn
 
+from srcli_train.precision import rough
 from srcli_train.recipes import Recipe
 
 
@@ -69,17 +70,19 @@ _STEPS = 5
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """The nearest matrices of equal singular values, roughly, by Newton-Schulz steps in bfloat16.
+    """The nearest matrices of equal singular values, roughly, by Newton-Schulz steps.
+
+    They are taken in bfloat16 where the device has that natively, as few digits do.
 
     Args:
         matrices: (N, rows, columns).
 
     Returns:
-        (N, rows, columns) bfloat16; singular values 0.7 to 1.2, of zero matrices 0.
+        (N, rows, columns) bfloat16 or float32; singular values 0.7 to 1.2, of zero matrices 0.
     """
     a, b, c = _COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
-    x = (matrices.transpose(1, 2) if tall else matrices).bfloat16()
+    x = (matrices.transpose(1, 2) if tall else matrices).to(rough(matrices.device))
     x = x / x.flatten(1).norm(dim=1).clamp_min(1e-7)[:, None, None]
     for _ in range(_STEPS):
         gram = torch.bmm(x, x.transpose(1, 2))

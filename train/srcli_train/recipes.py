@@ -27,6 +27,8 @@ class Recipe:
         degradation: how LR is made from HR: "bicubic", "unknown" (a blur kernel an image, decimation)
             or "photo" (blur, resampling, noise and JPEG, drawn anew for every patch).
         loss: "l1" or "l2", on 0..255 pixel values.
+        distill: weight, beside the loss, of the squared distance in levels to the self-ensemble (section 3.4)
+            of the network as it was at the start; 0 for none. Needs a network to start from.
         frequency: share of the loss that is the mean amplitude of the error's spectrum, 0-1.
         optimizer: "adam" for every parameter, or "muon" for the convolution weights of the modules
             in `muon_modules` and Adam for the rest.
@@ -50,7 +52,7 @@ class Recipe:
             the start and every `revive_every` updates, 0-1; 0 for never. Not for networks with batch norm.
         revive_every: updates; 0 for the start only.
         icnr: start each upsampler so that it repeats pixels (no checkerboard at the start).
-        precision: "bf16" (autocast) or "fp32".
+        precision: "bf16" (autocast), "fp32", or "auto": bf16 where the device multiplies it natively.
         seed: decides initialisation and every patch drawn.
     """
 
@@ -61,6 +63,7 @@ class Recipe:
     candidates: int = 1
     degradation: str = "bicubic"
     loss: str = "l1"
+    distill: float = 0.0
     frequency: float = 0.0
     optimizer: str = "adam"
     lr: float = 1e-4
@@ -81,7 +84,7 @@ class Recipe:
     revive: float = 0.0
     revive_every: int = 0
     icnr: bool = False
-    precision: str = "bf16"
+    precision: str = "auto"
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -89,7 +92,7 @@ class Recipe:
         _one_of("loss", self.loss, ("l1", "l2"))
         _one_of("optimizer", self.optimizer, ("adam", "muon"))
         _one_of("schedule", self.schedule, ("step", "cosine", "trapezoid"))
-        _one_of("precision", self.precision, ("bf16", "fp32"))
+        _one_of("precision", self.precision, ("auto", "bf16", "fp32"))
         if min(self.updates, self.batch, self.patch, self.candidates, self.halve_every) < 1:
             raise UsageError("Updates, batch, patch, candidates and halve_every start at 1.")
         if not all(0 < rate < math.inf for rate in (self.lr, self.muon_lr)):
@@ -103,6 +106,8 @@ class Recipe:
             raise UsageError("The share `fall` is above 0 and at most 1.")
         if not all(0 <= share <= 1 for share in (self.frequency, self.revive)):
             raise UsageError("The shares `frequency` and `revive` lie between 0 and 1.")
+        if not 0 <= self.distill < math.inf:
+            raise UsageError("The weight `distill` is 0 or more.")
         if self.revive_every < 0:
             raise UsageError("Updates between revivals, `revive_every`, are 0 or more.")
         if not 0 <= self.average < 1:

@@ -42,7 +42,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
 
 def keep_before_fall(folder: Path, checkpoint: Checkpoint, note: Callable[[str], None]) -> None:
     """Write before-fall.pt, weights alone; if the disk refuses, `note` is told, and the run does without."""
-    weights = replace(checkpoint, trained={}, optimizer={}, rng=None)
+    weights = replace(checkpoint, trained={}, teacher={}, optimizer={}, rng=None)
     try:
         save_checkpoint(folder / BEFORE_FALL, weights)
     except OutputError as error:

@@ -9,21 +9,15 @@ from torch import nn
 from srcli.metrics import psnr_y
 from srcli.resize import downscale, modcrop
 from srcli_train.job import Pixels
+from srcli_train.precision import lowered
 
 Degrade = Callable[[Pixels, int], Pixels]
 """((H, W, 3) uint8 HR with sides divisible by the scale, scale) -> its LR image."""
-
-_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def bicubic(hr: Pixels, scale: int) -> Pixels:
     """LR as the paper has it."""
     return np.asarray(downscale(hr, scale), np.uint8)
-
-
-def lowered(device: torch.device, precision: str) -> torch.autocast:
-    """Autocast for a recipe's precision, "bf16" or "fp32"."""
-    return torch.autocast(device.type, _DTYPES[precision], enabled=precision != "fp32")
 
 
 def held(pixels: Pixels | torch.Tensor, device: torch.device) -> torch.Tensor:
