@@ -15,7 +15,7 @@ class Arm:
         label: what is different about it.
         settings: "field=value" for `srcli train --set`.
         model, scale, recipe: of `srcli train`.
-        init: label of the arm whose checkpoint it starts from.
+        init: label of the arm whose checkpoint it starts from, or the name of a shipped model.
         share: of the experiment's updates.
     """
 
@@ -57,6 +57,8 @@ _SMALL = ("network.features=32",)
 """A third of the time; what it loses is the same in all arms."""
 _ADAM = (*_SMALL, "optimizer=adam", "lr=4e-4", "icnr=false")
 _PAPER = ("batch=8", "patch=24")
+_TRAINED = ("batch=4", "patch=48", "lr=3e-4", "muon_lr=0.002", "muon_centred=true")
+"""For a network that has been trained: lower rates, and patches that are not mostly border."""
 _WIDE = ("network.blocks=8", "batch=4", "patch=24")
 
 EXPERIMENTS = {
@@ -197,6 +199,15 @@ EXPERIMENTS = {
             "On the same again. Lower rates do no better, larger patches and L2 0.05 and 0.07 dB "
             "worse, and half of the loss on frequencies gains 0.04, hardly more than chance."
         ),
+    ),
+    "distill": Experiment(
+        "Does a trained network gain from learning from its own self-ensemble?",
+        (
+            Arm("alone", _TRAINED, scale=4, init="edsr-baseline"),
+            Arm("taught, 0.1", (*_TRAINED, "distill=0.1"), scale=4, init="edsr-baseline"),
+            Arm("taught, 0.5", (*_TRAINED, "distill=0.5"), scale=4, init="edsr-baseline"),
+        ),
+        400,
     ),
     "pretraining": Experiment(
         "Does x4 gain from starting at the trained x2 (the paper's figure 4)?",

@@ -10,9 +10,23 @@ from pathlib import Path
 
 from common import RESULTS, markdown
 
-_FILES = ("speed", "side-by-side", "pipeline", "quality", "photo", "training", "experiments")
+_AVX2 = ", on a CPU with AVX2 alone"
+_FILES = {
+    "speed": "",
+    "speed-avx2": _AVX2,
+    "side-by-side": "",
+    "side-by-side-avx2": _AVX2,
+    "pipeline": "",
+    "pipeline-avx2": _AVX2,
+    "quality": "",
+    "photo": "",
+    "training": "",
+    "experiments": "",
+}
+"""Results by name, and what is to be added to the titles of their sections."""
 _PLOTS = {
     "side-by-side.png": "Side by side",
+    "side-by-side-avx2.png": f"Side by side{_AVX2}",
     "quality-vs-speed.png": "Quality and speed",
     "training.png": "Validation PSNR while training",
 }
@@ -35,14 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _sections(folder: Path) -> list[str]:
     """Every section of the known results files, in the order a reader wants them."""
-    files = [folder / f"{name}.json" for name in _FILES if (folder / f"{name}.json").is_file()]
-    return [part for file in files for part in _parts(file)]
+    files = {folder / f"{name}.json": added for name, added in _FILES.items()}
+    return [part for file, added in files.items() if file.is_file() for part in _parts(file, added)]
 
 
-def _parts(file: Path) -> Iterator[str]:
+def _parts(file: Path, added: str) -> Iterator[str]:
     """The sections of a results file, each with the plot of its own that lies in the file's folder."""
     for name, entry in json.loads(file.read_text()).items():
-        yield markdown(entry)
+        yield markdown(entry | {"title": entry["title"] + added})
         plot = Path(file.stem, f"{name}.png")
         if (file.parent / plot).is_file():
             yield f"![{entry['title']}]({plot.as_posix()})"

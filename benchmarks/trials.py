@@ -21,7 +21,7 @@ class Trial:
     Attributes:
         arm: what is trained.
         updates: how many.
-        start: the trial whose checkpoint it starts from.
+        start: the trial whose checkpoint it starts from; None: it starts anew, or from a shipped model.
     """
 
     arm: Arm
@@ -35,7 +35,8 @@ class Trial:
         scales = [f"x{scale}" for scale in arm.scales]
         said = "-".join([str(self.updates), arm.model, *scales, arm.recipe, *arm.settings])
         plain = "".join(c if c.isalnum() or c in ".-=" else "_" for c in said.replace("network.", ""))
-        return f"{plain}-from-{self.start.name}" if self.start else plain
+        start = self.start.name if self.start else arm.init
+        return f"{plain}-from-{start}" if start else plain
 
     def command(self, data: Path, valid: Path | None, device: str) -> list[str]:
         """The arguments of `srcli`, but for the folders of runs."""
@@ -45,7 +46,8 @@ class Trial:
         valids = ["--valid", str(valid)] if valid else []
         every = max(1, self.updates // 1000) * 100  # when there is also a row in the log
         numbers = ["--updates", str(self.updates), "--validate-every", str(every)]
-        what = ["--model", arm.model, *scales, "--recipe", arm.recipe, *settings, *numbers]
+        model = ["--init", arm.init] if arm.init and not self.start else []
+        what = ["--model", arm.model, *scales, "--recipe", arm.recipe, *settings, *numbers, *model]
         return ["train", str(data), *valids, *what, "--device", device]
 
 
@@ -70,10 +72,8 @@ class Place:
 def trial_of(arm: Arm, experiment: Experiment, longest: int) -> Trial:
     """The training of an arm, where the experiment's longest has so many updates."""
     updates = round(arm.share * longest)
-    if not arm.init:
-        return Trial(arm, updates)
-    start = next(other for other in experiment.arms if other.label == arm.init)
-    return Trial(arm, updates, trial_of(start, experiment, longest))
+    starts = [other for other in experiment.arms if other.label == arm.init]
+    return Trial(arm, updates, trial_of(starts[0], experiment, longest) if starts else None)
 
 
 def run_all(trials: Iterable[Trial], place: Place) -> None:

@@ -31,7 +31,7 @@ PACKAGES = (
     "tensorrt-rtx",
 )
 _TILE = 32  # LR pixels a side of the trial
-_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+_FEATURES = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 _CURES = {
     "torch": "Update the driver, or install a build for CUDA {major}: https://pytorch.org/get-started/locally/",
     "onnxruntime-gpu": "Update the driver.",
@@ -41,7 +41,7 @@ _CURES = {
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """The CPU: name, cores this process may use, and the vector units that decide about bf16."""
+    """The CPU: name, cores this process may use, and the vector units that decide about bf16 and int8."""
 
     name: str
     cores: int

@@ -34,6 +34,27 @@ def photograph(side: int = 72) -> np.ndarray:  # type: ignore[type-arg]
     return np.ascontiguousarray(data.rocket()[100 : 100 + side, 280 : 280 + side])
 
 
+# Where?
+
+
+@pytest.mark.parametrize(
+    ("machine", "capabilities", "is_fast"),
+    [
+        ("x86_64", ["FP32", "INT8"], True),
+        ("AMD64", ["FP32", "BF16", "INT8"], True),
+        ("x86_64", ["FP32"], False),
+        ("aarch64", ["FP32", "FP16", "INT8"], False),
+        ("arm64", ["FP32", "FP16", "INT8"], False),
+    ],
+)
+def test_int8_is_fast_on_x86(
+    machine: str, capabilities: list[str], is_fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino.platform, "machine", lambda: machine)
+    monkeypatch.setattr(openvino, "_capabilities", lambda core: capabilities)
+    assert openvino.has_fast_int8() == is_fast
+
+
 # Which file?
 
 

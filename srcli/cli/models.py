@@ -64,7 +64,8 @@ def _is_whole(file: "ModelFile") -> bool:
 def _row(file: "ModelFile") -> list[str]:
     spec = file.spec
     quality = f"{spec.quality['Set5']:.2f}" if "Set5" in spec.quality else "–"
-    size = f"{_size(file.path) / 1e6:.2f}"
+    own, shared = _sizes(file.path)
+    size = f"{own / 1e6:.2f}" + (f" + {shared / 1e6:.2f} shared" if shared else "")
     origin = "yours" if file.yours else "srcli"
     parameters = f"{spec.parameters:,}" if spec.parameters else "–"
     suits = _INPUTS.get(spec.training.recipe, "–")
@@ -72,17 +73,19 @@ def _row(file: "ModelFile") -> list[str]:
 
 
 def _facts(file: "ModelFile") -> dict[str, object]:
+    own, shared = _sizes(file.path)
     return {
         **asdict(file.spec),
         "file": str(file.path),
-        "bytes": _size(file.path),
+        "bytes": own + shared,
+        "shared_bytes": shared,
         "yours": file.yours,
     }
 
 
-def _size(path: Path) -> int:
-    """Bytes of a network: its file, and the weights that several may share."""
+def _sizes(path: Path) -> tuple[int, int]:
+    """Bytes of a network's file, and of the weights beside it that its scales share, if they do."""
     from srcli.spec import weights_of
 
     weights = weights_of(path)
-    return path.stat().st_size + (weights.stat().st_size if weights else 0)
+    return path.stat().st_size, weights.stat().st_size if weights else 0

@@ -245,7 +245,9 @@ def _summary(report: "Report", out: Path) -> list[str]:
             f"{count(planned, 'picture')} would go to {out}, made by {engine.model}, {engine.reason}"
         )
     if skipped := report.count(Status.SKIPPED):
-        parts.append(f"{_are(skipped)} in {out} already (--overwrite replaces)")
+        parts.append(
+            f"{_are(skipped)} in {out} already, whatever made {_them(skipped)} (--overwrite replaces)"
+        )
     if failed := report.count(Status.FAILED):
         parts.append(f"{failed} failed")
     if report.interrupted:
@@ -259,6 +261,10 @@ def _makers(report: "Report") -> str:
     names = list(dict.fromkeys(picture.made.model for picture in report.pictures if picture.made))
     reason = [report.engine.reason] if report.engine.model in names or names != ["bicubic"] else []
     return ", ".join([" and ".join(names), *reason])
+
+
+def _them(number: int) -> str:
+    return "it" if number == 1 else "them"
 
 
 def _are(number: int) -> str:

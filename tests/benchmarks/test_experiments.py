@@ -18,6 +18,7 @@ import trials
 from srcli.media import images
 from srcli_train import runfolder
 from srcli_train.checkpoint import Checkpoint, load_checkpoint
+from srcli_train.deployed import load_start
 
 ARMS = [(name, arm) for name, e in arms.EXPERIMENTS.items() for arm in e.arms]
 
@@ -26,10 +27,12 @@ ARMS = [(name, arm) for name, e in arms.EXPERIMENTS.items() for arm in e.arms]
 def test_every_arm_is_a_training_that_can_start(name: str, arm: arms.Arm) -> None:
     assert arm.network.scales
     assert arm.chosen.updates
-    if arm.init:
-        start = next(a for a in arms.EXPERIMENTS[name].arms if a.label == arm.init)
+    if starts := [a for a in arms.EXPERIMENTS[name].arms if a.label == arm.init]:
+        start = starts[0]
         assert start.model == arm.model
         assert not start.init
+    elif arm.init:  # of a shipped network of the same kind
+        assert load_start(Path(arm.init), arm.network).network.family == arm.network.family
 
 
 @pytest.mark.parametrize("name", arms.EXPERIMENTS)

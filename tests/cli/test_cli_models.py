@@ -114,3 +114,13 @@ def test_help_imports_nothing_heavy_for_models(arguments: list[str]) -> None:
     command = [sys.executable, "-c", PROGRAM + report, *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_weights_that_scales_share_are_told_apart(srcli: Command) -> None:
+    weights = (catalog.MODELS_FOLDER / "mdsr-baseline.weights").stat().st_size
+    own = (catalog.MODELS_FOLDER / "mdsr-baseline-x2.onnx").stat().st_size
+    facts = {(m["name"], m["scale"]): m for m in json.loads(srcli("models", "--json").out)}
+    mdsr, edsr = facts["mdsr-baseline", 2], facts["edsr-baseline", 2]
+    assert (mdsr["bytes"], mdsr["shared_bytes"]) == (own + weights, weights)
+    assert edsr["shared_bytes"] == 0
+    assert f"{own / 1e6:.2f} + {weights / 1e6:.2f} shared" in srcli("models").out

@@ -224,7 +224,7 @@ def test_a_second_run_skips_what_is_there_and_overwrite_replaces_it(srcli: Comma
     picture("in/b.png")
     run = srcli("upscale", "in", "-s", "3", *BICUBIC)
     assert run.code == 0
-    assert "1 picture is in upscaled already" in run.err
+    assert "1 picture is in upscaled already, whatever made it (--overwrite replaces)" in run.err
     assert "its output is there with 18×12 pixels, not 27×18" in run.err
     assert (size("upscaled/a.png"), size("upscaled/b.png")) == ((12, 18), (18, 27))
     assert srcli("upscale", "in", "-s", "3", "--overwrite", *BICUBIC).code == 0
