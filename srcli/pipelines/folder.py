@@ -165,7 +165,8 @@ class FolderRun:
 
     def _record(self, result: PictureResult) -> None:
         self.results.append(result)
-        self.progress.finished(result)
+        if result.status is not Status.PENDING:  # an interrupt cut it off
+            self.progress.finished(result)
 
     def _settle(self) -> None:
         """After the end: commit what was still finished, and say what is left."""

@@ -123,8 +123,10 @@ def test_every_encoder_failing_does_not_hang(disk: Disk) -> None:
 @pytest.mark.parametrize("after", [1, 4])
 def test_an_interrupt_keeps_what_is_done_and_says_what_is_left(disk: Disk, after: int) -> None:
     jobs = disk.jobs(*[(4, 4)] * 20)
-    run = finish(FolderRun(jobs, double, TWICE, Listener(interrupt_after=after)))
+    listener = Listener(interrupt_after=after)
+    run = finish(FolderRun(jobs, double, TWICE, listener))
     assert run.interrupted
+    assert {r.input.name for r in listener.told} == set(disk.written)  # what was cut off did not end
     assert names(run.results) == [job.source.name for job in jobs]
     status = [result.status for result in run.results]
     assert status[:after] == [Status.WRITTEN] * after
