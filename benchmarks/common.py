@@ -17,7 +17,7 @@ from srcli.doctor import cores
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("numpy", "opencv-python-headless", "torch", "openvino", "onnxruntime", "srcli")
-_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
+_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import eager
 from common import Section, Spread, Table, ratio, spread
 from srcli.backends import table
 from srcli.backends.base import BackendOptions
+from srcli.backends.torch import has_bf16
 from srcli.benchmark.rounds import interleave, timed
 from srcli.errors import BackendUnavailableError
 from srcli.models import catalog
@@ -26,7 +27,6 @@ ENGINES = (
     ("torch", "f32"),
 )
 _EAGER = "PyTorch eager f32"
-_PEAKS = {"bf16": "matrix product bf16", "f32": "matrix product f32", "int8": "matrix product bf16"}
 _SIDE = 2048  # of the matrix products: 17 GFLOP each
 _WARMED = 256
 
@@ -41,7 +41,8 @@ class Row:
         megapixels: of output, a second.
         to_eager: how many times as fast as plain PyTorch, by rounds.
         gflops: billions of floating-point operations a second, as direct convolution counts them.
-        share: of the matrix product in the same precision (of int8: in bf16), measured in the same rounds.
+        share: of the matrix product in the same precision, measured in the same rounds; of int8: in bf16, or
+            in f32 where bf16 would be emulated.
         seconds: one run.
     """
 
@@ -66,7 +67,7 @@ def measure(options: argparse.Namespace) -> Section:
         f"a row group ran in turns ({options.repetitions} rounds, up to {_WARMED}² after a warm-up); the "
         "ratio is the median of the ratios within rounds. GFLOP/s count direct convolution (2 a "
         "multiply-add), so a Winograd kernel may pass 100% of the matrix product; int8 is held against that "
-        "in bf16.",
+        "in bf16, or in f32 on a CPU without native bf16.",
         (_table(rows),),
         {"rows": [asdict(row) for row in rows]},
     )
@@ -106,8 +107,11 @@ def _side(
     batch = np.random.default_rng(side).random((1, 3, side, side), dtype=np.float32)
     runs: dict[str, Run] = {name: timed(partial(run, batch)) for name, run in engines.items()}
     warmup = 1 if side <= _WARMED else 0  # a first round of three hardly moves the median
-    seconds = interleave(runs | _products(), repetitions, warmup=warmup)
-    peaks = {p: 2 * _SIDE**3 / spread(seconds[name]).median for p, name in _PEAKS.items()}
+    products = _products()
+    named = {f"matrix product {precision}": run for precision, run in products.items()}
+    seconds = interleave(runs | named, repetitions, warmup=warmup)
+    peaks = {p: 2 * _SIDE**3 / spread(seconds[f"matrix product {p}"]).median for p in products}
+    peaks["int8"] = peaks.get("bf16", peaks["f32"])
 
     def row(name: str) -> Row:
         taken = spread(seconds[name])
@@ -121,12 +125,12 @@ def _side(
 
 
 def _products() -> dict[str, Run]:
-    """Matrix products in both precisions, by name."""
-    runs: dict[str, Run] = {}
-    for precision, dtype in (("bf16", torch.bfloat16), ("f32", torch.float32)):
-        a, b = (torch.rand(_SIDE, _SIDE).to(dtype) for _ in range(2))
-        runs[_PEAKS[precision]] = timed(partial(torch.mm, a, b))
-    return runs
+    """Matrix products by precision, of those that the CPU has natively."""
+    dtypes = {"f32": torch.float32} | (
+        {"bf16": torch.bfloat16} if has_bf16(torch, torch.device("cpu")) else {}
+    )
+    matrices = {p: [torch.rand(_SIDE, _SIDE).to(dtype) for _ in range(2)] for p, dtype in dtypes.items()}
+    return {precision: timed(partial(torch.mm, *pair)) for precision, pair in matrices.items()}
 
 
 def _table(rows: list[Row]) -> Table:
