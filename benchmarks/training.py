@@ -21,12 +21,14 @@ import pictures
 from common import RESULTS, Section, Spread, Table, machine, publish, ratio, spread
 from srcli.benchmark.rounds import interleave, timed
 from srcli_train.data import Pictures, load_pictures
+from srcli_train.device import find_device
 from srcli_train.folders import find_source
 from srcli_train.job import Job
 from srcli_train.loop import Trainer
 from srcli_train.networks import NetworkSpec, preset
 from srcli_train.ondevice import DeviceMinibatch
 from srcli_train.patches import Minibatch, PatchSampler
+from srcli_train.precision import settled
 from srcli_train.recipes import Recipe, find
 
 AIM = 0.90
@@ -155,10 +157,11 @@ def _section(rates: list[Rates], options: argparse.Namespace) -> Section:
         for rate in rates
     )
     recipe = find(options.recipe)
+    precision = settled(recipe.precision, find_device(options.device))
     return Section(
         "training",
         "Training: the data never holds up an update",
-        f"Recipe {recipe.name} (batch {recipe.batch}, patches of {recipe.patch}, {recipe.precision}), "
+        f"Recipe {recipe.name} (batch {recipe.batch}, patches of {recipe.patch}, {precision}), "
         f"{options.images} pictures of {options.side}×{options.side}; blocks of {options.block} updates of "
         f"the real loop and of the same updates on synthetic tensors, {options.repetitions} of each in turns "
         f"after a warm-up. Aim: a ratio of {AIM}.",

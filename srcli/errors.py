@@ -57,6 +57,10 @@ class MissingExtraError(BackendUnavailableError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} is not installed.", f'Add it with: pip install "srcli[{extra}]"')
+        self._about = what, extra
+
+    def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str]]:
+        return type(self), self._about  # other processes are told what went wrong in one
 
 
 class InputError(SrcliError):

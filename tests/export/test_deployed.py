@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from tiny_exports import FACTS, checkpoint, export, tiny
 
 from srcli.errors import ModelNotFoundError, TrainingError
+from srcli.spec import METADATA_KEY
 from srcli_train.deployed import load_start
 from srcli_train.init import start_from
 from srcli_train.networks import build, preset
@@ -55,3 +59,29 @@ def test_what_is_no_start_is_said(tmp_path: Path) -> None:
     files = export(path, tmp_path)
     with pytest.raises(TrainingError, match="EDSR and MDSR files in fp32 arithmetic only"):
         load_start(files[0].path, spec)
+
+
+def test_files_of_different_networks_make_no_start(tmp_path: Path, user_models: Path) -> None:
+    """As when x2 was exported before more training, and x3 after it."""
+    user_models.mkdir()
+    for scale in (2, 3):
+        path, _ = checkpoint(tmp_path, "mdsr", scale)
+        file = next(f for f in export(path, tmp_path / str(scale)) if f.spec.scale == scale)
+        model = onnx.load(file.path)  # with its weights inside
+        about = [prop for prop in model.metadata_props if prop.key == METADATA_KEY]
+        del model.metadata_props[:]
+        model.metadata_props.extend(about)
+        onnx.save(model, user_models / f"mine-x{scale}.onnx")
+    with pytest.raises(TrainingError, match=r"mine-x2\.onnx, mine-x3\.onnx are not of one network"):
+        load_start(Path("mine"), preset("mdsr-baseline"))
+
+
+def test_a_network_with_another_mean_colour_is_no_start(tmp_path: Path) -> None:
+    path, _ = checkpoint(tmp_path)
+    file = export(path, tmp_path)[0].path
+    model = onnx.load(file)
+    mean = next(tensor for tensor in model.graph.initializer if tensor.name == "mean")
+    mean.CopyFrom(numpy_helper.from_array(np.zeros((1, 3, 1, 1), np.float32), "mean"))
+    onnx.save(model, file)
+    with pytest.raises(TrainingError, match="another mean colour"):
+        load_start(file, tiny("edsr", 2)[0])

@@ -1,10 +1,16 @@
 """What a device computes in."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
+from tiny_training import FAST, TINY, Quiet, trainer
 
 from srcli.errors import UsageError
 from srcli_train import precision
+from srcli_train.checkpoint import load_checkpoint, save_checkpoint
+from srcli_train.command import TrainRequest, check, train
 from srcli_train.precision import lowered, rough, settled
 
 CPU = torch.device("cpu")
@@ -26,7 +32,53 @@ def test_auto_is_bf16_only_where_it_is_native(native: bool, monkeypatch: pytest.
 def test_bf16_that_would_be_emulated_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU with AVX2 alone such a product took ninety times as long as one in fp32."""
     monkeypatch.setattr(precision, "has_bf16", lambda *_: False)
-    with pytest.raises(UsageError, match="cpu does not multiply bf16 natively"):
+    with pytest.raises(UsageError, match="no native bf16 on this cpu"):
         settled("bf16", CPU)
     monkeypatch.setattr(precision, "has_bf16", lambda *_: True)
     assert settled("bf16", CPU) == "bf16"
+
+
+def as_of(path: Path, precision: str) -> None:
+    """Make a checkpoint one of a run in this precision."""
+    kept = load_checkpoint(path)
+    save_checkpoint(path, replace(kept, recipe=replace(kept.recipe, precision=precision)))
+
+
+def test_a_run_goes_on_in_its_own_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the machine would take for a new one, so that it goes on to the bit."""
+    monkeypatch.setattr(precision, "has_bf16", lambda *_: False)
+    first = trainer(tmp_path)
+    assert first.precision == "fp32"
+    first.run(stop_at=2)
+    monkeypatch.setattr(precision, "has_bf16", lambda *_: True)
+    watcher = Quiet()
+    assert trainer(tmp_path, resume=True, watcher=watcher).precision == "fp32"
+    assert not [note for note in watcher.notes if "fp32" in note]
+    with pytest.raises(UsageError, match="precision was fp32, now bf16"):
+        trainer(tmp_path, recipe=replace(FAST, precision="bf16"), resume=True)
+
+
+def test_a_run_in_bf16_goes_on_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = trainer(tmp_path).run(stop_at=2)
+    as_of(path, "bf16")
+    monkeypatch.setattr(precision, "has_bf16", lambda *_: False)
+    watcher = Quiet()
+    resumed = trainer(tmp_path, resume=True, watcher=watcher)
+    assert resumed.precision == "fp32"
+    assert [note for note in watcher.notes if "computed in bf16" in note and "goes on in fp32" in note]
+    assert load_checkpoint(resumed.run(stop_at=4)).recipe.precision == "fp32"
+
+
+def test_a_wrong_request_is_refused_before_pictures_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "has_bf16", lambda *_: False)
+    for recipe, why in (
+        (replace(FAST, precision="bf16"), "no native bf16"),
+        (replace(FAST, distill=0.1), "nothing in a new one"),
+    ):
+        request = TrainRequest(tmp_path / "nowhere", TINY, recipe, tmp_path / "run")
+        with pytest.raises(UsageError, match=why):
+            train(request, Quiet())
+        with pytest.raises(UsageError, match=why):
+            check(request, 2)

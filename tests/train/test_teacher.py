@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from test_gradients import Recorder, batch, gradients_of
 from tiny_training import FAST, TINY, TINY_MDSR, rendered, trainer
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from srcli.ensemble import TRANSFORMS, run_ensemble
 from srcli.errors import UsageError
@@ -19,13 +21,24 @@ from srcli_train.teacher import Teacher
 from srcli_train.validation import batch_of
 
 CPU = torch.device("cpu")
+TAUGHT = replace(FAST, distill=0.2)
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often a tensor's number is read on the host."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
 
 
 def sides(lr: torch.Tensor, scale: int) -> list[torch.Tensor]:
     """A teacher's answers from all eight sides."""
     torch.manual_seed(3)
     teacher = Teacher(build(TINY_MDSR), CPU, "fp32")
-    return [teacher(lr, scale, torch.tensor(number)) for number in TRANSFORMS]
+    return [teacher(lr, scale, torch.tensor([number])) for number in TRANSFORMS]
 
 
 @pytest.mark.parametrize("scale", [2, 3])
@@ -51,7 +64,7 @@ def test_its_part_of_the_loss_is_the_squared_distance_in_levels() -> None:
     taught = float(Gradients(network, recipe, CPU, other)(lr, hr, scale, side=5))
     image = lr.permute(0, 3, 1, 2) / 255
     with torch.no_grad():
-        distance = (network(image, scale) - other(image, scale, torch.tensor(5))) * 255
+        distance = (network(image, scale) - other(image, scale, torch.tensor([5]))) * 255
     assert taught - plain == pytest.approx(0.25 * float(distance.square().mean()), rel=1e-4)
 
 
@@ -66,8 +79,22 @@ def test_replays_see_the_side_of_their_own_update() -> None:
         expected = gradients_of(network)
         assert torch.equal(recorded(*batch(number, 2), side=number), expected_loss)
         for got, wanted in zip(gradients_of(network), expected, strict=True):
+            assert (got is None) == (wanted is None)
             assert got is None or wanted is None or torch.equal(got, wanted)
     assert recorder.replayed == 4
+
+
+def test_no_number_is_read_from_the_device() -> None:
+    """Which a recording of a CUDA graph does not allow."""
+    network, recipe = build(TINY_MDSR), replace(FAST, distill=0.25, precision="fp32")
+    work = Gradients(network, recipe, CPU, Teacher(build(TINY_MDSR), CPU, "fp32"))
+    lr, hr, scale = batch(0, 2)
+    work(lr, hr, scale, side=3)  # the tables of turns are made
+    with Reads() as reads:
+        work(lr, hr, scale, side=4)
+        assert reads.count == 0
+        float(lr.float().mean())
+        assert reads.count == 1
 
 
 def spread(path: Path) -> float:
@@ -76,7 +103,7 @@ def spread(path: Path) -> float:
     network.load_state_dict(load_checkpoint(path).weights)
     teacher = Teacher(network, CPU, "fp32")
     lr = batch_of(rendered(1, 32)[None], CPU)
-    return 255 * float(torch.stack([teacher(lr, 2, torch.tensor(n)) for n in TRANSFORMS]).std(0).mean())
+    return 255 * float(torch.stack([teacher(lr, 2, torch.tensor([n])) for n in TRANSFORMS]).std(0).mean())
 
 
 def test_a_student_comes_to_differ_less_between_sides(tmp_path: Path) -> None:
@@ -91,7 +118,7 @@ def test_a_student_comes_to_differ_less_between_sides(tmp_path: Path) -> None:
 
 def test_a_resumed_run_learns_from_the_same_teacher_to_the_bit(tmp_path: Path) -> None:
     start = trainer(tmp_path, run="start").run()
-    recipe = replace(FAST, distill=0.2)
+    recipe = TAUGHT
     whole = load_checkpoint(trainer(tmp_path, recipe=recipe, run="whole", init=start).run())
     trainer(tmp_path, recipe=recipe, run="parts", init=start).run(stop_at=9)
     parts = load_checkpoint(trainer(tmp_path, recipe=recipe, run="parts", resume=True).run())
@@ -100,6 +127,24 @@ def test_a_resumed_run_learns_from_the_same_teacher_to_the_bit(tmp_path: Path) -
         assert torch.equal(parts.weights[name], weight)
         assert torch.equal(parts.teacher[name], first.weights[name])
         assert not name.endswith("weight") or not torch.equal(weight, first.weights[name])
+
+
+def test_a_network_that_its_start_did_not_fill_is_no_teacher(tmp_path: Path) -> None:
+    """x4 has a second upsampling stage, which x2 does not have."""
+    x2 = trainer(tmp_path, run="x2").run(stop_at=1)
+    with pytest.raises(UsageError, match=r"of that is new: upsampler\.2\.bias, upsampler\.2\.weight"):
+        trainer(tmp_path, network=replace(TINY, scales=(4,)), recipe=TAUGHT, run="x4", init=x2)
+    with pytest.raises(UsageError, match="nothing in a new one"):
+        trainer(tmp_path, recipe=TAUGHT, run="new")
+
+
+def test_it_goes_with_a_mean_of_the_weights_and_units_that_start_anew(tmp_path: Path) -> None:
+    """The teacher stays what the network was before units were revived."""
+    start = trainer(tmp_path, run="start").run()
+    recipe = replace(TAUGHT, average=0.9, revive=0.001, revive_every=5)
+    kept = load_checkpoint(trainer(tmp_path, recipe=recipe, run="run", init=start).run())
+    assert all(torch.equal(kept.teacher[k], w) for k, w in load_checkpoint(start).weights.items())
+    assert kept.trained
 
 
 def test_there_is_nothing_to_learn_from_a_new_network() -> None:

@@ -13,7 +13,7 @@ from srcli.files import cache_folder, probe
 from srcli.spec import TrainingFacts
 from srcli_train.board import Board
 from srcli_train.data import Pictures, is_cached, load_pictures
-from srcli_train.device import enough_devices
+from srcli_train.device import enough_devices, named_device
 from srcli_train.folders import Source, find_source, read_rgb
 from srcli_train.job import Job, Pixels, Watcher
 from srcli_train.loop import Trainer
@@ -21,6 +21,7 @@ from srcli_train.memory import enough_memory
 from srcli_train.misfits import outline, refuse_blank, refuse_misfit, refuse_sharing
 from srcli_train.networks import NetworkSpec
 from srcli_train.peers import even_share, first_process, local_rank
+from srcli_train.precision import settled
 from srcli_train.recipes import Recipe
 from srcli_train.runfolder import holds_run
 
@@ -67,7 +68,7 @@ def train(request: TrainRequest, watcher: Watcher) -> Path:
         _refuse_overwriting(request)
         _refuse_unwritable(request.run)
     refuse_misfit(outline(request.network), request.recipe)
-    _refuse_blank(request)
+    _refuse_early(request)
     source, validation = _split(request)
     watcher.note(f"{len(source.hr)} training images, {len(validation)} for validation.")
     pictures = _pictures(source, request.network.scales, request, watcher)
@@ -103,15 +104,18 @@ def check(request: TrainRequest, processes: int) -> None:
     _refuse_unwritable(request.run)
     network = outline(request.network)
     refuse_misfit(network, request.recipe)
-    _refuse_blank(request)
+    _refuse_early(request)
     refuse_sharing(network)
     even_share(request.recipe.batch, processes)
     enough_devices(request.device, processes)
     _split(request)
 
 
-def _refuse_blank(request: TrainRequest) -> None:
+def _refuse_early(request: TrainRequest) -> None:
+    """What the loop would refuse, too, but not before the pictures are decoded."""
     refuse_blank(request.recipe, begun=request.resume or request.init is not None)
+    if request.recipe.precision == "bf16":
+        settled("bf16", named_device(request.device))
 
 
 def machine() -> str:

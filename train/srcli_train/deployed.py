@@ -2,19 +2,24 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from srcli.backends.failures import load_failed
 from srcli.errors import MissingExtraError, TrainingError
 from srcli.models.catalog import ModelFile, is_path, resolve, scales
 from srcli.spec import ModelSpec
 from srcli_train.checkpoint import Checkpoint, load_checkpoint
 from srcli_train.networks import NetworkSpec
+from srcli_train.networks.layers import MEAN_RGB
 from srcli_train.recipes import Recipe
 
 _HALF = "_fp16"  # ends the name of a kernel that is stored in halves
+_TRAINED = (".weight", ".bias")
 
 
 def load_start(init: Path, network: NetworkSpec) -> Checkpoint:
@@ -48,7 +53,12 @@ def _files(init: Path, network: NetworkSpec) -> list[ModelFile]:
 def _from_model(files: list[ModelFile], network: NetworkSpec) -> Checkpoint:
     weights, spec = dict[str, Tensor](), files[0].spec
     for file in files:
-        weights |= _weights_of(file)
+        found = _weights_of(file)
+        if any(not torch.equal(weights[name], found[name]) for name in weights.keys() & found.keys()):
+            names = ", ".join(one.path.name for one in files)
+            hint = "Give the path of one of them, or export them again from one checkpoint."
+            raise TrainingError(f"{names} are not of one network: what their scales share differs.", hint)
+        weights |= found
     known = NetworkSpec(
         name=spec.name,
         family=spec.family,
@@ -69,11 +79,16 @@ def _weights_of(file: ModelFile) -> dict[str, Tensor]:
     except ImportError as error:
         raise MissingExtraError("Training from a model", "export") from error
     _refuse_other(file.path, file.spec)
-    stored = {
-        tensor.name.removesuffix(_HALF): torch.from_numpy(numpy_helper.to_array(tensor).astype(np.float32))
-        for tensor in onnx.load(file.path).graph.initializer
-    }
-    return {name: value for name, value in stored.items() if name.endswith((".weight", ".bias"))}
+    try:
+        stored = {
+            tensor.name.removesuffix(_HALF): numpy_helper.to_array(tensor)
+            for tensor in onnx.load(file.path).graph.initializer
+        }
+    except Exception as error:  # protobuf, onnx and the file system each raise their own
+        raise load_failed("training", file.path, error) from error
+    _refuse_other_colour(file.path, stored)
+    kept = {name: value.astype(np.float32) for name, value in stored.items() if name.endswith(_TRAINED)}
+    return {name: torch.from_numpy(value) for name, value in kept.items()}
 
 
 def _refuse_other(path: Path, spec: ModelSpec) -> None:
@@ -81,6 +96,17 @@ def _refuse_other(path: Path, spec: ModelSpec) -> None:
         raise TrainingError(
             f"{path}: training starts from EDSR and MDSR files in fp32 arithmetic only.",
             "Give the checkpoint that it was exported from.",
+        )
+
+
+def _refuse_other_colour(path: Path, stored: Mapping[str, NDArray[Any]]) -> None:
+    """Imported networks may take off another mean colour than srcli's do, and have a tail in one part."""
+    missing = np.zeros(0)
+    mean, tail = stored.get("mean", missing).ravel(), stored.get("tail.bias", missing)
+    if tail.shape != (6,) or mean.shape != (3,) or not np.allclose(mean, MEAN_RGB, atol=1e-6):
+        raise TrainingError(
+            f"{path}: is not as srcli exports networks, or takes off another mean colour than DIV2K's.",
+            "Training starts from srcli's own networks.",
         )
 
 

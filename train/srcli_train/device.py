@@ -12,7 +12,7 @@ def find_device(name: str) -> torch.device:
     Raises:
         UsageError: there is no such device here, or training on it is not supported.
     """
-    device = _named(name)
+    device = named_device(name)
     if local_rank() is not None:
         _refuse_one(device)
     if device.type == "cuda" and device.index is None:
@@ -33,7 +33,7 @@ def enough_devices(name: str, processes: int) -> None:
     Raises:
         UsageError: see above, or the name is no device to train on or of one GPU.
     """
-    device = _named(name)
+    device = named_device(name)
     _refuse_one(device)
     if device.type == "cpu":
         return
@@ -49,7 +49,7 @@ def _refuse_one(device: torch.device) -> None:
         raise UsageError(f"Several processes cannot share {device}.", hint)
 
 
-def _named(name: str) -> torch.device:
+def named_device(name: str) -> torch.device:
     """The device of that name.
 
     Raises:

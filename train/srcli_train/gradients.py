@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
+from srcli.ensemble import TRANSFORMS
 from srcli_train.precision import lowered
 from srcli_train.recipes import Recipe
 from srcli_train.teacher import Teacher
@@ -46,6 +47,7 @@ class Gradients:
     ) -> None:
         self._network, self._recipe, self._device = network, recipe, device
         self._teacher = teacher
+        self._sides = torch.arange(len(TRANSFORMS), device=device)
         self._record = CudaGraphs(device) if record is None and device.type == "cuda" else record
         self._seen = Counter[int]()
         self._recorded: dict[int, _Recorded] = {}
@@ -62,7 +64,7 @@ class Gradients:
         Returns:
             The loss, a scalar without history: L1 or L2 on 0-255 (section 4.2), and the teacher's part.
         """
-        given = lr, hr, torch.tensor(side).to(self._device, non_blocking=True)
+        given = lr, hr, self._sides[side : side + 1]
         self._seen[scale] += 1
         if self._record is None or self._seen[scale] <= WARM_UP:
             return self._compute(*given, scale)
@@ -72,11 +74,12 @@ class Gradients:
 
     def _compute(self, lr: Tensor, hr: Tensor, side: Tensor, scale: int) -> Tensor:
         with _fastest_kernels():
+            image = batch_of(lr, self._device)
+            answer = self._teacher(image, scale, side) if self._teacher else None
             with lowered(self._device, self._recipe.precision):
-                sr = self._network(batch_of(lr, self._device), scale).float()
+                sr = self._network(image, scale).float()
             loss = _loss((sr - batch_of(hr, self._device)) * 255, self._recipe)
-            if self._teacher:
-                answer = self._teacher(batch_of(lr, self._device), scale, side)
+            if answer is not None:
                 loss = loss + self._recipe.distill * ((sr - answer) * 255).square().mean()
             loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()

@@ -1,7 +1,6 @@
 """The training loop, top to bottom: data, network, update, validation, checkpoint."""
 
 import time
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,18 +10,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from srcli.ensemble import TRANSFORMS
 from srcli.errors import TrainingError
-from srcli.spec import TrainingFacts
 from srcli_train import runfolder
 from srcli_train.budget import agreed_minutes
 from srcli_train.checkpoint import Checkpoint
 from srcli_train.csvlog import CsvLog
 from srcli_train.data import Pictures
 from srcli_train.degradations import fixed
-from srcli_train.deployed import load_start
 from srcli_train.device import find_device
 from srcli_train.finite import all_finite, first_bad, not_finite
 from srcli_train.gradients import Gradients
-from srcli_train.init import icnr, start_from
 from srcli_train.interrupt import Interrupt
 from srcli_train.job import Job, Status, Watcher
 from srcli_train.misfits import refuse_misfit, refuse_sharing
@@ -31,10 +27,9 @@ from srcli_train.ondevice import DeviceMinibatch, minibatches
 from srcli_train.optim import Optimizer
 from srcli_train.patches import Minibatch, PatchSampler
 from srcli_train.peers import Peers
-from srcli_train.precision import settled
 from srcli_train.revival import revive
 from srcli_train.saving import Saving
-from srcli_train.teacher import Teacher
+from srcli_train.starting import initialise, settled_job, teacher_of
 from srcli_train.validation import Validation, held
 
 _WATCHED = 24  # minibatches on which hidden units are watched
@@ -46,23 +41,21 @@ class Trainer:
     Attributes:
         network: in training.
         device: where it is trained.
-        precision: that it computes in, "bf16" or "fp32".
         update: minibatches done.
     """
 
     def __init__(self, job: Job, pictures: Pictures, watcher: Watcher) -> None:
-        self._job, self._watcher = job, watcher
-        self.device = find_device(job.device)
+        self._watcher, self.device = watcher, find_device(job.device)
         self._peers, self._interrupt = Peers(self.device), Interrupt()
+        resumed = self._load(job) if job.resume else None
+        self._job = job = settled_job(job, resumed[1] if resumed else None, self.device, watcher.note)
         self._sampler, self._pictures = PatchSampler(pictures, job.recipe), pictures.fingerprint()
         self._minibatches = minibatches(pictures, self._sampler, job.recipe, self.device)
-        self.precision = settled(job.recipe.precision, self.device)
-        about = job.validation, job.network.scales, self.device, self.precision
+        about = job.validation, job.network.scales, self.device, job.recipe.precision
         self._validation = Validation(*about)
         self._as_trained = Validation(*about, fixed(job.recipe.degradation))
         self.update, self._seconds, self._started = 0, 0.0, time.monotonic()
         self._psnr: dict[int, float] = {}
-        self._earlier = TrainingFacts()  # what the starting weights had behind them
         self._minutes = job.minutes or 0.0
         self._finished: Path | None = None  # the checkpoint of a run that was resumed at its end
         self._done, self._stop = 0.0, False
@@ -71,14 +64,14 @@ class Trainer:
         refuse_misfit(self.network, job.recipe)
         if self._peers.size > 1:
             refuse_sharing(self.network)
-        self._initialise()
+        self._earlier = initialise(self.network, job, self._peers, watcher.note)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._teacher = self._new_teacher()
+        self._teacher = teacher_of(self.network, job, self.device)
         self._gradients = Gradients(self.network, job.recipe, self.device, self._teacher)
         self._optimizer = Optimizer(self.network, job.recipe)
         self._mean = _mean_of(self.network, job.recipe.average)
-        if job.resume:
-            self._resume()
+        if resumed:
+            self._resume(*resumed)
         else:
             self._revive()
 
@@ -205,20 +198,14 @@ class Trainer:
         self._log.write(status, elapsed)
         self._watcher.status(status)
 
-    def _new_teacher(self) -> Teacher | None:
-        """The network as it is now; a resumed run then loads what it was at the start."""
-        if not self._job.recipe.distill:
-            return None
-        return Teacher(deepcopy(self.network), self.device, self.precision)
+    def _load(self, job: Job) -> tuple[Path, Checkpoint]:
+        """From the first process's folder, whatever the others' folders hold."""
+        return self._peers.ask_first(lambda: runfolder.load(job.folder, self._watcher.note))
 
-    def _initialise(self) -> None:
-        if self._job.recipe.icnr:
-            icnr(self.network)
-        init = self._job.init
-        if init and not self._job.resume:
-            start = self._peers.ask_first(lambda: load_start(init, self._job.network))
-            kept, self._earlier = start_from(self.network, start), start.facts
-            self._watcher.note(f"Started from {init}; freshly initialised: {', '.join(kept) or 'nothing'}.")
+    @property
+    def precision(self) -> str:
+        """That it computes in, "bf16" or "fp32"."""
+        return self._job.recipe.precision
 
     def _revive(self) -> None:
         """As the recipe says; on a few of the next minibatches, the same in every process."""
@@ -277,11 +264,7 @@ class Trainer:
             quality={str(s): {"validation": round(v, 3)} for s, v in self._psnr.items()},
         )
 
-    def _resume(self) -> None:
-        """From the first process's folder, whatever the others' folders hold."""
-        job = self._job
-        path, checkpoint = self._peers.ask_first(lambda: runfolder.load(job.folder, self._watcher.note))
-        runfolder.refuse_another(job.folder, checkpoint, job.network, job.recipe)
+    def _resume(self, path: Path, checkpoint: Checkpoint) -> None:
         if checkpoint.pictures not in ("", self._pictures):
             self._watcher.note("These are not the training pictures that the run began with.")
         self.network.load_state_dict(checkpoint.trained or checkpoint.weights)

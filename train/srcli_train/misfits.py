@@ -1,5 +1,7 @@
 """Networks that a recipe, or several processes, cannot train as asked."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -48,6 +50,22 @@ def refuse_blank(recipe: Recipe, *, begun: bool) -> None:
         raise UsageError(
             "`distill` learns from what the network was at the start, which is nothing in a new one.",
             "Start from a checkpoint or a model with --init.",
+        )
+
+
+def refuse_partly_new(new: Sequence[str]) -> None:
+    """Refuse to learn from a network that the start did not fill.
+
+    Args:
+        new: names of the weights that are freshly initialised.
+
+    Raises:
+        UsageError: there are any.
+    """
+    if new:
+        raise UsageError(
+            f"`distill` learns from what the network was at the start, and of that is new: {', '.join(new)}.",
+            "Train without distill first, or start from a network with all of it.",
         )
 
 

@@ -67,11 +67,13 @@ def load(folder: Path, note: Callable[[str], None]) -> tuple[Path, Checkpoint]:
 
 
 def refuse_another(folder: Path, checkpoint: Checkpoint, network: NetworkSpec, recipe: Recipe) -> None:
-    """Refuse to go on with another network or recipe than the run has.
+    """Refuse to go on with another network or recipe than the run has; precision "auto" means the run's own.
 
     Raises:
         UsageError: with the fields that differ.
     """
+    if recipe.precision == "auto":
+        recipe = replace(recipe, precision=checkpoint.recipe.precision)
     pairs = ((checkpoint.network, network), (checkpoint.recipe, recipe))
     differing = [text for before, now in pairs for text in _differences(before, now)]
     if differing:

@@ -40,16 +40,16 @@ class Teacher:
 
         Args:
             lr: (N, 3, P, P) RGB 0-1.
-            side: () integer on the device, one of `srcli.ensemble.TRANSFORMS`: a tensor, so that a recorded
-                graph can be replayed with another.
+            side: (1,) integer on the device, one of `srcli.ensemble.TRANSFORMS`: a tensor that is never read
+                on the host, so that a recorded graph can be replayed with another.
 
         Returns:
             (N, 3, scale*P, scale*P) float32 0-1, without history.
         """
         with torch.no_grad(), lowered(self._device, self._precision):
-            turned = _rearranged(lr, self._turns(lr.shape[-1])[0][side])
+            turned = _rearranged(lr, self._turns(lr.shape[-1])[0], side)
             answer = self._network(turned.contiguous(memory_format=torch.channels_last), scale)
-        return _rearranged(answer.float(), self._turns(answer.shape[-1])[1][side])
+        return _rearranged(answer.float(), self._turns(answer.shape[-1])[1], side)
 
     def _turns(self, length: int) -> tuple[Tensor, Tensor]:
         """(8, length * length): where each pixel of a turned square comes from, and the way back."""
@@ -64,6 +64,7 @@ class Teacher:
         return self._sides[length]
 
 
-def _rearranged(images: Tensor, pixels: Tensor) -> Tensor:
-    """(N, C, P, P) with its pixels taken from elsewhere, (P * P,)."""
+def _rearranged(images: Tensor, turns: Tensor, side: Tensor) -> Tensor:
+    """(N, C, P, P) with its pixels taken from where row `side` (1,) of `turns` (8, P * P) says."""
+    pixels = turns.index_select(0, side).flatten()
     return images.flatten(2).index_select(2, pixels).view(images.shape)

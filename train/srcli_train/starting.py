@@ -1,0 +1,68 @@
+"""What a run begins with, or goes on with: its precision and its first weights."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from srcli.spec import TrainingFacts
+from srcli_train import runfolder
+from srcli_train.checkpoint import Checkpoint
+from srcli_train.deployed import load_start
+from srcli_train.init import icnr, start_from
+from srcli_train.job import Job
+from srcli_train.misfits import refuse_blank, refuse_partly_new
+from srcli_train.peers import Peers
+from srcli_train.precision import continued, settled
+from srcli_train.teacher import Teacher
+
+
+def settled_job(
+    job: Job, before: Checkpoint | None, device: torch.device, note: Callable[[str], None]
+) -> Job:
+    """The job with the precision that is computed in.
+
+    Args:
+        before: checkpoint that it goes on from; None: it begins.
+        note: is told if it goes on in another precision.
+
+    Raises:
+        UsageError: the run has another network or recipe, or the device has not the precision asked for.
+    """
+    if before:
+        runfolder.refuse_another(job.folder, before, job.network, job.recipe)
+        precision = continued(before.recipe.precision, device, note)
+    else:
+        precision = settled(job.recipe.precision, device)
+    return replace(job, recipe=replace(job.recipe, precision=precision))
+
+
+def initialise(network: nn.Module, job: Job, peers: Peers, note: Callable[[str], None]) -> TrainingFacts:
+    """Give a new network its first weights: those of `job.init`, where they fit.
+
+    Returns:
+        What these weights have behind them.
+
+    Raises:
+        TrainingError, ModelNotFoundError, ModelFileError: `job.init` is no start for this network.
+        UsageError: the recipe learns from a network that is new, or that the start did not fill.
+    """
+    recipe, init = job.recipe, job.init
+    refuse_blank(recipe, begun=job.resume or init is not None)
+    if recipe.icnr:
+        icnr(network)
+    if not init or job.resume:
+        return TrainingFacts()
+    start = peers.ask_first(lambda: load_start(init, job.network))
+    new = start_from(network, start)
+    note(f"Started from {init}; freshly initialised: {', '.join(new) or 'nothing'}.")
+    if recipe.distill:
+        refuse_partly_new(new)
+    return start.facts
+
+
+def teacher_of(network: nn.Module, job: Job, device: torch.device) -> Teacher | None:
+    """The network as it is at the start; a resumed run then loads what it was then."""
+    return Teacher(deepcopy(network), device, job.recipe.precision) if job.recipe.distill else None
