@@ -209,10 +209,11 @@ EXPERIMENTS = {
         ),
         400,
         finding=(
-            "A little: at each of four validations both taught arms are ahead, by 0.01 to 0.06 dB and at the end "
-            "by 0.02, where chance is 0.03; on whole validation crops they end at 29.22 dB, the other one at "
-            "29.19, where it began. The self-ensemble of mdsr-baseline x4 is 0.2 dB ahead of itself on Set5, so "
-            "most is still to be had; whether more updates bring it is open, and no recipe has it yet."
+            "A little: at each of four validations both taught arms are ahead, by 0.01 to 0.06 dB and "
+            "at the end by 0.02, where chance is 0.03; on whole validation crops they end at 29.22 dB, "
+            "the other one at 29.19, where it began. The self-ensemble of mdsr-baseline x4 is 0.2 dB "
+            "ahead of itself on Set5, so most is still to be had; whether more updates bring it is "
+            "open, and no recipe has it yet."
         ),
     ),
     "pretraining": Experiment(
