@@ -91,13 +91,26 @@ def _on_two_machines(tmp_path: Path, *more: str) -> None:
 def test_machines_go_on_from_the_first_ones_checkpoint_with_everything_that_a_recipe_can_ask_for(
     tmp_path: Path,
 ) -> None:
-    """MDSR, Muon's followed means, revived units and a mean of the weights; revived after two updates."""
+    """MDSR, Muon's followed means, revived units, a mean of the weights and a teacher, whom only the first
+    machine's checkpoint has; revived after two updates.
+    """
     folder_of_pictures(tmp_path / "hr", 4)
-    settings = ("updates=4", "muon_centred=true", "average=0.9", "revive=0.45", "revive_every=2", "warmup=0")
+    assert main(_arguments(tmp_path, "zero", "--model", "mdsr-baseline", "--minutes", "1e-6")) == 0
+    settings = (
+        "distill=0.1",
+        "updates=4",
+        "muon_centred=true",
+        "average=0.9",
+        "revive=0.45",
+        "revive_every=2",
+        "warmup=0",
+    )
     options = ["--model", "mdsr-baseline", *(text for s in settings for text in ("--set", s))]
-    assert main(_arguments(tmp_path, "first", *options, "--minutes", "1e-6")) == 0
+    init = ("--init", str(tmp_path / "zero" / "last.pt"))
+    assert main(_arguments(tmp_path, "first", *options, *init, "--minutes", "1e-6")) == 0
     start = _last(tmp_path, "first")
     assert start.update == 1
+    assert start.teacher
     shutil.copytree(tmp_path / "first", tmp_path / "one")
     go_on = (*options, "--minutes", "0", "--resume")
     assert main(_arguments(tmp_path, "one", *go_on)) == 0
@@ -118,6 +131,7 @@ def test_machines_go_on_from_the_first_ones_checkpoint_with_everything_that_a_re
     [
         (EDSR, 0, ExitCode.FAILED, "hr"),
         (("--model", "srresnet", "-s", "2"), 4, ExitCode.USAGE, "batch norm"),
+        ((*EDSR, "--set", "distill=0.1"), 4, ExitCode.USAGE, "nothing in a new one"),
         ((*EDSR, "--batch", "3"), 4, ExitCode.USAGE, "cannot share a minibatch of 3"),
         ((*EDSR, "--device", "cuda"), 4, ExitCode.USAGE, "2 processes need a GPU each, and there are 1"),
         ((*EDSR, "--device", "cuda:0"), 4, ExitCode.USAGE, "cannot share cuda:0"),

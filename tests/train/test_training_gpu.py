@@ -38,11 +38,19 @@ def test_a_run_learns_saves_and_goes_on_on_the_cpu(tmp_path: Path) -> None:
     assert load_checkpoint(on_cpu.run(stop_at=12)).update == 12
 
 
+@pytest.mark.parametrize("distill", [0.0, 0.2])
 @pytest.mark.parametrize("number", range(torch.cuda.device_count()))
-def test_graphs_make_the_updates_that_single_kernels_make(tmp_path: Path, number: int) -> None:
-    """Three updates of each scale as they are and three replayed, on every GPU, whichever is current."""
+def test_graphs_make_the_updates_that_single_kernels_make(
+    tmp_path: Path, number: int, distill: float
+) -> None:
+    """Three updates of each scale as they are and three replayed, on every GPU, whichever is current.
+
+    Alone and with a teacher, who sees each from another side.
+    """
     pictures, quiet = tiny_pictures(tmp_path, TINY_MDSR.scales), trainer(tmp_path)._watcher
-    job = replace(trainer(tmp_path, network=TINY_MDSR)._job, device=f"cuda:{number}")
+    first = trainer(tmp_path, network=TINY_MDSR, run="first")
+    recipe = replace(FAST, distill=distill)
+    job = replace(first._job, recipe=recipe, init=first.run(stop_at=1), device=f"cuda:{number}")
     graphs = Trainer(replace(job, folder=tmp_path / "graphs"), pictures, quiet)
     single = Trainer(replace(job, folder=tmp_path / "single"), pictures, quiet)
     single._gradients._record = None
