@@ -9,7 +9,7 @@ import torch
 from onnx import numpy_helper
 from tiny_exports import FACTS, checkpoint, export, tiny
 
-from srcli.errors import ModelNotFoundError, TrainingError
+from srcli.errors import ModelNotFoundError, TrainingError, UsageError
 from srcli.spec import METADATA_KEY
 from srcli_train.deployed import load_start
 from srcli_train.init import start_from
@@ -49,9 +49,9 @@ def test_a_single_scale_name_gives_the_scale_that_is_trained() -> None:
 
 def test_what_is_no_start_is_said(tmp_path: Path) -> None:
     spec = preset("mdsr-baseline")
-    with pytest.raises(TrainingError, match=r"nosuch\.pt: no such checkpoint"):
+    with pytest.raises(UsageError, match=r"nosuch\.pt: no such checkpoint"):
         load_start(Path("nosuch.pt"), spec)
-    with pytest.raises(ModelNotFoundError, match="No model 'nosuch'"):
+    with pytest.raises(ModelNotFoundError, match=r"No model 'nosuch'\. Give a checkpoint"):
         load_start(Path("nosuch"), spec)
     with pytest.raises(ModelNotFoundError, match="does not exist"):
         load_start(tmp_path / "nosuch.onnx", spec)

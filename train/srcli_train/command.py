@@ -90,7 +90,8 @@ def train(request: TrainRequest, watcher: Watcher) -> Path:
     board = Board(request.run, watcher) if first_process() else watcher
     with enough_memory(request.recipe):
         trainer = Trainer(job, pictures, board)
-        board.note(f"Training {request.network.name} on {trainer.device} in {trainer.precision}.")
+        taught = ", taught by what it was at the start" if request.recipe.distill else ""
+        board.note(f"Training {request.network.name} on {trainer.device} in {trainer.precision}{taught}.")
         return trainer.run()
 
 

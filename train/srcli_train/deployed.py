@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from srcli.backends.failures import load_failed
-from srcli.errors import MissingExtraError, TrainingError
+from srcli.errors import MissingExtraError, ModelNotFoundError, TrainingError, UsageError
 from srcli.models.catalog import ModelFile, is_path, resolve, scales
 from srcli.spec import ModelSpec
 from srcli_train.checkpoint import Checkpoint, load_checkpoint
@@ -20,6 +20,9 @@ from srcli_train.recipes import Recipe
 
 _HALF = "_fp16"  # ends the name of a kernel that is stored in halves
 _TRAINED = (".weight", ".bias")
+_HINT = (
+    "Give a checkpoint of srcli train, a model by name (`srcli models`), or an .onnx file of srcli export."
+)
 
 
 def load_start(init: Path, network: NetworkSpec) -> Checkpoint:
@@ -31,20 +34,23 @@ def load_start(init: Path, network: NetworkSpec) -> Checkpoint:
 
     Raises:
         TrainingError: it cannot be read, or is none of srcli's networks.
-        ModelNotFoundError, ModelFileError: no such model, or it is damaged.
+        UsageError, ModelNotFoundError, ModelFileError: no such checkpoint or model, or it is damaged.
         MissingExtraError: a model is named, and onnx is not installed.
     """
-    if init.is_file() and init.suffix != ".onnx":
-        return load_checkpoint(init)
-    if init.suffix == ".onnx" or not (is_path(str(init)) or init.suffix == ".pt"):
+    if init.suffix == ".onnx" or not (init.is_file() or is_path(str(init)) or init.suffix == ".pt"):
         return _from_model(_files(init, network), network)
-    return load_checkpoint(init)  # which says that there is none
+    if not init.is_file():
+        raise UsageError(f"{init}: no such checkpoint.", _HINT)
+    return load_checkpoint(init)
 
 
 def _files(init: Path, network: NetworkSpec) -> list[ModelFile]:
     """The files that make one network: all of an MDSR's, else that of the same scale, or the first."""
     model = init if init.suffix == ".onnx" else str(init)
-    files = [resolve(model, scale) for scale in scales(model)]
+    try:
+        files = [resolve(model, scale) for scale in scales(model)]
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(error.message, _HINT) from error
     if all(file.spec.family == "mdsr" for file in files):
         return files
     return [next((file for file in files if file.spec.scale in network.scales), files[0])]

@@ -18,6 +18,8 @@ from srcli_train.peers import Peers
 from srcli_train.precision import continued, settled
 from srcli_train.teacher import Teacher
 
+_MANY = 6  # weights that are named one by one
+
 
 def settled_job(
     job: Job, before: Checkpoint | None, device: torch.device, note: Callable[[str], None]
@@ -57,9 +59,10 @@ def initialise(network: nn.Module, job: Job, peers: Peers, note: Callable[[str],
         return TrainingFacts()
     start = peers.ask_first(lambda: load_start(init, job.network))
     new = start_from(network, start)
-    note(f"Started from {init}; freshly initialised: {', '.join(new) or 'nothing'}.")
+    parts = new if len(new) < _MANY else dict.fromkeys(".".join(name.split(".")[:2]) for name in new)
+    note(f"Started from {init}; freshly initialised: {', '.join(parts) or 'nothing'}.")
     if recipe.distill:
-        refuse_partly_new(new)
+        refuse_partly_new(tuple(parts))
     return start.facts
 
 
