@@ -82,3 +82,4 @@ def test_a_wrong_request_is_refused_before_pictures_are_read(
             train(request, Quiet())
         with pytest.raises(UsageError, match=why):
             check(request, 2)
+    assert not (tmp_path / "run").exists(), "what is refused leaves nothing behind"

@@ -64,11 +64,11 @@ def train(request: TrainRequest, watcher: Watcher) -> Path:
     Raises:
         TrainingError, InputError, UsageError: said in full by each.
     """
+    refuse_misfit(outline(request.network), request.recipe)
+    _refuse_early(request)
     if first_process():  # the others write nothing, and are told what to start from
         _refuse_overwriting(request)
         _refuse_unwritable(request.run)
-    refuse_misfit(outline(request.network), request.recipe)
-    _refuse_early(request)
     source, validation = _split(request)
     watcher.note(f"{len(source.hr)} training images, {len(validation)} for validation.")
     pictures = _pictures(source, request.network.scales, request, watcher)
@@ -101,14 +101,14 @@ def check(request: TrainRequest, processes: int) -> None:
     Raises:
         TrainingError, InputError, UsageError: said in full by each.
     """
-    _refuse_overwriting(request)
-    _refuse_unwritable(request.run)
     network = outline(request.network)
     refuse_misfit(network, request.recipe)
     _refuse_early(request)
     refuse_sharing(network)
     even_share(request.recipe.batch, processes)
     enough_devices(request.device, processes)
+    _refuse_overwriting(request)
+    _refuse_unwritable(request.run)
     _split(request)
 
 
