@@ -13,11 +13,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from srcli.doctor import cores
+from srcli.doctor import processor
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("numpy", "opencv-python-headless", "torch", "openvino", "onnxruntime", "srcli")
-_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,25 +76,15 @@ class Section:
 
 def machine() -> Machine:
     """This machine, by what Linux says about it."""
-    cpuinfo = _key_values(Path("/proc/cpuinfo"))
-    flags = cpuinfo.get("flags", "").split()
+    cpu = processor()
     return Machine(
-        cpu=cpuinfo.get("model name", platform.processor() or platform.machine()),
-        cores=cores(),
-        features=tuple(flag for flag in _FLAGS if flag in flags),
+        cpu=cpu.name,
+        cores=cpu.cores,
+        features=cpu.features,
         memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         system=f"{platform.system()} {platform.machine()}",
         load=round(os.getloadavg()[0], 2),
     )
-
-
-def _key_values(path: Path) -> dict[str, str]:
-    """The first "key : value" of each key."""
-    found: dict[str, str] = {}
-    for line in path.read_text().splitlines() if path.is_file() else ():
-        key, _, value = line.partition(":")
-        found.setdefault(key.strip(), value.strip())
-    return found
 
 
 def versions() -> dict[str, str]:

@@ -108,9 +108,8 @@ def _side(
     runs: dict[str, Run] = {name: timed(partial(run, batch)) for name, run in engines.items()}
     warmup = 1 if side <= _WARMED else 0  # a first round of three hardly moves the median
     products = _products()
-    named = {f"matrix product {precision}": run for precision, run in products.items()}
-    seconds = interleave(runs | named, repetitions, warmup=warmup)
-    peaks = {p: 2 * _SIDE**3 / spread(seconds[f"matrix product {p}"]).median for p in products}
+    seconds = interleave(runs | products, repetitions, warmup=warmup)
+    peaks = {precision: 2 * _SIDE**3 / spread(seconds[precision]).median for precision in products}
 
     def row(name: str) -> Row:
         taken = spread(seconds[name])
@@ -126,9 +125,9 @@ def _side(
 
 def _products() -> dict[str, Run]:
     """Matrix products by precision, of those that the CPU has natively."""
-    dtypes = {"f32": torch.float32} | (
-        {"bf16": torch.bfloat16} if has_bf16(torch, torch.device("cpu")) else {}
-    )
+    dtypes = {"f32": torch.float32}
+    if has_bf16(torch, torch.device("cpu")):
+        dtypes["bf16"] = torch.bfloat16
     matrices = {p: [torch.rand(_SIDE, _SIDE).to(dtype) for _ in range(2)] for p, dtype in dtypes.items()}
     return {precision: timed(partial(torch.mm, *pair)) for precision, pair in matrices.items()}
 

@@ -46,8 +46,8 @@ class Trial:
         valids = ["--valid", str(valid)] if valid else []
         every = max(1, self.updates // 1000) * 100  # when there is also a row in the log
         numbers = ["--updates", str(self.updates), "--validate-every", str(every)]
-        model = ["--init", arm.init] if arm.init and not self.start else []
-        what = ["--model", arm.model, *scales, "--recipe", arm.recipe, *settings, *numbers, *model]
+        init = ["--init", arm.init] if arm.init and not self.start else []
+        what = ["--model", arm.model, *scales, "--recipe", arm.recipe, *settings, *numbers, *init]
         return ["train", str(data), *valids, *what, "--device", device]
 
 

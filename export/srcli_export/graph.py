@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from srcli.spec import METADATA_KEY, ModelSpec
 from srcli_export.layers import Conv, FineConv, Layer, Rectifier, Shuffle, Skip, arrays
+from srcli_train.deployed import HALF
 from srcli_train.networks.layers import MEAN_RGB
 
 OPSET = 20
@@ -21,7 +22,6 @@ IR_VERSION = 9
 """The intermediate representation that came with opset 20; every runtime of the last years reads it."""
 
 Stored = NDArray[np.float16] | NDArray[np.float32]
-_HALF = "_fp16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +51,13 @@ def stored_weights(layers: Sequence[Layer], precision: str) -> dict[str, Stored]
 
 
 def _halved(name: str, values: NDArray[np.float32]) -> tuple[str, Stored]:
-    return name + _HALF, values.astype(np.float16)
+    return name + HALF, values.astype(np.float16)
 
 
 def kernel_of(name: str, stored: Mapping[str, Stored]) -> NDArray[np.float32]:
     """The kernel of a convolution as a network computes with it, whichever way it is stored."""
     weight = f"{name}.weight"
-    return np.asarray(stored[weight if weight in stored else weight + _HALF], np.float32)
+    return np.asarray(stored[weight if weight in stored else weight + HALF], np.float32)
 
 
 def embedded(weights: Mapping[str, Stored]) -> list[TensorProto]:
@@ -141,7 +141,7 @@ class _Graph:
         """A Cast to float32 after each fp16 initialiser, under the name the layers ask for."""
         for tensor in initializers:
             if tensor.data_type == TensorProto.FLOAT16:
-                self.add("Cast", [tensor.name], tensor.name.removesuffix(_HALF), to=TensorProto.FLOAT)
+                self.add("Cast", [tensor.name], tensor.name.removesuffix(HALF), to=TensorProto.FLOAT)
 
     def chain(self, x: str, layers: Sequence[Layer]) -> str:
         for layer in layers:

@@ -118,10 +118,9 @@ def test_a_student_comes_to_differ_less_between_sides(tmp_path: Path) -> None:
 
 def test_a_resumed_run_learns_from_the_same_teacher_to_the_bit(tmp_path: Path) -> None:
     start = trainer(tmp_path, run="start").run()
-    recipe = TAUGHT
-    whole = load_checkpoint(trainer(tmp_path, recipe=recipe, run="whole", init=start).run())
-    trainer(tmp_path, recipe=recipe, run="parts", init=start).run(stop_at=9)
-    parts = load_checkpoint(trainer(tmp_path, recipe=recipe, run="parts", resume=True).run())
+    whole = load_checkpoint(trainer(tmp_path, recipe=TAUGHT, run="whole", init=start).run())
+    trainer(tmp_path, recipe=TAUGHT, run="parts", init=start).run(stop_at=9)
+    parts = load_checkpoint(trainer(tmp_path, recipe=TAUGHT, run="parts", resume=True).run())
     first = load_checkpoint(start)
     for name, weight in whole.weights.items():
         assert torch.equal(parts.weights[name], weight)

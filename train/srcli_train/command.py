@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from srcli.doctor import processor
 from srcli.errors import OutputError, TrainingError, UsageError
@@ -13,7 +14,7 @@ from srcli.files import cache_folder, probe
 from srcli.spec import TrainingFacts
 from srcli_train.board import Board
 from srcli_train.data import Pictures, is_cached, load_pictures
-from srcli_train.device import enough_devices, named_device
+from srcli_train.device import enough_devices, find_device, named_device
 from srcli_train.folders import Source, find_source, read_rgb
 from srcli_train.job import Job, Pixels, Watcher
 from srcli_train.loop import Trainer
@@ -65,7 +66,7 @@ def train(request: TrainRequest, watcher: Watcher) -> Path:
         TrainingError, InputError, UsageError: said in full by each.
     """
     refuse_misfit(outline(request.network), request.recipe)
-    _refuse_early(request)
+    _refuse_early(request, find_device(request.device))
     if first_process():  # the others write nothing, and are told what to start from
         _refuse_overwriting(request)
         _refuse_unwritable(request.run)
@@ -103,20 +104,20 @@ def check(request: TrainRequest, processes: int) -> None:
     """
     network = outline(request.network)
     refuse_misfit(network, request.recipe)
-    _refuse_early(request)
     refuse_sharing(network)
     even_share(request.recipe.batch, processes)
     enough_devices(request.device, processes)
+    _refuse_early(request, named_device(request.device))
     _refuse_overwriting(request)
     _refuse_unwritable(request.run)
     _split(request)
 
 
-def _refuse_early(request: TrainRequest) -> None:
+def _refuse_early(request: TrainRequest, device: torch.device) -> None:
     """What the loop would refuse, too, but not before the pictures are decoded."""
     refuse_blank(request.recipe, begun=request.resume or request.init is not None)
     if request.recipe.precision == "bf16":
-        settled("bf16", named_device(request.device))
+        settled("bf16", device)
 
 
 def machine() -> str:

@@ -18,7 +18,9 @@ from srcli_train.networks import NetworkSpec
 from srcli_train.networks.layers import MEAN_RGB
 from srcli_train.recipes import Recipe
 
-_HALF = "_fp16"  # ends the name of a kernel that is stored in halves
+HALF = "_fp16"
+"""Ends the name of a kernel that is stored in halves."""
+
 _TRAINED = (".weight", ".bias")
 _HINT = (
     "Give a checkpoint of srcli train, a model by name (`srcli models`), or an .onnx file of srcli export."
@@ -37,7 +39,8 @@ def load_start(init: Path, network: NetworkSpec) -> Checkpoint:
         UsageError, ModelNotFoundError, ModelFileError: no such checkpoint or model, or it is damaged.
         MissingExtraError: a model is named, and onnx is not installed.
     """
-    if init.suffix == ".onnx" or not (init.is_file() or is_path(str(init)) or init.suffix == ".pt"):
+    is_name = not (init.is_file() or is_path(str(init)) or init.suffix == ".pt")
+    if is_name or init.suffix == ".onnx":
         return _from_model(_files(init, network), network)
     if not init.is_file():
         raise UsageError(f"{init}: no such checkpoint.", _HINT)
@@ -87,7 +90,7 @@ def _weights_of(file: ModelFile) -> dict[str, Tensor]:
     _refuse_other(file.path, file.spec)
     try:
         stored = {
-            tensor.name.removesuffix(_HALF): numpy_helper.to_array(tensor)
+            tensor.name.removesuffix(HALF): numpy_helper.to_array(tensor)
             for tensor in onnx.load(file.path).graph.initializer
         }
     except Exception as error:  # protobuf, onnx and the file system each raise their own
