@@ -7,8 +7,9 @@ import torch
 from tiny_training import FAST, TINY_MDSR
 from torch import Tensor, nn
 
-from srcli_train.gradients import WARM_UP, Gradients, Work, _loss
+from srcli_train.gradients import WARM_UP, Gradients, _loss
 from srcli_train.networks import build
+from srcli_train.recorded import Work
 
 CPU = torch.device("cpu")
 

@@ -182,8 +182,8 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     run.run(stop_at=5)
     step = run._optimizer.step
 
-    def break_weights(rate: float) -> None:
-        step(rate)
+    def break_weights(rate: float, recorded: int | None) -> None:
+        step(rate, recorded)
         with torch.no_grad():
             run.network.tail.bias.fill_(float("inf"))
 

@@ -74,7 +74,9 @@ def train(request: TrainRequest, watcher: Watcher) -> Path:
     watcher.note(f"{len(source.hr)} training images, {len(validation)} for validation.")
     pictures = _pictures(source, request.network.scales, request, watcher)
     facts = TrainingFacts(
-        data=request.data_name or request.data.name, machine=machine(), command=request.command
+        data=request.data_name or request.data.name,
+        machine=machine(find_device(request.device)),
+        command=request.command,
     )
     job = Job(
         network=request.network,
@@ -120,8 +122,10 @@ def _refuse_early(request: TrainRequest, device: torch.device) -> None:
         settled("bf16", device)
 
 
-def machine() -> str:
-    """Processor and core count in a few words, e.g. "AMD EPYC, 2 cores"."""
+def machine(device: torch.device) -> str:
+    """What trains, in a few words: "AMD EPYC, 2 cores" or "NVIDIA H200"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     return f"{processor().name}, {os.cpu_count()} cores"
 
 

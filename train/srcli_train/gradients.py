@@ -15,12 +15,9 @@ from torch import Tensor, nn
 from srcli.ensemble import TRANSFORMS
 from srcli_train.precision import lowered
 from srcli_train.recipes import Recipe
+from srcli_train.recorded import Record
 from srcli_train.teacher import Teacher
 from srcli_train.validation import batch_of
-
-Work = Callable[[], None]
-Record = Callable[[Work], Work]
-"""Runs or records the work once, on memory that stays where it is; gives what repeats it."""
 
 WARM_UP = 3
 """Minibatches of a scale before it is recorded."""
@@ -34,7 +31,7 @@ class Gradients:
         recipe: says loss and precision.
         device: of the network.
         teacher: whose answers count as well, as far as the recipe says; None where it says nothing.
-        record: how work is recorded; CUDA graphs on a GPU, nothing on a CPU.
+        record: how work is recorded; None for never.
     """
 
     def __init__(
@@ -48,7 +45,7 @@ class Gradients:
         self._network, self._recipe, self._device = network, recipe, device
         self._teacher = teacher
         self._sides = torch.arange(len(TRANSFORMS), device=device)
-        self._record = CudaGraphs(device) if record is None and device.type == "cuda" else record
+        self._record = record
         self._seen = Counter[int]()
         self._recorded: dict[int, _Recorded] = {}
 
@@ -71,6 +68,10 @@ class Gradients:
         if scale not in self._recorded:
             self._recorded[scale] = _Recorded(self._network, self._compute, given, scale, self._record)
         return self._recorded[scale](*given)
+
+    def replays(self, scale: int) -> bool:
+        """Whether the last minibatch of this scale was a replay: its gradients lie where all others' will."""
+        return scale in self._recorded
 
     def _compute(self, lr: Tensor, hr: Tensor, side: Tensor, scale: int) -> Tensor:
         with _fastest_kernels():
@@ -123,20 +124,6 @@ class _Recorded:
         for parameter, gradient in self._gradients:
             parameter.grad = gradient
         return self._loss.clone()
-
-
-class CudaGraphs:
-    """Records work on a GPU without running it. Graphs run in turns, so they share their memory."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device, self._pool = device, torch.cuda.graph_pool_handle()
-
-    def __call__(self, work: Work) -> Work:
-        """The graph's replay."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self._device), torch.cuda.graph(graph, pool=self._pool):
-            work()
-        return graph.replay
 
 
 def _fastest_kernels() -> AbstractContextManager[None]:

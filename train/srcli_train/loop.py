@@ -27,6 +27,7 @@ from srcli_train.ondevice import DeviceMinibatch, minibatches
 from srcli_train.optim import Optimizer
 from srcli_train.patches import Minibatch, PatchSampler
 from srcli_train.peers import Peers
+from srcli_train.recorded import recorder
 from srcli_train.revival import revive
 from srcli_train.saving import Saving
 from srcli_train.starting import initialise, settled_job, teacher_of
@@ -67,8 +68,9 @@ class Trainer:
         self._earlier = initialise(self.network, job, self._peers, watcher.note)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._teacher = teacher_of(self.network, job, self.device)
-        self._gradients = Gradients(self.network, job.recipe, self.device, self._teacher)
-        self._optimizer = Optimizer(self.network, job.recipe)
+        record = recorder(self.device)
+        self._gradients = Gradients(self.network, job.recipe, self.device, self._teacher, record)
+        self._optimizer = Optimizer(self.network, job.recipe, record)
         self._mean = _mean_of(self.network, job.recipe.average)
         if resumed:
             self._resume(*resumed)
@@ -143,7 +145,8 @@ class Trainer:
             self.network.parameters(), loss, self._progress(), self._interrupt.wanted, self._optimizer.means
         )
         self._done, self._stop = agreed.progress, agreed.stop
-        self._optimizer.step(self._job.recipe.rate(self.update, self._done))
+        recorded = minibatch.scale if self._gradients.replays(minibatch.scale) else None
+        self._optimizer.step(self._job.recipe.rate(self.update, self._done), recorded)
         if self._mean:
             self._mean.update_parameters(self.network)
         return agreed.loss

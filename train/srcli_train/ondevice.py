@@ -1,5 +1,6 @@
 """The whole data set as bytes on the GPU, where patches are cut, flipped and turned."""
 
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from torch import Tensor
 
 from srcli.doctor import cores
 from srcli_train.data import Pictures, Pixels
-from srcli_train.patches import Minibatch, PatchSampler, Place, Plan, prefetched
+from srcli_train.patches import Drawn, Minibatch, PatchSampler, Place, Plan, prefetched
+from srcli_train.processes import drawn_by_processes
 from srcli_train.recipes import Recipe
 
-_MOST = 8  # threads that draw; more of them wait for one another in Python
+_MOST = 8  # that draw: threads, of which more wait for one another in Python, or processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +34,23 @@ def minibatches(
     """Where minibatches come from: cut on a GPU that holds all pictures, unless LR is made patch by patch."""
     if device.type == "cuda" and recipe.degradation == "bicubic" and fits(pictures, device):
         return DevicePatches(pictures, sampler, recipe.patch, device)
-    return partial(prefetched, sampler, workers=_workers(device))
+    return ahead(sampler, device)
+
+
+def ahead(draw: Callable[[int], Drawn], device: torch.device) -> Callable[[range], Iterator[Drawn]]:
+    """What `draw` makes of updates, in order, drawn ahead: for a GPU by processes where the system forks.
+
+    Threads that draw would take from the one that drives the GPU the Python it needs.
+    """
+    forks = "fork" in multiprocessing.get_all_start_methods()
+    drawn = drawn_by_processes if device.type == "cuda" and forks else prefetched
+    return partial(drawn, draw, workers=_workers(device))
 
 
 def _workers(device: torch.device) -> int:
-    """Threads that draw minibatches: this process's share of the cores, less the one that drives a GPU.
+    """Who draws minibatches: as many as this process's share of the cores, less the one that drives a GPU.
 
-    A CPU that trains has none to spare. How far several of them feed a GPU is untested there.
+    A CPU that trains has none to spare.
     """
     if device.type == "cpu":
         return 1
@@ -84,7 +96,7 @@ class DevicePatches:
 
     def __call__(self, updates: range) -> Iterator[DeviceMinibatch]:
         """Minibatches of `updates` in order."""
-        for plan in prefetched(self._sampler.plan, updates):
+        for plan in ahead(self._sampler.plan, self._device)(updates):
             yield self.cut(plan)
 
     def cut(self, plan: Plan) -> DeviceMinibatch:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from srcli_train.precision import rough
 from srcli_train.recipes import Recipe
+from srcli_train.recorded import Record, Work
 
 
 class ConvMuon:
@@ -35,25 +36,27 @@ class ConvMuon:
             "weights must be channels_last, or the matrices would be copies"
         )
 
-    def step(self, lr: float) -> None:
+    def step(self, lr: float | Tensor) -> None:
         """One update of the weights that have a gradient; the others stay untouched, state included.
 
         Args:
-            lr: step in every direction, times sqrt(max(1, rows / columns)).
+            lr: step in every direction, times sqrt(max(1, rows / columns)); a scalar tensor is not read on
+                the host.
         """
         with torch.no_grad():
             shapes: dict[torch.Size, list[int]] = {}
             for number, conv in enumerate(self._convs):
                 if conv.weight.grad is not None:
-                    shapes.setdefault(self.buffers[number].shape, []).append(number)
-            for shape, numbers in shapes.items():
-                self._step(numbers, lr * max(1.0, shape[0] / shape[1]) ** 0.5)
+                    shapes.setdefault(conv.weight.shape, []).append(number)
+            for numbers in shapes.values():
+                rows, columns = self.buffers[numbers[0]].shape
+                self._step(numbers, lr * max(1.0, rows / columns) ** 0.5)
 
-    def _step(self, numbers: list[int], lr: float) -> None:
+    def _step(self, numbers: list[int], lr: float | Tensor) -> None:
         """Of matrices of one shape."""
         convs, buffers = [self._convs[n] for n in numbers], [self.buffers[n] for n in numbers]
         grads = torch.stack([_matrix(cast(Tensor, c.weight.grad)) for c in convs])
-        means = torch.stack([_mean_row(self.seen[n], self._convs[n]) for n in numbers]) if self.seen else None
+        means = _mean_rows(torch.stack([self.seen[n] for n in numbers]), convs[0]) if self.seen else None
         if means is not None:
             grads -= torch.stack([_bias_grad(c) for c in convs]).unsqueeze(2) * means.unsqueeze(1)
         momenta = torch.stack(buffers).lerp_(grads, 1 - self._momentum)
@@ -106,9 +109,9 @@ def _follow_mean(conv: nn.Conv2d) -> Tensor:
     return seen
 
 
-def _mean_row(seen: Tensor, conv: nn.Conv2d) -> Tensor:
-    """The mean input as a row of the weight's matrix meets it: (k*k*I,)."""
-    return (seen[:-1] / seen[-1].clamp_min(_FOLLOW)).repeat(conv.weight[0, 0].numel())
+def _mean_rows(seen: Tensor, conv: nn.Conv2d) -> Tensor:
+    """The mean inputs of (N, I + 1) as rows of such a weight's matrix meet them: (N, k*k*I)."""
+    return (seen[:, :-1] / seen[:, -1:].clamp_min(_FOLLOW)).repeat(1, conv.weight[0, 0].numel())
 
 
 def _bias_grad(conv: nn.Conv2d) -> Tensor:
@@ -121,15 +124,27 @@ def _matrix(weight: Tensor) -> Tensor:
 
 
 class Optimizer:
-    """All optimizers of a run behind one step. Parameters without a gradient are left alone."""
+    """All optimizers of a run behind one step. Parameters without a gradient are left alone.
 
-    def __init__(self, network: nn.Module, recipe: Recipe) -> None:
+    Rates are scalars on the network's device, so that a recorded step can be replayed at another rate.
+
+    Args:
+        network: on the device where it is trained.
+        recipe: says which optimizer, and its constants.
+        record: how a step is recorded whose gradients stay where they are; None for never.
+    """
+
+    def __init__(self, network: nn.Module, recipe: Recipe, record: Record | None = None) -> None:
         muon = [m for name, m in network.named_modules() if _for_muon(name, m, recipe)]
         weights = {id(conv.weight) for conv in muon}
         rest = [p for p in network.parameters() if id(p) not in weights]
-        self._recipe = recipe
+        self._recipe, self._record = recipe, record
+        self._recorded: dict[int, Work] = {}
         self._parameters = list(network.parameters())
-        self._adam = torch.optim.Adam(rest, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, fused=True)
+        self._lr, self._muon_lr = (self._parameters[0].new_zeros(()) for _ in range(2))
+        self._adam = torch.optim.Adam(
+            rest, lr=self._lr, betas=recipe.betas, eps=recipe.eps, fused=True, capturable=True
+        )
         self._muon = ConvMuon(muon, recipe.muon_momentum, recipe.muon_centred) if muon else None
 
     @property
@@ -137,29 +152,47 @@ class Optimizer:
         """What it has seen of this process's minibatches, and all processes must agree on."""
         return self._muon.seen if self._muon else []
 
-    def step(self, rate: float) -> None:
-        """Clip the gradient norm and update with learning rates times `rate`; then drop the gradients."""
-        if self._recipe.clip:
-            nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip)
-        for group in self._adam.param_groups:
-            group["lr"] = self._recipe.lr * rate
-        self._adam.step()
-        if self._muon:
-            self._muon.step(self._recipe.muon_lr * rate)
+    def step(self, rate: float, recorded: int | None = None) -> None:
+        """Clip the gradient norm and update with learning rates times `rate`; then drop the gradients.
+
+        Args:
+            rate: factor on both learning rates.
+            recorded: tells sets of gradients apart whose memory stays where it is, so that their step can be
+                recorded once and replayed; None for gradients that are somewhere else every time.
+        """
+        self._lr.fill_(self._recipe.lr * rate)
+        self._muon_lr.fill_(self._recipe.muon_lr * rate)
+        if recorded is None or self._record is None:
+            self._update()
+        else:
+            if recorded not in self._recorded:
+                self._recorded[recorded] = self._record(self._update)
+            self._recorded[recorded]()
         for parameter in self._parameters:
             parameter.grad = None
 
+    def _update(self) -> None:
+        if self._recipe.clip:
+            nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip)
+        self._adam.step()
+        if self._muon:
+            self._muon.step(self._muon_lr)
+
     def state_dict(self) -> dict[str, Any]:
-        """State of all optimizers, plain tensors and numbers."""
+        """State of all optimizers, plain tensors and numbers; the rates are those of the last step."""
+        adam = self._adam.state_dict()
+        groups = [{**group, "lr": float(group["lr"])} for group in adam["param_groups"]]
         return {
-            "adam": self._adam.state_dict(),
+            "adam": {**adam, "param_groups": groups},
             "muon": self._muon.buffers if self._muon else [],
             "means": self.means,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore what `state_dict` gave, on whatever device."""
         self._adam.load_state_dict(state["adam"])
+        for group in self._adam.param_groups:
+            group.update(lr=self._lr, capturable=True)
         buffers = self._muon.buffers if self._muon else []
         for own, kept in zip([*buffers, *self.means], [*state["muon"], *state["means"]], strict=True):
             own.copy_(kept)
