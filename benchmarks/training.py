@@ -2,7 +2,7 @@
 
 Real: mapped pictures, sampler, prefetching threads, log, as `srcli train` runs them. Synthetic: the same
 network, optimizer and scales, on minibatches of noise that lie in memory, on a GPU in the GPU's. Blocks of
-both in turns. On a GPU this is untested.
+both in turns. A block should last seconds: each begins by starting the threads or processes that draw.
 """
 
 import argparse

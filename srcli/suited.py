@@ -27,7 +27,7 @@ def name_of(model: str | Path, spec: ModelSpec) -> str:
 
 
 def model_for(model: str | Path, image: NDArray[Any]) -> str | Path:
-    """The one of them that suits an image, by its JPEG blocks and noise; small ones count as clean.
+    """The one of them that suits an image, by its JPEG blocks, noise and blur; small ones count as clean.
 
     Args:
         model: "auto", or a model that is meant whatever the image.

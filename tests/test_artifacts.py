@@ -147,6 +147,27 @@ def test_a_pattern_of_eight_pixels_is_no_jpeg_and_nothing_is_no_noise() -> None:
     assert NOISE > 0
 
 
+def test_blur_shows_in_what_is_sharpest() -> None:
+    """Nearly every photograph blurred by 0.8 pixels, and none that is only half out of focus."""
+    blurred, half = 0, 0
+    photographs = list(_photographs())
+    for _, image in photographs:
+        soft = cv2.GaussianBlur(image, (0, 0), 0.8)
+        assert measure(soft).sharpness < measure(image).sharpness
+        blurred += measure(soft).suits_photo
+        left = np.where(np.arange(image.shape[1])[None, :, None] < image.shape[1] // 2, image, soft)
+        half += measure(left).suits_photo and not measure(image).suits_photo
+    assert blurred >= 0.9 * len(photographs)
+    assert half == 0
+
+
+def test_a_picture_without_edges_is_not_blurred() -> None:
+    y, x = np.mgrid[:192, :192]
+    sky = np.stack([100 + x // 4, 120 + y // 5, 200 + 0 * x], -1).astype(np.uint8)
+    assert measure(sky).sharpness == 1.0
+    assert not measure(sky).suits_photo
+
+
 def test_what_is_too_small_or_no_image_is_refused() -> None:
     with pytest.raises(UsageError, match="from 32 pixels a side on"):
         measure(np.zeros((31, 64, 3), np.uint8))

@@ -1,6 +1,7 @@
 """ONNX Runtime: in f32 on any CPU, the measure of other backends; on GPUs where its wheel has them.
 
-CUDA, CoreML and DirectML are untested on hardware: their options and refusals were tested with a stand-in.
+CUDA ran on an H200. CoreML and DirectML are untested on hardware: their options and refusals were tested with
+a stand-in.
 """
 
 import ctypes
@@ -32,6 +33,7 @@ class Provider:
         name: of the execution provider.
         precisions: what it computes in, best default last; f16 is a graph in halves.
         options: of the provider, the same for every model.
+        in_halves: those that differ for f16.
         numbered: whether there may be several ("cuda:1").
         on_device: whether input and output are bound to memory on the device.
     """
@@ -39,6 +41,7 @@ class Provider:
     name: str
     precisions: tuple[str, ...] = ("f32",)
     options: Mapping[str, str] = field(default_factory=dict)
+    in_halves: Mapping[str, str] = field(default_factory=dict)
     numbered: bool = False
     on_device: bool = False
 
@@ -53,6 +56,7 @@ PROVIDERS: dict[str, Provider] = {
             "prefer_nhwc": "1",
             "use_tf32": "0",  # f32 means f32
         },
+        {"use_tf32": "1"},  # says nothing of halves, but without it the search finds no matrix units for them
         numbered=True,
         on_device=True,
     ),
@@ -101,7 +105,8 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> OnnxRuntimeEng
     kind, number = _device(onnxruntime, options.device)
     provider = PROVIDERS[kind]
     precision = _precision(options.precision, provider, spec)
-    told = dict(provider.options) | ({"device_id": str(number)} if provider.numbered else {})
+    told = {**provider.options, **(provider.in_halves if precision == "f16" else {})}
+    told |= {"device_id": str(number)} if provider.numbered else {}
     graph = _graph(path, spec, precision, kind)
     opened = partial(_opened, onnxruntime, graph, (provider.name, told), options.threads)
     with redirect_stdout(sys.stderr):  # it prints, and stdout is for results

@@ -8,6 +8,8 @@ import os
 import sys
 from typing import Any
 
+_FATAL = 4  # what a process cannot survive
+
 
 def openvino() -> Any:
     """OpenVINO, whose own stand-in for its telemetry package takes over where that cannot be imported.
@@ -28,7 +30,9 @@ def openvino() -> Any:
 
 
 def onnxruntime() -> Any:
-    """ONNX Runtime.
+    """ONNX Runtime, which says what went wrong in its exceptions and nowhere else.
+
+    On GPUs it writes pages on every algorithm that cuDNN tried in vain.
 
     Raises:
         ImportError: it is not installed.
@@ -36,6 +40,7 @@ def onnxruntime() -> Any:
     silence_onnxruntime()
     import onnxruntime
 
+    onnxruntime.set_default_logger_severity(_FATAL)
     return onnxruntime
 
 

@@ -1,6 +1,6 @@
 """PyTorch on the CPU or a CUDA device: runs the same ONNX file, operator by operator.
 
-On a GPU the operators of a shape are recorded once and replayed (`torch_graphs`): untested on hardware.
+On a GPU the operators of a shape are recorded once and replayed (`torch_graphs`).
 """
 
 from collections.abc import Callable

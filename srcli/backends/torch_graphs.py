@@ -1,7 +1,6 @@
 """A PyTorch network on a GPU: pinned memory both ways, and one CUDA graph a shape in place of many launches.
 
-Import only where torch is wanted. Untested on hardware: what is recorded, replayed and given back was tested
-with a stand-in of the GPU.
+Import only where torch is wanted. Without a GPU, tests record, replay and give back with a stand-in of it.
 """
 
 from collections.abc import Callable

@@ -99,8 +99,6 @@ def peak_resident() -> int | None:
 def free_on_device(device: str, library: Any = None) -> int | None:
     """Free bytes of an NVIDIA GPU ("cuda", "cuda:1"), as its driver says; None without one.
 
-    Untested on hardware: the calls were checked against a stand-in of the driver only.
-
     Args:
         device: one, as the benchmark names them.
         library: the driver's, loaded already; None: load it.

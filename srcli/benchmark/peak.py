@@ -38,8 +38,7 @@ def product(device: str, precision: str, threads: int) -> Product | None:
     """The product that shows the peak of a device in a precision; None where nothing here can show it.
 
     On the CPU it is OpenVINO's, or numpy's for f32 where OpenVINO is not installed (numpy's libraries
-    take their number of threads from the environment). On CUDA it is PyTorch's, untested on
-    hardware.
+    take their number of threads from the environment). On CUDA it is PyTorch's.
     """
     if device.startswith("cuda"):
         return _by_torch(device, precision)

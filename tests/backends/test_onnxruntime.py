@@ -114,6 +114,14 @@ def test_a_gpu_is_taken_where_there_is_one_in_halves(tiny_models: Path, install:
     assert isinstance(wheel.graphs[0], bytes), "f16 is a graph in halves, not the file"
 
 
+def test_halves_on_cuda_may_use_matrix_units(tiny_models: Path, install: Any) -> None:
+    """Without TF32 the exhaustive search takes kernels without them, seven times slower on an H200."""
+    wheel = install(GpuWheel())
+    load(tiny_models, "cuda", "f16")
+    ((_, options),) = wheel.asked[0]
+    assert options["use_tf32"] == "1"
+
+
 def test_f32_on_cuda_is_the_file_without_tf32_and_without_a_way_back_to_the_cpu(
     tiny_models: Path, install: Any
 ) -> None:

@@ -226,3 +226,13 @@ def test_updates_of_the_starting_weights_are_counted(tmp_path: Path) -> None:
     facts = load_checkpoint(second).facts
     assert facts.updates == 3 + 4
     assert facts.hours >= load_checkpoint(first).facts.hours
+
+
+def test_every_machine_that_trained_the_weights_is_named_once(tmp_path: Path) -> None:
+    start: Path | None = None
+    for number, machine in enumerate(("two cores", "a GPU", "two cores")):
+        run = trainer(tmp_path, run=str(number), init=start)
+        run._job = replace(run._job, facts=replace(run._job.facts, machine=machine))
+        start = run.run(stop_at=2)
+    assert start is not None
+    assert load_checkpoint(start).facts.machine == "two cores, then a GPU"

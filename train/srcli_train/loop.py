@@ -248,6 +248,7 @@ class Trainer:
         facts = replace(
             self._job.facts,
             recipe=self._job.recipe.name,
+            machine=_joined(self._earlier.machine, self._job.facts.machine),
             updates=self._earlier.updates + self.update,
             hours=round(self._earlier.hours + self._elapsed() / 3600, 3),
         )
@@ -293,6 +294,12 @@ def _mean_of(network: nn.Module, decay: float) -> AveragedModel | None:
     if not decay:
         return None
     return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+
+
+def _joined(earlier: str, now: str) -> str:
+    """Machines that trained, each once: "AMD EPYC, 2 cores, then NVIDIA H200"."""
+    between = ", then "
+    return between.join(dict.fromkeys(name for name in (*earlier.split(between), now) if name))
 
 
 def _state(network: nn.Module) -> dict[str, Tensor]:
