@@ -18,9 +18,9 @@ _FILES = {
     "side-by-side-avx2": _AVX2,
     "pipeline": "",
     "quality": "",
-    "quality-avx2": _AVX2,
     "photo": "",
     "training": "",
+    "training-h200": ", on an NVIDIA H200",
     "experiments": "",
 }
 """Results by name, and what is to be added to the titles of their sections."""

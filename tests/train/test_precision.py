@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_training import FAST, TINY, Quiet, trainer
 
-from srcli.errors import UsageError
+from srcli.errors import SrcliError, UsageError
 from srcli_train import precision
 from srcli_train.checkpoint import load_checkpoint, save_checkpoint
 from srcli_train.command import TrainRequest, check, train
@@ -73,13 +73,16 @@ def test_a_wrong_request_is_refused_before_pictures_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "has_bf16", lambda *_: False)
-    for recipe, why in (
-        (replace(FAST, precision="bf16"), "no native bf16"),
-        (replace(FAST, distill=0.1), "nothing in a new one"),
+    request = TrainRequest(tmp_path / "nowhere", TINY, FAST, tmp_path / "run")
+    for changed, why in (
+        ({"recipe": replace(FAST, precision="bf16")}, "no native bf16"),
+        ({"recipe": replace(FAST, distill=0.1)}, "nothing in a new one"),
+        ({"init": Path("nosuch")}, "nosuch"),
+        ({"init": Path("nosuch.pt")}, "no such checkpoint"),
     ):
-        request = TrainRequest(tmp_path / "nowhere", TINY, recipe, tmp_path / "run")
-        with pytest.raises(UsageError, match=why):
-            train(request, Quiet())
-        with pytest.raises(UsageError, match=why):
-            check(request, 2)
+        wrong = replace(request, **changed)
+        with pytest.raises(SrcliError, match=why):
+            train(wrong, Quiet())
+        with pytest.raises(SrcliError, match=why):
+            check(wrong, 2)
     assert not (tmp_path / "run").exists(), "what is refused leaves nothing behind"

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_training import FAST, folder_of_pictures, rendered, tiny_pictures
+from tiny_training import FAST, Quiet, folder_of_pictures, rendered, tiny_pictures
 
 from srcli.errors import TrainingError
 from srcli.media.images import Picture, write
 from srcli.resize import downscale
-from srcli_train.command import TrainRequest, _split
+from srcli_train.command import TrainRequest, _split, train
 from srcli_train.data import Pictures, load_pictures
 from srcli_train.folders import check_pair, find_source, read_rgb
 from srcli_train.networks import preset
@@ -152,6 +152,14 @@ def test_a_picture_too_small_to_train_on_is_named_and_the_cache_stays_clean(tmp_
     with pytest.raises(TrainingError, match=r"dot\.png: 2×2 pixels are too few"):
         _load(folder, tmp_path, 4)
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+
+
+def test_a_picture_smaller_than_the_patches_is_named(tmp_path: Path) -> None:
+    folder = folder_of_pictures(tmp_path / "hr")
+    write(folder / "strip.png", Picture(rendered(0, 40)[:30]))
+    request = TrainRequest(folder, preset("edsr-baseline", 2), replace(FAST, patch=16), tmp_path / "run")
+    with pytest.raises(TrainingError, match=r"strip\.png: its LR has a side of 15 pixels, .* take 16; 1 of"):
+        train(replace(request, valid=folder, cache=tmp_path / "cache"), Quiet())
 
 
 def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path) -> None:

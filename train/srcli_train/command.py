@@ -14,6 +14,7 @@ from srcli.files import cache_folder, probe
 from srcli.spec import TrainingFacts
 from srcli_train.board import Board
 from srcli_train.data import Pictures, is_cached, load_pictures
+from srcli_train.deployed import find_start
 from srcli_train.device import enough_devices, find_device, named_device
 from srcli_train.folders import Source, find_source, read_rgb
 from srcli_train.job import Job, Pixels, Watcher
@@ -21,6 +22,7 @@ from srcli_train.loop import Trainer
 from srcli_train.memory import enough_memory
 from srcli_train.misfits import outline, refuse_blank, refuse_misfit, refuse_sharing
 from srcli_train.networks import NetworkSpec
+from srcli_train.patches import refuse_small
 from srcli_train.peers import even_share, first_process, local_rank
 from srcli_train.precision import settled
 from srcli_train.recipes import Recipe
@@ -73,6 +75,7 @@ def train(request: TrainRequest, watcher: Watcher) -> Path:
     source, validation = _split(request)
     watcher.note(f"{len(source.hr)} training images, {len(validation)} for validation.")
     pictures = _pictures(source, request.network.scales, request, watcher)
+    refuse_small(pictures, request.recipe.patch, source.hr)
     facts = TrainingFacts(
         data=request.data_name or request.data.name,
         machine=machine(find_device(request.device)),
@@ -118,6 +121,8 @@ def check(request: TrainRequest, processes: int) -> None:
 def _refuse_early(request: TrainRequest, device: torch.device) -> None:
     """What the loop would refuse, too, but not before the pictures are decoded."""
     refuse_blank(request.recipe, begun=request.resume or request.init is not None)
+    if request.init and not request.resume:
+        find_start(request.init, request.network)
     if request.recipe.precision == "bf16":
         settled("bf16", device)
 

@@ -39,12 +39,22 @@ def load_start(init: Path, network: NetworkSpec) -> Checkpoint:
         UsageError, ModelNotFoundError, ModelFileError: no such checkpoint or model, or it is damaged.
         MissingExtraError: a model is named, and onnx is not installed.
     """
+    files = find_start(init, network)
+    return _from_model(files, network) if files else load_checkpoint(init)
+
+
+def find_start(init: Path, network: NetworkSpec) -> list[ModelFile]:
+    """The files of the model that `--init` names; none if it names a checkpoint.
+
+    Raises:
+        UsageError, ModelNotFoundError, ModelFileError: as in `load_start`.
+    """
     is_name = not (init.is_file() or is_path(str(init)) or init.suffix == ".pt")
     if is_name or init.suffix == ".onnx":
-        return _from_model(_files(init, network), network)
+        return _files(init, network)
     if not init.is_file():
         raise UsageError(f"{init}: no such checkpoint.", _HINT)
-    return load_checkpoint(init)
+    return []
 
 
 def _files(init: Path, network: NetworkSpec) -> list[ModelFile]:

@@ -5,10 +5,11 @@ to save and none to lose.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -62,12 +63,7 @@ class PatchSampler:
     def __init__(self, pictures: Pictures, recipe: Recipe) -> None:
         self._pictures, self._recipe = pictures, recipe
         self._scales = sorted(pictures.lr)
-        smallest = min(min(i.shape[:2]) for images in pictures.lr.values() for i in images)
-        if smallest < recipe.patch:
-            raise TrainingError(
-                f"The smallest LR image has a side of {smallest} pixels, the patches {recipe.patch}.",
-                "Remove small images from the folder, or train with a smaller --patch.",
-            )
+        refuse_small(pictures, recipe.patch)
 
     def __call__(self, update: int) -> Minibatch:
         """The minibatch of one update."""
@@ -113,6 +109,31 @@ class PatchSampler:
         side, number = self._recipe.patch, int(draw.integers(len(self._pictures.hr)))
         height, width = self._pictures.lr[scale][number].shape[:2]
         return number, int(draw.integers(height - side + 1)), int(draw.integers(width - side + 1))
+
+
+def refuse_small(pictures: Pictures, side: int, files: Sequence[Path] = ()) -> None:
+    """Refuse pictures that hold no patch.
+
+    Args:
+        pictures: to draw from.
+        side: of an LR patch in pixels.
+        files: of the HR pictures, to name the smallest; may be empty.
+
+    Raises:
+        TrainingError: there are such pictures.
+    """
+    sides = [
+        min(min(images[n].shape[:2]) for images in pictures.lr.values()) for n in range(len(pictures.hr))
+    ]
+    small = sum(length < side for length in sides)
+    if small:
+        least = min(sides)
+        which = files[sides.index(least)] if files else "The smallest"
+        raise TrainingError(
+            f"{which}: its LR has a side of {least} pixels, and patches take {side}; "
+            f"{small} of {len(sides)} images are too small.",
+            "Remove small images from the folder, or train with a smaller --patch.",
+        )
 
 
 def _detail(patch: Pixels) -> float:
