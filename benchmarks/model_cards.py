@@ -93,8 +93,11 @@ def _table(rows: list[str]) -> list[str]:
 
 
 def _files(specs: list[ModelSpec]) -> list[str]:
-    """The float32 files, then those in int8; what they lose and take was measured when they were exported."""
-    header = "| file | parameters in use | halo, exact (LR pixels) | weights stored as | loses, dB | time beside bf16 |"
+    """The float32 files, then those in int8; what they lose and take was measured when they were exported.
+
+    The next best is bf16 where the CPU that exported had it, and else f32.
+    """
+    header = "| file | parameters in use | halo, exact (LR pixels) | weights stored as | loses, dB | time / next best |"
     int8 = [resolve(s.name, s.scale, MODELS_FOLDER).int8 for s in specs]
     return [header] + [_file(s) for s in [*specs, *(file.spec for file in int8 if file)]]
 
