@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from srcli.backends.driver import ask
 from srcli.doctor import processor
 
 RESULTS = Path(__file__).parent / "results"
@@ -75,14 +76,14 @@ class Section:
 
 
 def machine() -> Machine:
-    """This machine, by what Linux says about it."""
+    """This machine, by what Linux and the NVIDIA driver say about it."""
     cpu = processor()
     return Machine(
         cpu=cpu.name,
         cores=cpu.cores,
         features=cpu.features,
         memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-        system=f"{platform.system()} {platform.machine()}",
+        system=", ".join([f"{platform.system()} {platform.machine()}", *(gpu.name for gpu in ask().gpus)]),
         load=round(os.getloadavg()[0], 2),
     )
 

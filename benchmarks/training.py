@@ -1,6 +1,6 @@
 """The rate of the real training loop against the same updates on tensors that are simply there.
 
-Real: mapped pictures, sampler, prefetching threads, log, as `srcli train` runs them. Synthetic: the same
+Real: mapped pictures, sampler, drawing ahead, log, as `srcli train` runs them. Synthetic: the same
 network, optimizer and scales, on minibatches of noise that lie in memory, on a GPU in the GPU's. Blocks of
 both in turns. A block should last seconds: each begins by starting the threads or processes that draw.
 """

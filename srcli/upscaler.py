@@ -49,9 +49,9 @@ class Upscaler:
     """Enlarges images with one model. Not thread-safe: one call at a time.
 
     Args:
-        model: a shipped model, a family ("mdsr", "edsr"), "auto" (mdsr or mdsr-photo, by the JPEG blocks and
-            noise of each image), the path of an .onnx file (that network alone is used, whatever lies beside
-            it), or "bicubic".
+        model: a shipped model, a family ("mdsr", "edsr"), "auto" (mdsr or mdsr-photo, by the JPEG blocks,
+            noise and blur of each image), the path of an .onnx file (that network alone is used, whatever
+            lies beside it), or "bicubic".
         scale: any real number from 1 to 16. Where the model has no network for it, the next larger one
             runs (twice where one is not enough) and bicubic finishes.
         backend: "auto" (the fastest installed), or one of `srcli.backends.table.BACKENDS`.

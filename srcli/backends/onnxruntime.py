@@ -66,6 +66,7 @@ PROVIDERS: dict[str, Provider] = {
 }
 """By kind of device, fastest first; "auto" is cuda or else the CPU, the others are had by name."""
 
+_FATAL = 4  # what a process cannot survive
 _DOCTOR = "srcli doctor says what is missing; --device cpu runs."
 _REPLACE = 'Replace it: pip uninstall onnxruntime, then pip install "srcli[gpu]"'
 
@@ -110,8 +111,8 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> OnnxRuntimeEng
     graph = _graph(path, spec, precision, kind)
     opened = partial(_opened, onnxruntime, graph, (provider.name, told), options.threads)
     with redirect_stdout(sys.stderr):  # it prints, and stdout is for results
-        if hasattr(onnxruntime, "preload_dlls") and kind == "cuda":
-            onnxruntime.preload_dlls()  # of the CUDA packages that its extras bring
+        if kind == "cuda":
+            _prepare_cuda(onnxruntime)
         try:
             session = opened(kind)
         except Exception as error:  # as above
@@ -122,6 +123,16 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> OnnxRuntimeEng
     if provider.on_device:
         session = BoundSession(onnxruntime.OrtValue, session, (kind, number), spec.scale)
     return OnnxRuntimeEngine(session, EngineInfo(NAME, device, in_use(spec, precision)), spec.scale)
+
+
+def _prepare_cuda(onnxruntime: Any) -> None:
+    """Find its libraries, and keep it from a line on each kernel that cuDNN tries in vain, thousands in all.
+
+    The log is the process's, so errors of other sessions stay out of it, too; they are raised all the same.
+    """
+    onnxruntime.set_default_logger_severity(_FATAL)
+    if hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()  # of the CUDA packages that its extras bring
 
 
 def _opened(
@@ -214,7 +225,7 @@ def _session_options(onnxruntime: Any, threads: int, kind: str) -> Any:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.enable_cpu_mem_arena = False
     options.intra_op_num_threads = threads
-    options.log_severity_level = 4
+    options.log_severity_level = _FATAL
     if kind != "cpu":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     return options

@@ -8,8 +8,6 @@ import os
 import sys
 from typing import Any
 
-_FATAL = 4  # what a process cannot survive
-
 
 def openvino() -> Any:
     """OpenVINO, whose own stand-in for its telemetry package takes over where that cannot be imported.
@@ -30,9 +28,7 @@ def openvino() -> Any:
 
 
 def onnxruntime() -> Any:
-    """ONNX Runtime, which says what went wrong in its exceptions and nowhere else.
-
-    On GPUs it writes pages on every algorithm that cuDNN tried in vain.
+    """ONNX Runtime.
 
     Raises:
         ImportError: it is not installed.
@@ -40,7 +36,6 @@ def onnxruntime() -> Any:
     silence_onnxruntime()
     import onnxruntime
 
-    onnxruntime.set_default_logger_severity(_FATAL)
     return onnxruntime
 
 

@@ -38,6 +38,7 @@ class GpuWheel:
 
     def __init__(self, *, broken: bool = False, raises: Exception | None = None, lacks: bool = False) -> None:
         self.broken, self.raises, self.lacks, self.preloaded = broken, raises, lacks, 0
+        self.severity = 2  # warnings
         self.asked: list[Any] = []
         self.graphs: list[str | bytes] = []
         self.configuration: list[str] = []
@@ -48,6 +49,9 @@ class GpuWheel:
     def preload_dlls(self) -> None:
         print("WARNING: it prints")
         self.preloaded += 1
+
+    def set_default_logger_severity(self, severity: int) -> None:
+        self.severity = severity
 
     def session(self, graph: str | bytes, options: Any, providers: Sequence[Any]) -> Any:
         self.asked.append(providers)
@@ -84,6 +88,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(driver, "ask", lambda: nvidia)
         monkeypatch.setattr(onnxruntime, "get_available_providers", wheel.get_available_providers)
         monkeypatch.setattr(onnxruntime, "preload_dlls", wheel.preload_dlls, raising=False)
+        monkeypatch.setattr(onnxruntime, "set_default_logger_severity", wheel.set_default_logger_severity)
         values = SimpleNamespace(ortvalue_from_shape_and_type=wheel.value)
         monkeypatch.setattr(onnxruntime, "OrtValue", values)
         monkeypatch.setattr(onnxruntime, "InferenceSession", wheel.open)
@@ -120,6 +125,13 @@ def test_halves_on_cuda_may_use_matrix_units(tiny_models: Path, install: Any) ->
     load(tiny_models, "cuda", "f16")
     ((_, options),) = wheel.asked[0]
     assert options["use_tf32"] == "1"
+    assert wheel.severity == 4, "cuDNN's attempts are not the user's business"
+
+
+def test_on_a_cpu_the_log_of_the_process_stays_as_it_is(tiny_models: Path, install: Any) -> None:
+    wheel = install(GpuWheel())
+    load(tiny_models, "cpu")
+    assert wheel.severity == 2
 
 
 def test_f32_on_cuda_is_the_file_without_tf32_and_without_a_way_back_to_the_cpu(

@@ -1,8 +1,6 @@
-"""Patches cut on the device, or drawn by several threads, are those that the sampler cuts, byte by byte."""
+"""Patches cut on the device, or drawn by threads or processes, are the sampler's, byte by byte."""
 
-import gc
-import multiprocessing
-import signal
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -17,10 +15,8 @@ from tiny_training import FAST, rendered, trainer
 from srcli.resize import downscale, modcrop
 from srcli_train import ondevice
 from srcli_train.data import Pictures
-from srcli_train.interrupt import Interrupt
 from srcli_train.ondevice import DevicePatches
 from srcli_train.patches import PatchSampler, prefetched
-from srcli_train.processes import drawn_by_processes
 
 
 def _pictures() -> Pictures:
@@ -112,41 +108,10 @@ def test_threads_that_draw_leave_training_its_cores(monkeypatch: pytest.MonkeyPa
     assert ondevice._workers(torch.device("cuda")) == 8
 
 
-@pytest.mark.parametrize("degradation", ["bicubic", "photo"])
-def test_several_processes_draw_the_same_minibatches_in_order(degradation: str) -> None:
-    sampler = PatchSampler(_pictures(), replace(FAST, patch=10, degradation=degradation))
-    before = torch.get_rng_state()
-    ahead = drawn_by_processes(sampler, range(3, 14), workers=3)
-    for update in range(3, 12):
-        expected, minibatch = sampler(update), next(ahead)
-        assert minibatch.scale == expected.scale
-        np.testing.assert_array_equal(minibatch.lr, expected.lr)
-        np.testing.assert_array_equal(minibatch.hr, expected.hr)
-    assert len(multiprocessing.active_children()) == 3
-    ahead.close()  # type: ignore[attr-defined]
-    assert not multiprocessing.active_children(), "they end with the iterator"
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_an_error_in_a_process_comes_in_its_turn_and_ends_them() -> None:
-    def draw(update: int) -> int:
-        if update >= 2:
-            raise ValueError(f"update {update}")
-        return update
-
-    ahead = drawn_by_processes(draw, range(9), workers=3)
-    assert [next(ahead), next(ahead)] == [0, 1]
-    with pytest.raises(ValueError, match="update 2"):
-        next(ahead)
-    gc.collect()  # the error's traceback still holds them
-    assert not multiprocessing.active_children()
-
-
-def test_ctrl_c_is_not_for_the_processes_that_draw() -> None:
-    """A terminal sends it to all; those that draw go on until the one that trains has saved."""
-
-    def handlers(update: int) -> tuple[object, object]:
-        return signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-
-    with Interrupt():
-        assert next(drawn_by_processes(handlers, range(1), workers=1)) == (signal.SIG_IGN, signal.SIG_DFL)
+def test_for_a_gpu_processes_draw_where_the_system_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ondevice, "cores", lambda: 4)
+    drawn = ondevice.ahead(lambda update: os.getpid(), torch.device("cuda"))(range(12))
+    assert os.getpid() not in set(drawn)
+    assert set(ondevice.ahead(lambda update: os.getpid(), torch.device("cpu"))(range(3))) == {os.getpid()}
+    monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: ["spawn"])
+    assert set(ondevice.ahead(lambda update: os.getpid(), torch.device("cuda"))(range(3))) == {os.getpid()}

@@ -86,3 +86,12 @@ def test_a_wrong_request_is_refused_before_pictures_are_read(
         with pytest.raises(SrcliError, match=why):
             check(wrong, 2)
     assert not (tmp_path / "run").exists(), "what is refused leaves nothing behind"
+
+
+def test_only_the_first_machine_needs_what_to_start_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = TrainRequest(tmp_path / "nowhere", TINY, FAST, tmp_path / "run", init=Path("nosuch.pt"))
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SrcliError, match="nowhere"):  # it comes as far as the pictures
+        train(request, Quiet())

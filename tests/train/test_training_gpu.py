@@ -26,7 +26,7 @@ def test_patches_cut_on_the_gpu_are_the_samplers(tmp_path: Path) -> None:
         np.testing.assert_array_equal(cut.hr.cpu().numpy(), sampler(update).hr)
 
 
-def test_a_run_learns_saves_and_goes_on_on_the_cpu(tmp_path: Path) -> None:
+def test_a_run_learns_saves_and_goes_on_on_the_cpu_and_back(tmp_path: Path) -> None:
     job = replace(trainer(tmp_path, network=TINY_MDSR)._job, device="cuda")
     pictures = tiny_pictures(tmp_path, TINY_MDSR.scales)
     run = Trainer(job, pictures, trainer(tmp_path)._watcher)
@@ -36,20 +36,23 @@ def test_a_run_learns_saves_and_goes_on_on_the_cpu(tmp_path: Path) -> None:
     assert load_checkpoint(path).update == 10
     on_cpu = Trainer(replace(job, device="cpu", resume=True), pictures, run._watcher)
     assert load_checkpoint(on_cpu.run(stop_at=12)).update == 12
+    back = Trainer(replace(job, resume=True), pictures, run._watcher)
+    assert load_checkpoint(back.run(stop_at=20)).update == 20
 
 
-@pytest.mark.parametrize("distill", [0.0, 0.2])
+@pytest.mark.parametrize("changes", [{}, {"distill": 0.2}, {"muon_centred": True}, {"average": 0.9}], ids=str)
 @pytest.mark.parametrize("number", range(torch.cuda.device_count()))
 def test_graphs_make_the_updates_that_single_kernels_make(
-    tmp_path: Path, number: int, distill: float
+    tmp_path: Path, number: int, changes: dict[str, object]
 ) -> None:
     """Three updates of each scale as they are and three replayed, on every GPU, whichever is current.
 
-    Alone and with a teacher, who sees each from another side.
+    Alone, with a teacher, who sees each from another side, with means that one graph follows and the other
+    reads, and with a mean of the weights.
     """
     pictures, quiet = tiny_pictures(tmp_path, TINY_MDSR.scales), trainer(tmp_path)._watcher
     first = trainer(tmp_path, network=TINY_MDSR, run="first")
-    recipe = replace(FAST, distill=distill)
+    recipe = replace(FAST, **changes)
     job = replace(first._job, recipe=recipe, init=first.run(stop_at=1), device=f"cuda:{number}")
     graphs = Trainer(replace(job, folder=tmp_path / "graphs"), pictures, quiet)
     single = Trainer(replace(job, folder=tmp_path / "single"), pictures, quiet)
@@ -60,7 +63,7 @@ def test_graphs_make_the_updates_that_single_kernels_make(
     for update in range(18):
         for run in (graphs, single):
             run._step(of_scale[2 + update % 3])
-    assert set(graphs._gradients._recorded) == {2, 3, 4}
+    assert set(graphs._gradients._recorded) == set(graphs._optimizer._recorded) == {2, 3, 4}
     pairs = zip(before, graphs.network.parameters(), single.network.parameters(), strict=True)
     for start, one, other in pairs:
         moved = (other - start).norm()

@@ -121,7 +121,7 @@ def check(request: TrainRequest, processes: int) -> None:
 def _refuse_early(request: TrainRequest, device: torch.device) -> None:
     """What the loop would refuse, too, but not before the pictures are decoded."""
     refuse_blank(request.recipe, begun=request.resume or request.init is not None)
-    if request.init and not request.resume:
+    if request.init and not request.resume and first_process():
         find_start(request.init, request.network)
     if request.recipe.precision == "bf16":
         settled("bf16", device)

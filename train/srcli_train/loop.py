@@ -1,6 +1,8 @@
 """The training loop, top to bottom: data, network, update, validation, checkpoint."""
 
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,14 +108,18 @@ class Trainer:
     def _loop(self, end: int) -> None:
         self._started = time.monotonic()
         self._saving = Saving(self._job.save_minutes, self._watcher.note)
-        losses, clock = list[Tensor](), time.monotonic()
         self._log = CsvLog(self._job.folder / "log.csv", self._job.network.scales, self._watcher.note)
         if self._peers.first:
             self._log.begin(self.update)
         self._done = self._progress()
         self._falls = self._job.recipe.falls(self._done)
         self.network.train()
-        for minibatch in self._minibatches(range(self.update, end)):
+        with closing(self._minibatches(range(self.update, end))) as coming:
+            self._updates(coming, end)
+
+    def _updates(self, coming: Iterator[Minibatch | DeviceMinibatch], end: int) -> None:
+        losses, clock = list[Tensor](), time.monotonic()
+        for minibatch in coming:
             losses.append(self._step(minibatch))
             self.update += 1
             self._revive_again()

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,14 +30,14 @@ class DeviceMinibatch:
 
 def minibatches(
     pictures: Pictures, sampler: PatchSampler, recipe: Recipe, device: torch.device
-) -> Callable[[range], Iterator[Minibatch | DeviceMinibatch]]:
+) -> Callable[[range], Generator[Minibatch | DeviceMinibatch]]:
     """Where minibatches come from: cut on a GPU that holds all pictures, unless LR is made patch by patch."""
     if device.type == "cuda" and recipe.degradation == "bicubic" and fits(pictures, device):
         return DevicePatches(pictures, sampler, recipe.patch, device)
     return ahead(sampler, device)
 
 
-def ahead(draw: Callable[[int], Drawn], device: torch.device) -> Callable[[range], Iterator[Drawn]]:
+def ahead(draw: Callable[[int], Drawn], device: torch.device) -> Callable[[range], Generator[Drawn]]:
     """What `draw` makes of updates, in order, drawn ahead: for a GPU by processes where the system forks.
 
     Threads that draw would take from the one that drives the GPU the Python it needs.
@@ -94,7 +94,7 @@ class DevicePatches:
         self._lr = {scale: _Images(images, device) for scale, images in pictures.lr.items()}
         self._looks = {n: _looks(n).to(device) for n in {side, *(side * scale for scale in pictures.lr)}}
 
-    def __call__(self, updates: range) -> Iterator[DeviceMinibatch]:
+    def __call__(self, updates: range) -> Generator[DeviceMinibatch]:
         """Minibatches of `updates` in order."""
         for plan in ahead(self._sampler.plan, self._device)(updates):
             yield self.cut(plan)

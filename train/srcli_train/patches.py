@@ -5,7 +5,7 @@ to save and none to lose.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -146,7 +146,7 @@ def _augmented(patch: Pixels, flip: bool, turns: int) -> Pixels:
     return np.rot90(patch[:, ::-1] if flip else patch, turns)
 
 
-def prefetched(draw: Callable[[int], Drawn], updates: range, workers: int = 1) -> Iterator[Drawn]:
+def prefetched(draw: Callable[[int], Drawn], updates: range, workers: int = 1) -> Generator[Drawn]:
     """What `draw` makes of `updates`, in order, drawn ahead by threads that end with the iterator.
 
     Args:
