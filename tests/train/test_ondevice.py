@@ -1,6 +1,5 @@
 """Patches cut on the device, or drawn by threads or processes, are the sampler's, byte by byte."""
 
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -106,12 +105,3 @@ def test_threads_that_draw_leave_training_its_cores(monkeypatch: pytest.MonkeyPa
     assert ondevice._workers(torch.device("cuda")) == 1
     monkeypatch.setattr(ondevice, "cores", lambda: 128)
     assert ondevice._workers(torch.device("cuda")) == 8
-
-
-def test_for_a_gpu_processes_draw_where_the_system_forks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ondevice, "cores", lambda: 4)
-    drawn = ondevice.ahead(lambda update: os.getpid(), torch.device("cuda"))(range(12))
-    assert os.getpid() not in set(drawn)
-    assert set(ondevice.ahead(lambda update: os.getpid(), torch.device("cpu"))(range(3))) == {os.getpid()}
-    monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: ["spawn"])
-    assert set(ondevice.ahead(lambda update: os.getpid(), torch.device("cuda"))(range(3))) == {os.getpid()}
