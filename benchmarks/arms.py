@@ -184,6 +184,12 @@ EXPERIMENTS = {
             ),
         ),
         1200,
+        finding=(
+            "A restart brings a finished run on, from 33.94 dB to 34.16 at its first rates and to 34.09 at "
+            "half of them, but after as many updates in all one long schedule is 0.07 and 0.13 dB ahead of "
+            "these, where chance is 0.03. So: one schedule where the time is known, else a restart at full "
+            "rates."
+        ),
     ),
     "finish": Experiment(
         "What are the last updates best spent on?",
