@@ -12,7 +12,8 @@
 # srcli itself needs, and those of the backends to prove. It begins with a look at what is there, and ends at once
 # where something is missing, with the wheels to unpack onto PYTHONPATH.
 #
-# On an H200 all parts but tensorrt passed; there, TensorRT for RTX refuses the GPU and the full one never ran.
+# On an H200 doctor, torch and onnxruntime ran and passed, and the tests of training, which have grown since. There,
+# TensorRT for RTX refuses the GPU; the full one never ran.
 #
 # Ends with 0 if every part passed at least one test and failed none; tests that are skipped are said.
 set -u

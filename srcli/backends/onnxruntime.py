@@ -126,11 +126,8 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> OnnxRuntimeEng
 
 
 def _prepare_cuda(onnxruntime: Any) -> None:
-    """Find its libraries, and keep it from a line on each kernel that cuDNN tries in vain, thousands in all.
-
-    The log is the process's, so errors of other sessions stay out of it, too; they are raised all the same.
-    """
-    onnxruntime.set_default_logger_severity(_FATAL)
+    """Find its libraries, and write no line on each of the thousand kernels that cuDNN tries in vain."""
+    onnxruntime.set_default_logger_severity(_FATAL)  # the process's; errors are raised all the same
     if hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()  # of the CUDA packages that its extras bring
 

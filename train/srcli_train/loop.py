@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,7 +31,7 @@ from srcli_train.peers import Peers
 from srcli_train.recorded import recorder
 from srcli_train.revival import revive
 from srcli_train.saving import Saving
-from srcli_train.starting import initialise, settled_job, teacher_of
+from srcli_train.starting import added, earlier, initialise, settled_job, teacher_of
 from srcli_train.validation import Validation, held
 
 _WATCHED = 24  # minibatches on which hidden units are watched
@@ -251,13 +250,6 @@ class Trainer:
         trained = _state(self.network)
         if not all_finite(trained):
             raise self._not_finite("network", self.update - 1)
-        facts = replace(
-            self._job.facts,
-            recipe=self._job.recipe.name,
-            machine=_joined(self._earlier.machine, self._job.facts.machine),
-            updates=self._earlier.updates + self.update,
-            hours=round(self._earlier.hours + self._elapsed() / 3600, 3),
-        )
         return Checkpoint(
             network=self._job.network,
             recipe=self._job.recipe,
@@ -269,7 +261,7 @@ class Trainer:
             minutes=self._minutes,
             optimizer=self._optimizer.state_dict(),
             rng=torch.get_rng_state(),
-            facts=facts,
+            facts=added(self._earlier, self._job, self.update, self._elapsed()),
             pictures=self._pictures,
             quality={str(s): {"validation": round(v, 3)} for s, v in self._psnr.items()},
         )
@@ -289,9 +281,7 @@ class Trainer:
         self.update, self._seconds = checkpoint.update, checkpoint.seconds
         self._minutes = agreed_minutes(self._job.minutes, checkpoint.minutes, self._watcher.note)
         self._finished = path if self._share(self._seconds) >= 1 else None
-        facts = checkpoint.facts
-        updates, hours = facts.updates - self.update, facts.hours - self._seconds / 3600
-        self._earlier = replace(facts, updates=max(0, updates), hours=max(0.0, hours))
+        self._earlier = earlier(checkpoint)
         self._psnr = {int(s): q["validation"] for s, q in checkpoint.quality.items()}
 
 
@@ -300,12 +290,6 @@ def _mean_of(network: nn.Module, decay: float) -> AveragedModel | None:
     if not decay:
         return None
     return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
-
-
-def _joined(earlier: str, now: str) -> str:
-    """Machines that trained, each once: "AMD EPYC, 2 cores, then NVIDIA H200"."""
-    between = ", then "
-    return between.join(dict.fromkeys(name for name in (*earlier.split(between), now) if name))
 
 
 def _state(network: nn.Module) -> dict[str, Tensor]:

@@ -3,15 +3,15 @@
 import os
 import signal
 from collections.abc import Callable, Generator
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from srcli.errors import SrcliError, TrainingError
+from srcli_train.patches import Drawn
 
-Drawn = TypeVar("Drawn")
 _AHEAD = 4  # results kept ready by each process
 
 

@@ -1,4 +1,4 @@
-"""What a run begins with, or goes on with: its precision and its first weights."""
+"""What a run begins with, or goes on with: precision, first weights, and what these have behind them."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -19,6 +19,7 @@ from srcli_train.precision import continued, settled
 from srcli_train.teacher import Teacher
 
 _MANY = 6  # weights that are named one by one
+_THEN = ", then "
 
 
 def settled_job(
@@ -69,3 +70,25 @@ def initialise(network: nn.Module, job: Job, peers: Peers, note: Callable[[str],
 def teacher_of(network: nn.Module, job: Job, device: torch.device) -> Teacher | None:
     """The network as it is at the start; a resumed run then loads what it was then."""
     return Teacher(deepcopy(network), device, job.recipe.precision) if job.recipe.distill else None
+
+
+def added(before: TrainingFacts, job: Job, updates: int, seconds: float) -> TrainingFacts:
+    """What a run's weights have behind them: what those had that it began with, and the run itself.
+
+    Machines are named once each: "AMD EPYC, 2 cores, then NVIDIA H200".
+    """
+    machines = *before.machine.split(_THEN), job.facts.machine
+    return replace(
+        job.facts,
+        recipe=job.recipe.name,
+        machine=_THEN.join(dict.fromkeys(name for name in machines if name)),
+        updates=before.updates + updates,
+        hours=round(before.hours + seconds / 3600, 3),
+    )
+
+
+def earlier(checkpoint: Checkpoint) -> TrainingFacts:
+    """The inverse of `added`, as far as it matters: a checkpoint's facts without its own run."""
+    facts = checkpoint.facts
+    updates, hours = facts.updates - checkpoint.update, facts.hours - checkpoint.seconds / 3600
+    return replace(facts, updates=max(0, updates), hours=max(0.0, hours))
