@@ -1,7 +1,8 @@
 """What a user would pick instead of srcli, on the same weights: each as its own documentation runs it.
 
 Every contender turns pictures into pictures in memory, (H, W, 3) uint8 RGB to (scale*H, scale*W, 3)
-uint8 RGB: conversion and rounding are part of the work, files are not. All use all cores.
+uint8 RGB: conversion and rounding are part of the work, files are not. All use all cores. All but srcli run
+the network layer by layer as it was trained; srcli's own file has upsampler and tail merged into one.
 """
 
 import shutil
@@ -20,12 +21,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+import eager
 from srcli.backends import private
-from srcli.backends.half import to_float32
 from srcli.doctor import cores
 from srcli.models.catalog import ModelFile
 from srcli.pixels import from_network, to_network
 from srcli.upscaler import Upscaler
+from srcli_export.fuse import fuse
+from srcli_export.graph import build_model, embedded, stored_weights
+from srcli_export.layers import Conv, FineConv
 
 Pixels = NDArray[np.uint8]
 Batch = NDArray[np.float32]
@@ -77,7 +81,7 @@ def onnxruntime(file: ModelFile, network: nn.Module, place: Place) -> Contender:
     if place.device == "cuda":
         library.preload_dlls()
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[place.device]
-    session = library.InferenceSession(str(file.path), providers=[provider])
+    session = library.InferenceSession(str(_plain(file, network, place.scratch)), providers=[provider])
     if session.get_providers()[0] != provider:
         raise RuntimeError(f"ONNX Runtime does not start on {place.device}")
     name = session.get_inputs()[0].name
@@ -88,7 +92,8 @@ def openvino(file: ModelFile, network: nn.Module, place: Place) -> Contender:
     """As benchmark_app: throughput hint, as many asynchronous requests as it advises, automatic precision."""
     library = private.openvino()
     core = library.Core()
-    compiled = core.compile_model(core.read_model(file.path), "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
+    model = core.read_model(_plain(file, network, place.scratch))
+    compiled = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
 
     advised = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
     requests = [compiled.create_infer_request() for _ in range(advised)]
@@ -109,10 +114,10 @@ def openvino(file: ModelFile, network: nn.Module, place: Place) -> Contender:
 
 
 def opencv(file: ModelFile, network: nn.Module, place: Place) -> Contender:
-    """OpenCV's DNN module, on a copy of the file whose weights are float32 and inside."""
+    """OpenCV's DNN module."""
     import cv2
 
-    net = cv2.dnn.readNetFromONNX(str(_plain(file, place.scratch)))
+    net = cv2.dnn.readNetFromONNX(str(_plain(file, network, place.scratch)))
 
     def run(batch: Batch) -> Batch:
         net.setInput(batch)
@@ -177,10 +182,13 @@ def _picture(batch: Any) -> Pixels:
     return np.asarray(from_network(np.asarray(batch, np.float32), np.dtype(np.uint8), 3), np.uint8)
 
 
-def _plain(file: ModelFile, scratch: Path) -> Path:
-    """The same graph with float32 weights inside."""
+def _plain(file: ModelFile, network: nn.Module, scratch: Path) -> Path:
+    """The network's ONNX file as it would come out of PyTorch: a node a layer, float32 weights inside."""
+    *layers, tail = fuse(network, eager.described(file), file.spec.scale)
+    assert isinstance(tail, FineConv)
+    layers.append(Conv(tail.name, tail.weight, tail.bias))
     path = scratch / f"{file.path.stem}-plain.onnx"
-    onnx.save(to_float32(onnx.load(file.path)), path)
+    onnx.save(build_model(layers, embedded(stored_weights(layers, "fp32")), file.spec), path)
     return path
 
 

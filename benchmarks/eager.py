@@ -18,11 +18,14 @@ from srcli.backends import table
 from srcli.backends.base import BackendOptions
 from srcli.models.catalog import ModelFile
 from srcli_train.checkpoint import load_checkpoint
+from srcli_train.deployed import MERGED
 from srcli_train.networks import NetworkSpec, build
 
 Batch = NDArray[np.float32]
-TOLERANCE = 1e-4
-"""Largest difference on 0-1 between this network and the shipped one; the export is held to the same."""
+TOLERANCE = 5e-4
+"""Largest difference on 0-1 between this network and the shipped one, on noise. What is merged in the file
+was merged before it was rounded to halves, what is rebuilt here was rounded before; the shipped MDSR-baseline
+differs by 2.3e-4 at x4, a twentieth of a level."""
 
 
 def from_checkpoint(path: Path) -> nn.Module:
@@ -38,18 +41,23 @@ def from_onnx(file: ModelFile) -> nn.Module:
 
     Residual scaling and the inner pixel range are folded into the exported weights, so both are 1 here.
     """
-    spec, family = file.spec, file.spec.family
-    network = build(NetworkSpec(spec.name, family, spec.blocks, spec.features, 1.0, (spec.scale,), 1.0))
+    network = build(described(file))
     network.load_state_dict(_weights(file.path))
     return network.eval()
 
 
+def described(file: ModelFile) -> NetworkSpec:
+    """The network of `from_onnx`."""
+    spec = file.spec
+    return NetworkSpec(spec.name, spec.family, spec.blocks, spec.features, 1.0, (spec.scale,), 1.0)
+
+
 def _weights(path: Path) -> dict[str, Tensor]:
-    """Initialisers under the names they have in training; fp16 is widened, the mean left out."""
+    """Initialisers under the names they have in training; fp16 is widened, what training has not left out."""
     tensors = {
         t.name.removesuffix("_fp16"): torch.from_numpy(numpy_helper.to_array(t).astype(np.float32))
         for t in onnx.load(path).graph.initializer
-        if "." in t.name
+        if "." in t.name and f".{MERGED}." not in t.name
     }
     for name in ("tail.weight", "tail.bias"):  # exported as two halves that are added
         tensors[name] = sum(tensors[name].chunk(2), torch.zeros(()))

@@ -141,8 +141,8 @@ def _section(rows: list[Row], options: argparse.Namespace) -> Section:
         f"{Path(options.model).stem} on {options.pictures} photographs of {options.smallest} to "
         f"{options.largest} MP, bytes in memory to bytes in memory on the {options.device}, "
         f'{options.repetitions} rounds in turns after one that warms up; "srcli is faster" is the median '
-        "of the ratios within rounds. "
-        "PSNR and the largest difference are against eager PyTorch's pictures. "
+        "of the ratios within rounds. All but srcli run the network layer by layer; srcli's file has "
+        "upsampler and tail merged. PSNR and the largest difference are against eager PyTorch's pictures. "
         f"{aims and f'Aims: {aims}.'}{ncnn}",
         (_table(rows),),
         {"rows": [asdict(row) for row in rows]},

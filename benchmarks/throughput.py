@@ -1,7 +1,7 @@
 """Engines on square inputs beside plain PyTorch on the same weights, and beside the machine's best."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -40,7 +40,8 @@ class Row:
     Attributes:
         megapixels: of output, a second.
         to_eager: how many times as fast as plain PyTorch, by rounds.
-        gflops: billions of floating-point operations a second, as direct convolution counts them.
+        gflops: billions of floating-point operations a second, as direct convolution counts them: of engines
+            those of the file, in which upsampler and tail are merged, of PyTorch those of the network.
         share: of the matrix product in the same precision, measured in the same rounds; of int8 that in bf16,
             and of both that in f32 where PyTorch has no native bf16.
         seconds: one run.
@@ -66,8 +67,10 @@ def measure(options: argparse.Namespace) -> Section:
         "One network run on a square input, output pixels counted, no decoding or conversion. All engines of "
         f"a row group ran in turns ({options.repetitions} rounds, up to {_WARMED}² after a warm-up); the "
         "ratio is the median of the ratios within rounds. GFLOP/s count direct convolution (2 a "
-        "multiply-add), so a Winograd kernel may pass 100% of the matrix product; int8 is held against that "
-        "in bf16, or in f32 on a CPU without native bf16.",
+        "multiply-add): of engines those of the file, with upsampler and tail merged and without what that "
+        "repeats for precision and at borders, of eager those of the network. So a Winograd kernel may pass "
+        "100% of the matrix product; int8 is held against that in bf16, or in f32 on a CPU without native "
+        "bf16.",
         (_table(rows),),
         {"rows": [asdict(row) for row in rows]},
     )
@@ -78,8 +81,10 @@ def _model(model: str, options: argparse.Namespace) -> list[Row]:
     checkpoint = getattr(options, f"checkpoint_{file.spec.family}", None)
     network = eager.from_checkpoint(checkpoint) if checkpoint else eager.from_onnx(file)
     eager.check_parity(network, file)
-    work = eager.flops_per_pixel(network, options.scale)
     engines = _engines(file, options.threads) | {_EAGER: eager.runner(network, options.scale)}
+    work = dict.fromkeys(engines, 2.0 * file.spec.macs) | {
+        _EAGER: eager.flops_per_pixel(network, options.scale)
+    }
     return [row for side in options.sizes for row in _side(file, side, engines, work, options.repetitions)]
 
 
@@ -101,7 +106,7 @@ def _side(
     file: ModelFile,
     side: int,
     engines: dict[str, Callable[[eager.Batch], eager.Batch]],
-    work: float,
+    work: Mapping[str, float],
     repetitions: int,
 ) -> list[Row]:
     batch = np.random.default_rng(side).random((1, 3, side, side), dtype=np.float32)
@@ -113,7 +118,7 @@ def _side(
 
     def row(name: str) -> Row:
         taken = spread(seconds[name])
-        flops = work * side**2 / taken.median
+        flops = work[name] * side**2 / taken.median
         megapixels = (side * file.spec.scale) ** 2 / 1e6 / taken.median
         precision = name.rpartition(" ")[2]
         peak = peaks["f32"] if precision == "f32" else peaks.get("bf16", peaks["f32"])

@@ -47,7 +47,8 @@ class ModelSpec:
         blocks: residual blocks of the body; 0 if not known.
         features: channels of the body; 0 if not known.
         parameters: number of parameters this scale uses; 0 if not known.
-        macs: multiply-adds of all convolutions for one LR pixel; 0 if not known.
+        macs: multiply-adds of all convolutions for one LR pixel, without those that a file repeats for the
+            sake of precision or at the border; 0 if not known.
         exact_halo: receptive-field radius in LR pixels; tiles with it equal a whole-image run.
         halo: the measured smaller halo at which no 8-bit output pixel of the calibration set
             changes by more than 1; the default of tiled runs.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from srcli_export.collapse import collapsed
 from srcli_export.exporter import describe
 from srcli_export.fuse import fuse
 from srcli_export.writing import write_chains
@@ -35,7 +36,7 @@ def export(network: NetworkSpec, folder: Path) -> Path:
     """The file of a freshly initialised network at x2; the same weights every time."""
     torch.manual_seed(0)
     made = build(network).eval()
-    layers = fuse(made, network, SCALE)
+    layers = collapsed(fuse(made, network, SCALE))
     spec = describe(Checkpoint(network, find("paper"), made.state_dict()), SCALE, layers)
     return write_chains({SCALE: layers}, {SCALE: spec}, folder)[SCALE]
 

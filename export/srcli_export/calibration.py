@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +13,11 @@ from srcli_export.runtime import Pixels
 _SIDE = 480
 _LR_SIDE = 160
 _SMALLEST = 32
+_LETTERED = 96
+_FINER = 4
+_WORDS = "Pack my box with five dozen liquor jugs 0123456789 WAXYM"
+_LINES = ((18, 0.32), (40, 0.5), (66, 0.7), (92, 0.9))
+"""(down, height) of four lines of lettering: LR pixels, and OpenCV's size."""
 
 
 def charts(side: int = _SIDE) -> list[Pixels]:
@@ -22,6 +28,18 @@ def charts(side: int = _SIDE) -> list[Pixels]:
     """
     down, across = np.mgrid[0:side, 0:side] / side - 0.5
     return [_zone_plate(down, across), _edges(down, across)]
+
+
+def lettering() -> list[Pixels]:
+    """Three LR images of what photographs lack: letters in black on white, white on black and red on white.
+
+    Networks answer to them with several times the largest values that photographs lead to.
+
+    Returns:
+        (96, 96, 3) uint8 RGB, always the same.
+    """
+    black, white, red = (0, 0, 0), (255, 255, 255), (255, 0, 0)
+    return [_lettered(*colors) for colors in ((black, white), (white, black), (red, white))]
 
 
 def checked(images: Sequence[Pixels]) -> list[Pixels]:
@@ -73,6 +91,16 @@ def _edges(down: NDArray[np.float64], across: NDArray[np.float64]) -> Pixels:
     shapes = np.where((down < 0) & (across < 0), board, spokes)
     tint = np.stack([shapes, 0.8 * shapes, 0.6 * shapes + 0.2 * (across + 0.5)], axis=-1)
     return _pixels(255 * tint)
+
+
+def _lettered(ink: tuple[int, int, int], paper: tuple[int, int, int]) -> Pixels:
+    """Lines of four sizes, drawn finer than they come out."""
+    large = np.full((_LETTERED * _FINER, _LETTERED * _FINER, 3), paper, np.uint8)
+    for number, (down, size) in enumerate(_LINES):
+        text, place = _WORDS[number * 6 :], (_FINER, down * _FINER)
+        width = 2 + 2 * number
+        cv2.putText(large, text, place, cv2.FONT_HERSHEY_DUPLEX, size * _FINER, ink, width, cv2.LINE_AA)
+    return np.asarray(cv2.resize(large, (_LETTERED, _LETTERED), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _pixels(levels: NDArray[np.float64]) -> Pixels:

@@ -11,6 +11,7 @@ from srcli.errors import ExportError, UsageError
 from srcli.spec import ModelSpec
 from srcli_export import calibration as images
 from srcli_export.artefacts import judged, write_halves, write_int8
+from srcli_export.collapse import collapsed
 from srcli_export.ends import check_ends, write_ends
 from srcli_export.fuse import fuse
 from srcli_export.gain import Stopwatch, check_gain, measure_timings
@@ -220,7 +221,7 @@ def _prepare(path: Path) -> tuple[Checkpoint, nn.Module, dict[int, Chain]]:
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
         raise ExportError(f"{path}: the weights do not fit the network {spec.name!r} ({error}).") from error
     network.float().eval()
-    return checkpoint, network, {scale: fuse(network, spec, scale) for scale in spec.scales}
+    return checkpoint, network, {scale: collapsed(fuse(network, spec, scale)) for scale in spec.scales}
 
 
 def _write(job: _Job, folder: Path, weights: str) -> dict[int, Path]:

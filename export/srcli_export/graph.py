@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from srcli.spec import METADATA_KEY, ModelSpec
-from srcli_export.layers import Conv, FineConv, Layer, Rectifier, Shuffle, Skip, arrays
+from srcli_export.layers import Conv, FineConv, Layer, Rectifier, Shuffle, Skip, Upscale, arrays
 from srcli_train.deployed import HALF
 from srcli_train.networks.layers import MEAN_RGB
 
@@ -30,11 +30,13 @@ class Steps:
 
     Attributes:
         input: () float32, of what it reads.
-        kernel: (out,) float32, of its weights for each output channel.
+        kernel: (out,) float32, of its weights for each output channel, -127 to 127.
+        signed: whether what it reads is -127 to 127; else it is 0 to 255.
     """
 
     input: NDArray[np.float32]
     kernel: NDArray[np.float32]
+    signed: bool = True
 
 
 def stored_weights(layers: Sequence[Layer], precision: str) -> dict[str, Stored]:
@@ -81,8 +83,9 @@ def build_model(
         spec: stored as JSON in the metadata.
         metadata: further entries of the metadata.
         mean: the colour that the mean shift subtracts and adds, on 0-1.
-        int8: convolutions that compute in 8-bit integers, symmetric, by name. Their inputs and kernels pass
-            through QuantizeLinear and DequantizeLinear, which engines fold; what they give stays as it is.
+        int8: convolutions that compute in 8-bit integers without an offset, by name. Their inputs and
+            kernels pass through QuantizeLinear and DequantizeLinear, which engines fold; what they give stays
+            as it is.
     """
     graph = _Graph(frozenset(int8 or ()))
     graph.widen(initializers)
@@ -90,7 +93,7 @@ def build_model(
     graph.add("Add", [graph.chain("mean_removed", layers), "mean"], "sr")
     shift = numpy_helper.from_array(np.array(mean, np.float32).reshape(1, 3, 1, 1), "mean")
     inputs, outputs = _ports(spec.channels, spec.scale)
-    constants = [shift, *_halves(spec.channels), *_steps(int8 or {})]
+    constants = [shift, *graph.numbers(), *_steps(int8 or {})]
     proto = helper.make_graph(graph.nodes, spec.name, [inputs], [outputs], [*constants, *initializers])
     model = helper.make_model(
         proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="srcli"
@@ -99,18 +102,16 @@ def build_model(
     return model
 
 
-def _halves(channels: int) -> list[TensorProto]:
-    """Where the two halves of a FineConv begin and end, along the channels."""
-    bounds = {"start": 0, "middle": channels, "end": 2 * channels, "channels": 1}
-    return [numpy_helper.from_array(np.array([value], np.int64), name) for name, value in bounds.items()]
-
-
 def _steps(int8: Mapping[str, Steps]) -> list[TensorProto]:
     """Steps, and the zeros in which QuantizeLinear finds the type of its integers."""
     values: dict[str, NDArray[Any]] = {}
     for name, steps in int8.items():
-        for tensor, step in ((f"{name}.input", steps.input), (f"{name}.weight", steps.kernel)):
-            values |= {f"{tensor}.step": step, f"{tensor}.zero": np.zeros(step.shape, np.int8)}
+        kind = np.int8 if steps.signed else np.uint8
+        values |= {f"{name}.input.step": steps.input, f"{name}.input.zero": np.zeros((), kind)}
+        values |= {
+            f"{name}.weight.step": steps.kernel,
+            f"{name}.weight.zero": np.zeros_like(steps.kernel, np.int8),
+        }
     return [numpy_helper.from_array(value, name) for name, value in values.items()]
 
 
@@ -120,18 +121,30 @@ def _ports(channels: int, scale: int) -> tuple[onnx.ValueInfoProto, onnx.ValueIn
     return lr, info("sr", TensorProto.FLOAT, ["N", channels, f"{scale}H", f"{scale}W"])
 
 
+_END = 2**63 - 1  # of whatever is sliced
+
+
+def _number(value: int) -> str:
+    return "end" if value == _END else f"number{value}"
+
+
 @dataclass(slots=True)
 class _Graph:
     """Nodes under construction; a method returns the name of the tensor it made.
 
     Attributes:
         int8: names of the convolutions that compute in 8-bit integers.
+        bounds: where slices begin and end, and their axes.
+        suffix: of the names of everything that is made, for layers that run more than once.
     """
 
     int8: frozenset[str] = frozenset()
     nodes: list[onnx.NodeProto] = field(default_factory=list)
+    bounds: set[int] = field(default_factory=set)
+    suffix: str = ""
 
     def add(self, op: str, inputs: list[str], output: str, **attributes: int | str | list[int]) -> str:
+        output += self.suffix
         node = helper.make_node(op, inputs, [output], name=output)
         node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
         self.nodes.append(node)
@@ -153,9 +166,9 @@ class _Graph:
             case Conv(name, weight):
                 return self._conv(x, name, weight.shape[-1])
             case FineConv(name, weight):
-                both = self._conv(x, name, weight.shape[-1])
-                leading = self.add("Slice", [both, "start", "middle", "channels"], f"{name}.leading")
-                rest = self.add("Slice", [both, "middle", "end", "channels"], f"{name}.rest")
+                both, half = self._conv(x, name, weight.shape[-1]), len(weight)
+                leading = self._slice(both, 0, half, 1, f"{name}.leading")
+                rest = self._slice(both, half, 2 * half, 1, f"{name}.rest")
                 return self.add("Add", [leading, rest], f"{name}.sum")
             case Rectifier(name, None):
                 return self.add("Relu", [x], f"{name}.relu")
@@ -165,6 +178,40 @@ class _Graph:
                 return self.add("DepthToSpace", [x], name, blocksize=factor, mode="CRD")
             case Skip(name, inner):
                 return self.add("Add", [x, self.chain(x, inner)], f"{name}.sum")
+            case Upscale():
+                return self._upscale(x, layer)
+
+    def _upscale(self, x: str, layer: Upscale) -> str:
+        """All of it merged, then rows at the top and bottom and columns at the left and right in its place.
+
+        The second side's own part leaves out what is the first's in pictures of few pixels.
+        """
+        sr = self._layer(self.chain(x, [layer.merged]), Shuffle(f"{layer.name}.inside", layer.factor))
+        edge = layer.edge * layer.factor
+        for axis, sides in ((2, ("top", "bottom")), (3, ("left", "right"))):
+            first, second = (f"{layer.name}.{side}" for side in sides)
+            start = self._exact(self._slice(x, 0, layer.context, axis, first), layer, sides[0])
+            start = self._slice(start, 0, edge, axis, f"{first}.edge")
+            end = self._exact(self._slice(x, -layer.context, _END, axis, second), layer, sides[1])
+            end = self._slice(end, edge, _END, axis, f"{second}.own")
+            end = self._slice(end, -edge, _END, axis, f"{second}.edge")
+            inside = self._slice(sr, edge, -edge, axis, f"{first}.{sides[1]}.inside")
+            sr = self.add("Concat", [start, inside, end], f"{first}.{sides[1]}", axis=axis)
+        return sr
+
+    def _exact(self, x: str, layer: Upscale, side: str) -> str:
+        return _Graph(nodes=self.nodes, bounds=self.bounds, suffix=f".{side}").chain(x, layer.exact)
+
+    def _slice(self, x: str, start: int, end: int, axis: int, output: str) -> str:
+        self.bounds |= {start, end, axis}
+        return self.add("Slice", [x, *(_number(bound) for bound in (start, end, axis))], output)
+
+    def numbers(self) -> list[TensorProto]:
+        """The bounds of all slices, each under its own name."""
+        return [
+            numpy_helper.from_array(np.array([bound], np.int64), _number(bound))
+            for bound in sorted(self.bounds)
+        ]
 
     def _conv(self, x: str, name: str, kernel: int) -> str:
         weight = f"{name}.weight"

@@ -5,6 +5,7 @@ Every network of the paper is a chain of these layers between the two halves of 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -34,7 +35,8 @@ class FineConv:
 
     Where an engine computes in bf16, a weight keeps 8 bits, and that error is the same for every pixel: the
     tail would shift the picture's brightness. Its two halves keep 16 bits. In float32 nothing changes, and
-    six output channels cost what three do: engines compute eight or sixteen at a time.
+    six output channels cost what three do: engines compute eight or sixteen at a time. (Of an Upscale there
+    may be 96 instead of 48.)
 
     Attributes: as of Conv.
     """
@@ -80,7 +82,28 @@ class Skip:
     layers: "Chain"
 
 
-Layer = Conv | FineConv | Rectifier | Shuffle | Skip
+@dataclass(frozen=True, slots=True)
+class Upscale:
+    """Convolutions and PixelShuffles without activation, as one of each: see `collapse`.
+
+    Attributes:
+        name: unique.
+        merged: one convolution on LR, to (factor**2 * channels) channels, and PixelShuffle after it.
+        factor: of that PixelShuffle.
+        exact: the layers themselves.
+        edge: LR pixels beside the border of the picture for which `merged` is wrong and `exact` runs.
+        context: LR pixels from the border that these depend on.
+    """
+
+    name: str
+    merged: FineConv
+    factor: int
+    exact: "Chain"
+    edge: int
+    context: int
+
+
+Layer = Conv | FineConv | Rectifier | Shuffle | Skip | Upscale
 Chain = tuple[Layer, ...]
 
 
@@ -98,10 +121,12 @@ def arrays(layers: Sequence[Layer]) -> Iterator[tuple[str, Weights]]:
                 yield f"{name}.slope", slope
             case Skip(_, inner):
                 yield from arrays(inner)
+            case Upscale(_, merged, _, exact):
+                yield from arrays((merged, *exact))
 
 
 def parameter_count(layers: Sequence[Layer]) -> int:
-    """Number of values in the deployment form of one scale; a FineConv counts once."""
+    """Number of trained values of one scale: a FineConv counts once, an Upscale as what it stands for."""
     return sum(_count(layer) for layer in layers)
 
 
@@ -109,13 +134,13 @@ def _count(layer: Layer) -> int:
     match layer:
         case FineConv(_, weight, bias):
             return weight.size + bias.size
-        case Skip(_, inner):
+        case Skip(_, inner) | Upscale(exact=inner):
             return parameter_count(inner)
     return sum(values.size for _, values in arrays([layer]))
 
 
 def multiply_adds(layers: Sequence[Layer]) -> int:
-    """Multiply-adds of all convolutions for one LR pixel; a FineConv counts once."""
+    """Multiply-adds of all convolutions for one LR pixel; a FineConv counts once, an Upscale as merged."""
     return sum(work for _, work in convolutions(layers))
 
 
@@ -134,3 +159,29 @@ def convolutions(layers: Sequence[Layer], area: int = 1) -> Iterator[tuple[str, 
                 area *= factor**2
             case Skip(_, inner):  # keeps the size
                 yield from convolutions(inner, area)
+            case Upscale(_, merged):
+                yield from convolutions((merged,), area)
+
+
+def reach(layers: Sequence[Layer], pixel: Fraction = Fraction(1)) -> Fraction:
+    """Receptive-field radius in LR pixels; `pixel` is the size of a pixel where the layers begin."""
+    radius = Fraction(0)
+    for layer in layers:
+        match layer:
+            case Conv(_, weight) | FineConv(_, weight):
+                radius += weight.shape[-1] // 2 * pixel
+            case Shuffle(_, factor):
+                pixel /= factor
+            case Skip(_, inner) | Upscale(exact=inner):  # nothing comes after an Upscale
+                radius += reach(inner, pixel)
+    return radius
+
+
+def never_negative(layers: Sequence[Layer]) -> Iterator[str]:
+    """Names of the convolutions that read a ReLU."""
+    for before, layer in zip((None, *layers), layers, strict=False):
+        match before, layer:
+            case Rectifier(_, None), Conv(name):
+                yield name
+            case _, Skip(_, inner):
+                yield from never_negative(inner)

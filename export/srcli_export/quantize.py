@@ -2,34 +2,39 @@
 
 The first and the last never do: one sees pixels, the other makes them. Each of the others is tried alone, and
 those whose noise is small for the work they save are taken, as far as all of it together may go. In the
-paper's networks that mostly spares the first and last blocks, the end of the trunk and the first convolution
-of the upsampler.
+paper's networks that mostly spares the first and last blocks and the end of the trunk.
+
+What a ReLU gives has no sign, and takes all 256 values. Few pixels come near the largest value of a tensor:
+often finer steps, that end before it, are worth what is cut off. Not of photographs alone, though: lettering
+drives tensors several times as far, and would lose its edges.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import NodeProto, helper, numpy_helper
 
 from srcli.errors import ExportError
 from srcli.spec import ModelSpec
+from srcli_export.calibration import lettering
 from srcli_export.graph import Steps, Stored, build_model, embedded, kernel_of
-from srcli_export.layers import Chain, Skip, convolutions
+from srcli_export.layers import Chain, convolutions, never_negative
 from srcli_export.runtime import Batch, Pixels, Runner, to_batch
 
-TRUNK_NOISE = 0.1
-"""Levels (of 255, root mean square) that eight bits in residual connections may add to the output.
+NOISE = 0.12
+"""Levels (of 255, root mean square) that eight bits may add to the output.
 
-Rounding there is decided by pixels far away: where it shows, tiles need a halo of nearly the whole receptive
-field. At a tenth of a level a halo of 16 to 20 pixels was enough, at a quarter it took 40.
+Rounding is decided by pixels far away: where it shows, tiles need a halo of nearly the whole receptive field.
+MDSR-baseline took a halo of 14 to 22 pixels at 0.1, 20 to 26 at 0.12 and 30 to 44 at 0.2.
 """
-END_NOISE = 0.25
-"""The same for what comes after the trunk, which sees a few pixels only."""
-_LARGEST = 127
-"""Of 8 bits with a sign; the same on both sides of zero."""
+_SIGNED, _UNSIGNED = 127, 255
+"""The largest of 8 bits; with a sign the same on both sides of zero."""
+_REACHES = (1.0, 0.85, 0.7, 0.55, 0.45, 0.35, 0.25, 0.18)
+"""What the largest of 8 bits may stand for, as shares of the largest value seen."""
 _SIDE = 64
 """LR pixels of each photograph's middle on which noise is measured."""
 
@@ -44,18 +49,16 @@ def quantized(
         layers: what it was made from.
         stored: the weights that the int8 file will read.
         spec: of the int8 file.
-        images: (H, W, 3) uint8 LR photographs. The extremes of each tensor over them, and over the same with
-            black and white in them, set its step; their middles tell the noise.
+        images: (H, W, 3) uint8 LR photographs. What each tensor holds on them, on the same with black and
+            white in them, and on lettering sets its step; their middles tell the noise.
 
     Raises:
         ExportError: no convolution bears eight bits.
     """
     work = dict(list(convolutions(layers))[1:-1])
-    steps = _steps(path, list(work), stored, images) if work else {}
+    steps = _steps(path, layers, list(work), stored, images) if work else {}
     noise = _noise(layers, embedded(stored), spec, steps, [to_batch(_middle(image)) for image in images])
-    trunk = {name for layer in layers if isinstance(layer, Skip) for name, _ in convolutions(layer.layers)}
-    taken = chosen({name: noise[name] for name in work if name in trunk}, work, TRUNK_NOISE)
-    taken |= chosen({name: noise[name] for name in work if name not in trunk}, work, END_NOISE)
+    taken = chosen(noise, work, NOISE)
     if not taken:
         hint = "Nothing was written. Leave int8 out of the precisions."
         raise ExportError(f"{spec.name} x{spec.scale}: eight bits cost too much in every convolution.", hint)
@@ -96,34 +99,75 @@ def chosen(noise: Mapping[str, float], work: Mapping[str, int], levels: float) -
 
 
 def _steps(
-    path: Path, names: Sequence[str], stored: Mapping[str, Stored], images: Sequence[Pixels]
+    path: Path, layers: Chain, names: Sequence[str], stored: Mapping[str, Stored], images: Sequence[Pixels]
 ) -> dict[str, Steps]:
-    """Of inputs by what they hold on the images, of kernels by their largest weight for each channel."""
+    """Of kernels by their largest weight for each channel, of inputs those that change the images' least."""
+    shown = [one for image in images for one in (image, _stretched(image))]
+    batches = [to_batch(image) for image in (*shown, *lettering())]
+    largest = _measured(path, [(name, _largest) for name in names], batches).max(axis=0)
+    unsigned = set(never_negative(layers))
+    tried = [
+        (name, Steps(_step(reach * value, most), kernel, most == _SIGNED))
+        for name, value in zip(names, largest, strict=True)
+        for most in [_UNSIGNED if name in unsigned else _SIGNED]
+        for kernel in [_step(_kernel_reach(name, stored))]
+        for reach in _REACHES
+    ]
+    costs = _measured(path, [(name, partial(_rounding, steps)) for name, steps in tried], batches).sum(axis=0)
+    best = costs.reshape(len(names), len(_REACHES)).argmin(axis=1) + np.arange(len(names)) * len(_REACHES)
+    return dict(tried[place] for place in best)
+
+
+Probe = Callable[[str, str], list[NodeProto]]
+"""(tensor, output) -> nodes that make one number of the tensor, called `output`."""
+
+
+def _measured(
+    path: Path, probes: Sequence[tuple[str, Probe]], batches: Sequence[Batch]
+) -> NDArray[np.float32]:
+    """(batches, probes): what each finds in the input of the convolution it is for."""
     model = onnx.load(path)
-    largest = list(_with_largest(model.graph, names))
+    inputs = {node.name: node.input[0] for node in model.graph.node if node.op_type == "Conv"}
+    outputs = [f"probe{number}" for number in range(len(probes))]
+    for output, (name, probe) in zip(outputs, probes, strict=True):
+        model.graph.node.extend(probe(inputs[name], output))
+        model.graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, []))
     runner = Runner(path, model)
-    found = [runner.values(largest, to_batch(one)) for image in images for one in (image, _stretched(image))]
-    inputs = dict(zip(names, np.max(found, axis=0), strict=True))
-    return {
-        name: Steps(_step(inputs[name]), _step(np.abs(kernel_of(name, stored)).max(axis=(1, 2, 3))))
-        for name in names
-    }
+    return np.array([runner.values(outputs, batch) for batch in batches], np.float32)
 
 
-def _with_largest(graph: onnx.GraphProto, names: Sequence[str]) -> Iterator[str]:
-    """Add outputs that give the largest magnitude in each convolution's input."""
-    inputs = {node.name: node.input[0] for node in graph.node if node.op_type == "Conv"}
-    for name in names:
-        output = f"{name}.largest"
-        graph.node.append(helper.make_node("Abs", [inputs[name]], [f"{name}.magnitude"]))
-        graph.node.append(helper.make_node("ReduceMax", [f"{name}.magnitude"], [output], keepdims=0))
-        graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, []))
-        yield output
+def _largest(tensor: str, output: str) -> list[NodeProto]:
+    """The largest magnitude."""
+    magnitude = f"{output}.magnitude"
+    return [
+        helper.make_node("Abs", [tensor], [magnitude]),
+        helper.make_node("ReduceMax", [magnitude], [output], keepdims=0),
+    ]
 
 
-def _step(largest: NDArray[np.float32]) -> NDArray[np.float32]:
+def _rounding(steps: Steps, tensor: str, output: str) -> list[NodeProto]:
+    """The sum of squares of what eight bits change."""
+    zero = np.zeros((), np.int8 if steps.signed else np.uint8)
+    names = step, zero_name = f"{output}.step", f"{output}.zero"
+    eight, rounded, error = f"{output}.eight", f"{output}.rounded", f"{output}.error"
+    return [
+        helper.make_node("Constant", [], [step], value=numpy_helper.from_array(steps.input)),
+        helper.make_node("Constant", [], [zero_name], value=numpy_helper.from_array(zero)),
+        helper.make_node("QuantizeLinear", [tensor, *names], [eight]),
+        helper.make_node("DequantizeLinear", [eight, *names], [rounded]),
+        helper.make_node("Sub", [tensor, rounded], [error]),
+        helper.make_node("ReduceSumSquare", [error], [output], keepdims=0),
+    ]
+
+
+def _kernel_reach(name: str, stored: Mapping[str, Stored]) -> NDArray[np.float32]:
+    """(out,) the largest magnitude of the weights for each output channel."""
+    return np.asarray(np.abs(kernel_of(name, stored)).max(axis=(1, 2, 3)), np.float32)
+
+
+def _step(reach: NDArray[np.float32], largest: int = _SIGNED) -> NDArray[np.float32]:
     """What 1 stands for; where nothing was ever seen but zero, anything does."""
-    return np.where(largest > 0, largest, 1).astype(np.float32) / np.float32(_LARGEST)
+    return np.asarray(np.where(reach > 0, reach, 1) / largest, np.float32)
 
 
 def _middle(image: Pixels) -> Pixels:

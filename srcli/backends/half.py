@@ -1,11 +1,12 @@
 """A network that computes in float32 -> the same network in fp16, by rewriting its graph. Needs onnx alone.
 
 TensorRT 11 has no precision flags: what computes in halves is what the graph says, so every constant and
-tensor of the body becomes a half. The two ends stay in float32: the few pointwise nodes (mean shift, sum of
-the tail's halves) before the first other node and after the last. They touch three channels and cost next
-to nothing, while an image on 0-1 in halves is as coarse as an eighth of an 8-bit step where it is bright:
-trained networks reach 80 dB against float32 so, and 76.5 dB in halves throughout. And since all kinds of
-input and output share these ends, they give the same pixels.
+tensor of the body becomes a half. The two ends stay in float32: the nodes before the first and after the
+last that do no more than add up and move pixels (mean shift; sum of the tail's halves, PixelShuffle after
+it). They touch the values of a few pictures and cost next to nothing, while an image on 0-1 in halves is as
+coarse as an eighth of an 8-bit step where it is bright: trained networks reach 80 dB against float32 so, and
+76.5 dB in halves throughout. And since all kinds of input and output share these ends, they give the same
+pixels.
 """
 
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,8 @@ from srcli.spec import METADATA_KEY, WEIGHTS_FILE_KEY, WEIGHTS_SHA256_KEY, Model
 IO = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "uint8": TensorProto.UINT8}
 """Kinds of input and output: RGB 0-1 in the first two, 0-255 in the last."""
 
-_POINTWISE = ("Add", "Sub", "Mul", "Div", "Slice", "Clip", "Identity")
+_POINTWISE = ("Add", "Sub", "Mul", "Div", "Slice", "Concat", "DepthToSpace", "Clip", "Identity")
+"""Operators that give each pixel of a result from one pixel of each input, if not in the same place."""
 _ALWAYS_FLOAT32 = {("Resize", 2), ("Upsample", 1)}
 """Inputs that ONNX defines as float32 whatever the data's type, as (operator, position)."""
 _WIDE, _NARROW = ".float32", ".float16"

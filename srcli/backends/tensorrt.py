@@ -57,7 +57,8 @@ class Programs(Protocol):
 def sides_for(spec: ModelSpec) -> tuple[int, ...]:
     """`SIDES` for a network, ending where its largest tensor would exceed `MOST_ELEMENTS`.
 
-    The largest is what the last layer reads, all features at the output's size, or the output itself.
+    The largest is at most all features at the output's size, which the last layer reads where upsampler and
+    tail are not merged, or the output itself.
     """
     per_pixel = spec.scale**2 * max(spec.features, spec.channels)
     most = isqrt(MOST_ELEMENTS // per_pixel)

@@ -15,6 +15,7 @@ from onnx import helper
 from srcli.backends import bicubic, failures, table
 from srcli.backends.base import BackendOptions, Batch, Engine
 from srcli.errors import BackendUnavailableError, InferenceError, ModelFileError, SrcliError, UsageError
+from srcli.models import catalog
 from srcli.spec import read_spec
 
 SCALES = (2, 3, 4)
@@ -86,6 +87,23 @@ def test_low_precision_is_close(row: Row, path: Path, precision: str) -> None:
     assert engine.info.precision == precision
     assert psnr(sr, exact) > BF16_PSNR
     assert np.abs(sr - exact).max() > 0, "equal to the bit: it did not run in low precision"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 3), (19, 23)])
+@pytest.mark.parametrize(("precision", "least"), [("f32", 90.0), ("bf16", BF16_PSNR), ("f16", 65.0)])
+def test_shipped_networks_are_right_at_borders(
+    row: Row, precision: str, least: float, size: tuple[int, int]
+) -> None:
+    """There, their merged upsamplers run layer by layer, on strips that small pictures have no room for."""
+    path = catalog.MODELS_FOLDER / "edsr-baseline-x4.onnx"
+    try:
+        engine = row.load(path, precision)
+    except BackendUnavailableError:
+        pytest.skip(f"{row.name} has no {precision} on {row.device} here")
+    lr = picture(*size)
+    sr = engine.run(lr)
+    assert sr.shape == (1, 3, size[0] * engine.scale, size[1] * engine.scale)
+    assert psnr(sr, reference(path, lr)) > least
 
 
 def test_batches(row: Row, path: Path) -> None:

@@ -15,6 +15,7 @@ from srcli import pixels
 from srcli.backends.half import to_float32, to_half
 from srcli.errors import ModelFileError, UsageError
 from srcli.metrics import decibels
+from srcli.models import catalog
 from srcli.spec import METADATA_KEY, WEIGHTS_FILE_KEY, WEIGHTS_SHA256_KEY, ModelSpec
 
 FLOAT, HALF, UINT8, INT8 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8, TensorProto.INT8
@@ -85,6 +86,25 @@ def test_the_body_is_half_and_the_ends_are_not(stored_in_halves: bool, io: str) 
     assert set(types.values()) == {FLOAT, HALF}
     wide = {node.op_type for node in half.graph.node if any(types.get(n) == FLOAT for n in node.input)}
     assert wide <= {"Sub", "Add", "Mul", "Clip"}, "pixel range and mean shift, next to the ports"
+
+
+@pytest.mark.parametrize("name", ["edsr-baseline-x4", "mdsr-baseline-x2"])
+def test_pixels_of_shipped_networks_stay_float32(name: str) -> None:
+    """From the last convolution on, through PixelShuffle and what is put in its place at the border."""
+    half = to_half(onnx.load(catalog.MODELS_FOLDER / f"{name}.onnx"))
+    values = onnx.shape_inference.infer_shapes(half, strict_mode=True).graph.value_info
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    makers = {output: node for node in half.graph.node for output in node.output}
+    after, waiting = set[str](), ["sr"]
+    while waiting:  # from the output back to the convolutions
+        for name in makers[waiting.pop()].input:
+            if name in makers and makers[name].op_type not in ("Conv", "Cast", "Sub") and name not in after:
+                after.add(name)
+                waiting.append(name)
+    assert {makers[name].op_type for name in after} == {"Add", "Concat", "Slice", "DepthToSpace"}
+    assert {types[name] for name in after} == {FLOAT}
+    read = {name for node in half.graph.node if node.op_type == "Conv" for name in node.input[:1]}
+    assert {types[name] for name in read} == {HALF}
 
 
 def test_weights_stored_in_halves_are_no_longer_widened() -> None:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from tiny_exported import exported
 
@@ -35,6 +36,17 @@ def test_contenders_agree_on_pictures_of_different_sizes(network: Path, tmp_path
     for one, other in zip(made, exact, strict=True):
         assert one.shape == other.shape
         assert np.abs(one.astype(int) - other).max() <= 1  # bf16 and the order of sums move a rounding
+
+
+def test_others_get_the_network_layer_by_layer(network: Path, tmp_path: Path) -> None:
+    """As it would come out of PyTorch: what srcli merges is srcli's own."""
+    file = resolve(network, 2)
+    model = onnx.load(contenders._plain(file, eager.from_onnx(file), tmp_path))
+    names = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    blocks = [f"body.blocks.{block}.conv{one}" for block in range(file.spec.blocks) for one in (1, 2)]
+    assert names == ["head", *blocks, "body.last", "upsampler.0", "tail"]
+    assert {t.data_type for t in model.graph.initializer if len(t.dims) == 4} == {onnx.TensorProto.FLOAT}
+    assert not [node for node in model.graph.node if node.op_type in ("Slice", "Concat")]
 
 
 def test_the_script_measures_publishes_and_draws(

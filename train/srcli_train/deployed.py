@@ -21,6 +21,9 @@ from srcli_train.recipes import Recipe
 HALF = "_fp16"
 """Ends the name of a kernel that is stored in halves."""
 
+MERGED = "merged"
+"""Last part of the name of a convolution that stands for others, which the file holds as well."""
+
 _TRAINED = (".weight", ".bias")
 _HINT = (
     "Give a checkpoint of srcli train, a model by name (`srcli models`), or an .onnx file of srcli export."
@@ -106,8 +109,11 @@ def _weights_of(file: ModelFile) -> dict[str, Tensor]:
     except Exception as error:  # protobuf, onnx and the file system each raise their own
         raise load_failed("training", file.path, error) from error
     _refuse_other_colour(file.path, stored)
-    kept = {name: value.astype(np.float32) for name, value in stored.items() if name.endswith(_TRAINED)}
-    return {name: torch.from_numpy(value) for name, value in kept.items()}
+    return {
+        name: torch.from_numpy(value.astype(np.float32))
+        for name, value in stored.items()
+        if name.endswith(_TRAINED) and f".{MERGED}." not in name
+    }
 
 
 def _refuse_other(path: Path, spec: ModelSpec) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from srcli.errors import ModelFileError
+from srcli_export.collapse import collapsed
 from srcli_export.exporter import describe
 from srcli_export.fuse import fuse
 from srcli_export.importing.chains import ChainSource
@@ -33,7 +34,7 @@ def from_checkpoint(path: Path) -> ChainSource:
         network = build(spec)
         network.load_state_dict(checkpoint.weights)
         network.float().eval()
-        layers = {scale: fuse(network, spec, scale) for scale in spec.scales}
+        layers = {scale: collapsed(fuse(network, spec, scale)) for scale in spec.scales}
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
         raise ModelFileError(
             f"{path}: the weights do not fit the network {spec.name!r} ({error})."

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 from srcli.errors import ModelFileError
 from srcli.spec import ModelSpec
-from srcli_export.importing.chains import ChainSource, MeanColor, reach
+from srcli_export.collapse import collapsed
+from srcli_export.importing.chains import ChainSource, MeanColor
 from srcli_export.importing.naming import Branch, Layout, layout, unwrapped
 from srcli_export.importing.request import Request
 from srcli_export.layers import (
@@ -25,6 +27,7 @@ from srcli_export.layers import (
     Skip,
     multiply_adds,
     parameter_count,
+    reach,
 )
 from srcli_train.networks.layers import MEAN_RGB
 
@@ -104,7 +107,9 @@ def from_state(request: Request, state: Mapping[str, Tensor]) -> ChainSource | N
     scaling = _scaling(request, config or {}, found)
     notes += (f"residual scaling {scaling:g} is assumed: weights do not tell it (--residual-scale)",)
     origin = "super-image" if foreign else "EDSR-PyTorch"
-    layers = {branch.scale: _layers(names, found, branch, pixels, scaling) for branch in found.branches}
+    layers = {
+        branch.scale: collapsed(_layers(names, found, branch, pixels, scaling)) for branch in found.branches
+    }
     specs = {scale: _spec(found, scale, chain) for scale, chain in layers.items()}
     network = PaperNetwork(names, found, pixels, scaling).eval()
     if request.convention == "auto" and found.family == "edsr" and config is None:
@@ -228,7 +233,7 @@ def _layers(
 
 
 def _spec(found: Layout, scale: int, layers: Chain) -> ModelSpec:
-    halo = reach(layers)
+    halo = ceil(reach(layers))
     return ModelSpec(
         name=found.family,
         family=found.family,

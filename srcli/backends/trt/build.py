@@ -46,6 +46,7 @@ def graph(path: Path, precision: str) -> bytes:
     import onnx
 
     from srcli.backends.half import to_float32, to_half
+    from srcli.backends.signed import with_signs
 
     try:
         model, spec = onnx.load(path), read_spec(path)
@@ -54,7 +55,7 @@ def graph(path: Path, precision: str) -> bytes:
     if precision == "f16":
         model = to_half(model)
     elif spec is not None and spec.arithmetic != "fp32":  # halves, or convolutions in int8 whose weights are
-        model = to_float32(model)
+        model = with_signs(to_float32(model))
     data: bytes = with_levels(model).SerializeToString()
     return data
 
