@@ -8,17 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import numpy_helper
 from torch import Tensor, nn
 
 from srcli.backends import table
 from srcli.backends.base import BackendOptions
 from srcli.models.catalog import ModelFile
 from srcli_train.checkpoint import load_checkpoint
-from srcli_train.deployed import MERGED
+from srcli_train.deployed import load_start
 from srcli_train.networks import NetworkSpec, build
 
 Batch = NDArray[np.float32]
@@ -42,7 +40,7 @@ def from_onnx(file: ModelFile) -> nn.Module:
     Residual scaling and the inner pixel range are folded into the exported weights, so both are 1 here.
     """
     network = build(described(file))
-    network.load_state_dict(_weights(file.path))
+    network.load_state_dict(load_start(file.path, described(file)).weights)
     return network.eval()
 
 
@@ -50,18 +48,6 @@ def described(file: ModelFile) -> NetworkSpec:
     """The network of `from_onnx`."""
     spec = file.spec
     return NetworkSpec(spec.name, spec.family, spec.blocks, spec.features, 1.0, (spec.scale,), 1.0)
-
-
-def _weights(path: Path) -> dict[str, Tensor]:
-    """Initialisers under the names they have in training; fp16 is widened, what training has not left out."""
-    tensors = {
-        t.name.removesuffix("_fp16"): torch.from_numpy(numpy_helper.to_array(t).astype(np.float32))
-        for t in onnx.load(path).graph.initializer
-        if "." in t.name and f".{MERGED}." not in t.name
-    }
-    for name in ("tail.weight", "tail.bias"):  # exported as two halves that are added
-        tensors[name] = sum(tensors[name].chunk(2), torch.zeros(()))
-    return tensors
 
 
 def runner(network: nn.Module, scale: int) -> Callable[[Batch], Batch]:

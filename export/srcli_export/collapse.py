@@ -9,14 +9,14 @@ zeros. There, the layers themselves run on a strip.
 """
 
 from collections.abc import Sequence
-from math import ceil, prod
+from math import ceil
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from srcli_export.layers import Chain, Conv, FineConv, Layer, Shuffle, Upscale, Weights, reach
+from srcli_export.layers import Chain, Conv, FineConv, Layer, Shuffle, Upscale, Weights, enlargement, reach
 from srcli_train.deployed import MERGED
 
 _AT_ONCE = 32  # channels
@@ -43,18 +43,16 @@ def _is_linear(layer: Layer | None) -> bool:
 
 
 def _upscale(layers: Chain) -> Upscale:
-    assert "." in layers[0].name, "the merged layer is told from trained ones by its name"
-    radius, edge = ceil(reach(layers)), ceil(reach(layers) - reach(layers[:1]))
-    factor = prod(layer.factor for layer in layers if isinstance(layer, Shuffle))
-    name = ".".join((*layers[0].name.split(".")[:-1], MERGED))
-    merged = FineConv(name, *_kernel(layers, radius, factor))
-    return Upscale(name, merged, factor, layers, edge, edge + radius)
-
-
-def _kernel(layers: Chain, radius: int, factor: int) -> tuple[Weights, Weights]:
-    """(factor² * channels, in, 2 * radius + 1, ...) and (factor² * channels,): what single pixels lead to."""
     first = layers[0]
-    assert isinstance(first, Conv)
+    assert isinstance(first, Conv), "features are not shuffled before they are summed"
+    stem, dot, _ = first.name.rpartition(".")
+    assert dot, "the merged layer is told from trained ones by its name"
+    return Upscale(FineConv(f"{stem}.{MERGED}", *_kernel(first, layers)), layers)
+
+
+def _kernel(first: Conv, layers: Chain) -> tuple[Weights, Weights]:
+    """(factor² * channels, in, 2 * radius + 1, ...) and (factor² * channels,): what single pixels lead to."""
+    radius, factor = ceil(reach(layers)), enlargement(layers)
     inputs, middle, side = first.weight.shape[1], 2 * radius, 4 * radius + 1
     near = slice(middle - radius, middle + radius + 1)
 

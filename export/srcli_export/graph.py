@@ -38,6 +38,11 @@ class Steps:
     kernel: NDArray[np.float32]
     signed: bool = True
 
+    @property
+    def zero(self) -> NDArray[Any]:
+        """() what 0 is, in the type of the input's integers."""
+        return np.asarray(0, np.int8 if self.signed else np.uint8)
+
 
 def stored_weights(layers: Sequence[Layer], precision: str) -> dict[str, Stored]:
     """Initialiser name -> values as they are stored, in running order.
@@ -106,8 +111,7 @@ def _steps(int8: Mapping[str, Steps]) -> list[TensorProto]:
     """Steps, and the zeros in which QuantizeLinear finds the type of its integers."""
     values: dict[str, NDArray[Any]] = {}
     for name, steps in int8.items():
-        kind = np.int8 if steps.signed else np.uint8
-        values |= {f"{name}.input.step": steps.input, f"{name}.input.zero": np.zeros((), kind)}
+        values |= {f"{name}.input.step": steps.input, f"{name}.input.zero": steps.zero}
         values |= {
             f"{name}.weight.step": steps.kernel,
             f"{name}.weight.zero": np.zeros_like(steps.kernel, np.int8),
@@ -186,10 +190,10 @@ class _Graph:
 
         The second side's own part leaves out what is the first's in pictures of few pixels.
         """
-        sr = self._layer(self.chain(x, [layer.merged]), Shuffle(f"{layer.name}.inside", layer.factor))
-        edge = layer.edge * layer.factor
+        name, edge = layer.merged.name, layer.edge * layer.factor
+        sr = self.chain(x, [layer.merged, Shuffle(f"{name}.inside", layer.factor)])
         for axis, sides in ((2, ("top", "bottom")), (3, ("left", "right"))):
-            first, second = (f"{layer.name}.{side}" for side in sides)
+            first, second = (f"{name}.{side}" for side in sides)
             start = self._exact(self._slice(x, 0, layer.context, axis, first), layer, sides[0])
             start = self._slice(start, 0, edge, axis, f"{first}.edge")
             end = self._exact(self._slice(x, -layer.context, _END, axis, second), layer, sides[1])

@@ -6,6 +6,7 @@ Every network of the paper is a chain of these layers between the two halves of 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil, prod
 
 import numpy as np
 import torch
@@ -87,20 +88,27 @@ class Upscale:
     """Convolutions and PixelShuffles without activation, as one of each: see `collapse`.
 
     Attributes:
-        name: unique.
-        merged: one convolution on LR, to (factor**2 * channels) channels, and PixelShuffle after it.
-        factor: of that PixelShuffle.
-        exact: the layers themselves.
-        edge: LR pixels beside the border of the picture for which `merged` is wrong and `exact` runs.
-        context: LR pixels from the border that these depend on.
+        merged: one convolution on LR, to (factor**2 * channels) channels, before the one PixelShuffle.
+        exact: the layers themselves, a convolution first.
     """
 
-    name: str
     merged: FineConv
-    factor: int
     exact: "Chain"
-    edge: int
-    context: int
+
+    @property
+    def factor(self) -> int:
+        """Of the one PixelShuffle."""
+        return enlargement(self.exact)
+
+    @property
+    def edge(self) -> int:
+        """LR pixels beside the border of the picture for which `merged` is wrong and `exact` runs."""
+        return ceil(reach(self.exact) - reach(self.exact[:1]))
+
+    @property
+    def context(self) -> int:
+        """LR pixels from the border that these depend on."""
+        return self.edge + ceil(reach(self.exact))
 
 
 Layer = Conv | FineConv | Rectifier | Shuffle | Skip | Upscale
@@ -121,7 +129,7 @@ def arrays(layers: Sequence[Layer]) -> Iterator[tuple[str, Weights]]:
                 yield f"{name}.slope", slope
             case Skip(_, inner):
                 yield from arrays(inner)
-            case Upscale(_, merged, _, exact):
+            case Upscale(merged, exact):
                 yield from arrays((merged, *exact))
 
 
@@ -159,8 +167,13 @@ def convolutions(layers: Sequence[Layer], area: int = 1) -> Iterator[tuple[str, 
                 area *= factor**2
             case Skip(_, inner):  # keeps the size
                 yield from convolutions(inner, area)
-            case Upscale(_, merged):
+            case Upscale(merged):
                 yield from convolutions((merged,), area)
+
+
+def enlargement(layers: Sequence[Layer]) -> int:
+    """Size of the result in pixels of where the layers begin."""
+    return prod(layer.factor for layer in layers if isinstance(layer, Shuffle))
 
 
 def reach(layers: Sequence[Layer], pixel: Fraction = Fraction(1)) -> Fraction:

@@ -147,12 +147,11 @@ def _largest(tensor: str, output: str) -> list[NodeProto]:
 
 def _rounding(steps: Steps, tensor: str, output: str) -> list[NodeProto]:
     """The sum of squares of what eight bits change."""
-    zero = np.zeros((), np.int8 if steps.signed else np.uint8)
-    names = step, zero_name = f"{output}.step", f"{output}.zero"
+    names = step, zero = f"{output}.step", f"{output}.zero"
     eight, rounded, error = f"{output}.eight", f"{output}.rounded", f"{output}.error"
     return [
         helper.make_node("Constant", [], [step], value=numpy_helper.from_array(steps.input)),
-        helper.make_node("Constant", [], [zero_name], value=numpy_helper.from_array(zero)),
+        helper.make_node("Constant", [], [zero], value=numpy_helper.from_array(steps.zero)),
         helper.make_node("QuantizeLinear", [tensor, *names], [eight]),
         helper.make_node("DequantizeLinear", [eight, *names], [rounded]),
         helper.make_node("Sub", [tensor, rounded], [error]),

@@ -13,13 +13,11 @@ from srcli.backends import table
 from srcli.backends.base import BackendOptions
 from srcli_export import collapse
 from srcli_export.collapse import collapsed
-from srcli_export.exporter import describe
+from srcli_export.exporter import Exported
 from srcli_export.fuse import fuse
-from srcli_export.graph import build_model, embedded, stored_weights
-from srcli_export.layers import Chain, Conv, FineConv, Rectifier, Shuffle, Skip, Upscale, multiply_adds
+from srcli_export.layers import Conv, FineConv, Rectifier, Shuffle, Skip, Upscale, multiply_adds
 from srcli_export.layers import parameter_count as count
 from srcli_export.runtime import Runner
-from srcli_train.checkpoint import load_checkpoint
 from srcli_train.networks import build, preset
 
 SIZES = [(1, 1), (1, 4), (2, 1), (2, 3), (3, 2), (3, 3), (4, 7), (11, 9)]
@@ -43,32 +41,23 @@ def end_of(name: str, scale: int) -> Upscale:
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
 @pytest.mark.parametrize(("name", "scale"), CASES)
 def test_it_is_the_network_that_was_trained(
-    name: str, scale: int, backend: str, size: tuple[int, int], made: dict[tuple[str, int], Path]
+    name: str, scale: int, backend: str, size: tuple[int, int], made: dict[tuple[str, int], Exported]
 ) -> None:
     pytest.importorskip(backend)
-    path, (_, network) = made[name, scale], tiny(name, scale)
-    about = describe(load_checkpoint(path.parent / "checkpoint.pt"), scale, _layers(name, scale))
-    engine = table.load(backend, path, about, BackendOptions("f32", "cpu"))
+    file, (_, network) = made[name, scale], tiny(name, scale)
+    engine = table.load(backend, file.path, file.spec, BackendOptions("f32", "cpu"))
     np.testing.assert_allclose(
         engine.run(noise(*size)), expected(network, noise(*size), scale), atol=FLOAT32, rtol=0
     )
 
 
-def _layers(name: str, scale: int) -> Chain:
-    spec, network = tiny(name, scale)
-    return collapsed(fuse(network, spec, scale))
-
-
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Exported]:
     found = {}
     for name, scale in CASES:
         folder = tmp_path_factory.mktemp(f"{name}-{scale}")
         path, _ = checkpoint(folder, name, scale)
-        layers, files = _layers(name, scale), folder / f"{name}-x{scale}.onnx"
-        spec = describe(load_checkpoint(path), scale, layers)
-        onnx.save(build_model(layers, embedded(stored_weights(layers, "fp32")), spec), files)
-        found[name, scale] = files
+        found[name, scale] = next(file for file in export(path, folder) if file.spec.scale == scale)
     return found
 
 
@@ -88,8 +77,8 @@ def test_it_reaches_two_pixels_and_mends_one(scale: int) -> None:
     end = end_of("edsr", scale)
     assert (end.edge, end.context, end.factor) == (1, 3, scale)
     assert end.merged.weight.shape == (3 * scale**2, 8, 5, 5)
-    assert end.name == "upsampler.merged"
-    assert end_of("mdsr", scale).name == f"upsampler.{scale}.merged"
+    assert end.merged.name == "upsampler.merged"
+    assert end_of("mdsr", scale).merged.name == f"upsampler.{scale}.merged"
 
 
 def test_the_work_of_edsr_baseline_x4_as_counted_by_hand() -> None:
