@@ -215,12 +215,23 @@ def _check_takes_files(folder: Path) -> None:
 def _ahead(path: Path, spec: ModelSpec, options: BackendOptions, folder: Path) -> Workshop:
     """The workshop for building ahead: for a GPU where there is one."""
     precision = _precision(options.precision, spec)
+    flavour, gpu = found_ahead(options)
+    return Workshop(flavour, path, spec, precision, gpu, (folder,), options.tell)
+
+
+def found_ahead(options: BackendOptions) -> tuple[flavours.Flavour, driver.Gpu | None]:
+    """What builds engines ahead here, and the GPU that they are for; none: any.
+
+    Raises:
+        MissingExtraError: TensorRT is not installed.
+        BackendUnavailableError: no GPU and a TensorRT that needs one, or another device.
+    """
     without = bool(driver.ask().problem) and _portable()
     number, gpu = (0, None) if without else _gpu(options.device)
     if gpu is not None:
         Cuda(number)
     names = flavours.installed() if gpu is None else flavours.fitting(driver.ask())
-    return Workshop(flavours.find(names), path, spec, precision, gpu, (folder,), options.tell)
+    return flavours.find(names), gpu
 
 
 def _portable() -> bool:

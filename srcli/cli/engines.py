@@ -16,6 +16,18 @@ def is_model(name: Path) -> bool:
     return name.suffix == ".onnx" or (not name.suffix and name.name == str(name) and not name.exists())
 
 
+def check() -> None:
+    """Refuse what cannot build here, before anything is exported for it.
+
+    Raises:
+        MissingExtraError, BackendUnavailableError: as `tensorrt.build_ahead`.
+    """
+    from srcli.backends.base import BackendOptions
+    from srcli.backends.tensorrt import found_ahead
+
+    found_ahead(BackendOptions())
+
+
 def of_model(model: str, folder: Path | None, precision: str) -> None:
     """Build the engine of every scale of a model, into the cache unless a folder is named.
 

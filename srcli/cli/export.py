@@ -86,6 +86,9 @@ def export(
         if calibration or validation or measure or license_name or ends or weights != "fp32":
             raise UsageError(f"{checkpoint} is exported already.", "Give only --precision and -o with it.")
         return engines.of_model(str(checkpoint), out, _of_engine(precision, "fp32"))
+    if engines.is_model(checkpoint):
+        hint = "Models are exported already: srcli models lists them, and --format trt builds their engines."
+        raise UsageError(f"{checkpoint} is no checkpoint of srcli train.", hint)
     if "int8" in precisions and calibration is None:
         raise UsageError("int8 needs photographs to be calibrated on.", "Give some: --calibration FOLDER.")
     try:
@@ -93,6 +96,8 @@ def export(
         from srcli_export.exporter import export_checkpoint
     except ImportError as error:
         raise missing_extra(error, "Export", "export") from error
+    if format_name == "trt":
+        engines.check()
     photographs, proof, folder = _photographs(calibration), _photographs(validation), out or Path("models")
     if not photographs and not proof:
         talk("note: checked on noise and rendered charts alone; with photographs: --calibration FOLDER.")

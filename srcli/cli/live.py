@@ -149,6 +149,11 @@ class Teller:
         with self._lock:
             self._update()
 
+    def stopping(self) -> None:
+        """An interrupt came: say that it was heard."""
+        if self._notes:
+            self._screen.line("Stopping after the tile at work.")
+
     def _messages(self, result: PictureResult) -> list[str]:
         if result.status is Status.FAILED:
             return error_lines(result.error, result.hint)

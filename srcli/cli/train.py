@@ -23,7 +23,7 @@ def train(
         str, typer.Option(help="edsr-baseline, edsr, mdsr-baseline, mdsr or srresnet.")
     ] = "mdsr-baseline",
     scale: Annotated[
-        int | None, typer.Option("-s", "--scale", help="2, 3 or 4; MDSR learns all three.")
+        int | None, typer.Option("-s", "--scale", help="2, 3 or 4; MDSR takes none and learns all three.")
     ] = None,
     recipe: Annotated[
         str,
@@ -129,6 +129,9 @@ def _network(model: str, scale: int | None, about: Sequence[str]) -> "NetworkSpe
 
     named = [f"name={model}-custom", *about] if about else []
     network = changed(preset(model, scale), named)
+    if scale and network.family == "mdsr":
+        hint = f"Leave out -s; fewer scales: --set network.scales=[{scale}]."
+        raise UsageError(f"{model} learns all of its scales together.", hint)
     if not network.scales:
         raise UsageError("A network needs at least one scale.", "For example network.scales=[2,4].")
     return network

@@ -66,7 +66,7 @@ def run(files: Files, network: Network, options: "FolderOptions", telling: Telli
     if telling.as_json:
         product(report.to_json())
     if not telling.quiet:
-        for line in _summary(report, plan.out):
+        for line in _summary(report, plan.out, overwrite=options.overwrite):
             talk(line)
     return report.exit_code
 
@@ -229,7 +229,7 @@ def _engine(upscalers: "list[Upscaler]") -> "Engine":
     return Engine(name_of(first.model, first.spec), info.backend, devices, info.precision, reason, notes)
 
 
-def _summary(report: "Report", out: Path) -> list[str]:
+def _summary(report: "Report", out: Path, *, overwrite: bool) -> list[str]:
     """Where the pictures are and what made them, then what else there is to know."""
     from srcli.pipelines.report import Status
 
@@ -252,7 +252,8 @@ def _summary(report: "Report", out: Path) -> list[str]:
         parts.append(f"{failed} failed")
     if report.interrupted:
         left = report.count(Status.PENDING)
-        parts.append(f"interrupted with {left} left; the same command without --overwrite goes on")
+        without = " without --overwrite" if overwrite else ""
+        parts.append(f"interrupted with {left} left; the same command{without} goes on")
     return [*lines, "; ".join(parts) + "."]
 
 

@@ -116,6 +116,7 @@ class FolderRun:
         except KeyboardInterrupt:
             self.interrupted = True
             self._cancelled.set()
+            self.progress.stopping()
         finally:
             for pool in pools:
                 pool.shutdown(wait=True, cancel_futures=True)

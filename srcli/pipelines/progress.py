@@ -18,6 +18,9 @@ class Progress(Protocol):
     def finished(self, result: PictureResult) -> None:
         """A picture ended, one way or another; called in the order of the inputs."""
 
+    def stopping(self) -> None:
+        """An interrupt came: the run ends as soon as the tiles at work are done."""
+
 
 class NullProgress:
     """Listens to nothing."""
@@ -29,4 +32,7 @@ class NullProgress:
         """Ignore it."""
 
     def finished(self, result: PictureResult) -> None:
+        """Ignore it."""
+
+    def stopping(self) -> None:
         """Ignore it."""

@@ -54,6 +54,7 @@ def test_an_onnx_file_gets_its_own(srcli: Command, tiny_models: Path, built: Bui
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
+        (("tiny",), 2, "no checkpoint of srcli train"),
         (("tiny", "--format", "plan"), 2, "onnx or trt"),
         (("nosuch", "--format", "trt"), 2, "nosuch"),
         (("nosuch.onnx", "--format", "trt"), 2, "does not exist"),
@@ -95,3 +96,17 @@ def test_the_backends_refusal_is_passed_on(
     run = srcli("export", "tiny", "--format", "trt")
     assert run.code == 2
     assert "No GPU." in run.err
+
+
+def test_what_cannot_build_is_said_before_a_checkpoint_is_exported(
+    srcli: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise BackendUnavailableError("No GPU.", "Buy one.")
+
+    monkeypatch.setattr(tensorrt, "found_ahead", refuse)
+    Path("last.pt").write_bytes(b"never read")
+    run = srcli("export", "last.pt", "--format", "trt")
+    assert run.code == 2
+    assert run.err.count("No GPU.") == 1
+    assert "last.pt" not in run.err

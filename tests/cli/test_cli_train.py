@@ -47,7 +47,7 @@ def test_a_run_that_cannot_be_kept_does_not_begin(tmp_path: Path, capsys: pytest
     folder_of_pictures(tmp_path / "hr", 4)
     (tmp_path / "run").symlink_to(tmp_path / "gone")
     assert _train(tmp_path, "--updates", "1") == 1
-    assert "run: the run cannot be kept there (File exists)" in capsys.readouterr().err
+    assert "run is not a folder" in capsys.readouterr().err
     assert not (tmp_path / "cache").exists(), "pictures were decoded for nothing"
 
 
@@ -57,6 +57,7 @@ def test_bad_requests_are_explained(tmp_path: Path, capsys: pytest.CaptureFixtur
         ("--recipe", "slow"): "No recipe is called 'slow'",
         ("--model", "edsr-small"): "No network is called 'edsr-small'",
         ("--resume",): "holds no checkpoint to resume",
+        ("--model", "mdsr-baseline"): "Leave out -s; fewer scales: --set network.scales=[2]",
         ("--device", "tpu"): "tpu",
         ("--device", "mps"): "mps",
         ("--lr", "-1"): "Learning rates",
@@ -72,6 +73,7 @@ def test_bad_requests_are_explained(tmp_path: Path, capsys: pytest.CaptureFixtur
         error = capsys.readouterr().err
         assert message in error
         assert "Traceback" not in error
+    assert not (tmp_path / "run").exists(), "nothing began"
 
 
 def test_ctrl_c_says_how_to_go_on_and_only_what_is_true(

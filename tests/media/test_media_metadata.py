@@ -265,3 +265,13 @@ def test_iptc_is_said_and_other_things_of_photoshop_are_not(tmp_path: Path) -> N
     for content, notes in ((iptc, ("its IPTC data is not kept",)), (resolution, ())):
         (tmp_path / "a.jpg").write_bytes(with_segments((0xED, content)))
         assert images.read(tmp_path / "a.jpg").notes == notes
+
+
+def test_texts_of_a_png_are_said_unless_they_only_tell_what_wrote_it(tmp_path: Path) -> None:
+    programs = [(b"tEXt", b"Software\0a"), (b"tEXt", b"date:create\0a"), (b"tEXt", b"Creation Time\0a")]
+    texts = [(b"tEXt", b"Title\0a"), (b"zTXt", b"Title\0\0a"), (b"iTXt", b"Author\0\0\0\0\0\xc3\xa9")]
+    said = ("its text (Title, Author) is not kept",)
+    for chunks, notes in ((programs, ()), (programs + texts, said)):
+        extra = b"".join(samples.chunk(*one) for one in chunks)
+        (tmp_path / "a.png").write_bytes(samples.raw_png(1, 1, 8, 0, b"\0\0", extra))
+        assert images.read(tmp_path / "a.png").notes == notes

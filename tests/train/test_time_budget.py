@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_training import FAST, Quiet, trainer
 
-from srcli_train.checkpoint import load_checkpoint
+from srcli_train.checkpoint import load_checkpoint, save_checkpoint
 from srcli_train.runfolder import LAST
 
 LONG = replace(FAST, updates=40)
@@ -50,6 +50,16 @@ def test_the_budget_is_kept_unless_another_one_is_asked_for(
     assert run._share(60 * 500) == max(500 / goes_on_with if goes_on_with else 0, 1 / FAST.updates)
     assert load_checkpoint(run.run(stop_at=2)).minutes == goes_on_with
     assert watcher.notes == notes
+
+
+def test_the_time_left_is_by_the_speed_of_the_machine_that_goes_on(tmp_path: Path) -> None:
+    path = trainer(tmp_path, recipe=LONG).run(stop_at=1)
+    save_checkpoint(path, replace(load_checkpoint(path), seconds=1e6))
+    watcher = Quiet()
+    trainer(tmp_path, recipe=LONG, resume=True, watcher=watcher).run(stop_at=11)
+    assert 0 < watcher.statuses[-1].seconds_left < 1000, "29 updates of a tiny network"
+    trainer(tmp_path, recipe=LONG, resume=True, minutes=1e6 / 60 + 0.01, watcher=watcher).run(stop_at=12)
+    assert 0 <= watcher.statuses[-1].seconds_left < 0.6, "more is not in the budget"
 
 
 def test_a_finished_run_goes_on_with_a_larger_budget(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from srcli_train.networks import NetworkSpec
 from srcli_train.recipes import Recipe
 
 _FORMAT = 1
+_HINT = "Give a checkpoint that srcli train wrote, such as runs/mdsr-baseline/last.pt."
 _GONE = ("rendered", "mixup")
 """Fields that the recipes of older checkpoints have, mostly zero: they showed no gain and are no more."""
 
@@ -81,13 +82,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         TrainingError: no such file, damaged, not ours, or it would need code to load.
     """
-    hint = "Give a checkpoint that srcli train wrote. Nothing in this file was executed."
+    hint = f"{_HINT} Nothing in this file was executed."
     try:
         with ZipFile(path) as parts:  # PyTorch reads damaged parts without looking at their checksums
             damaged = parts.testzip()
         raw = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise TrainingError(f"{path}: no such checkpoint.") from error
+        raise TrainingError(f"{path}: no such checkpoint.", _HINT) from error
     except Exception as error:  # there is no end to what a damaged pickle can raise
         raise TrainingError(f"{path}: damaged, or not a checkpoint of srcli.", hint) from error
     if damaged:

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from srcli.doctor import processor
-from srcli.errors import OutputError, TrainingError, UsageError
-from srcli.files import cache_folder, probe
+from srcli.errors import TrainingError, UsageError
+from srcli.files import cache_folder
+from srcli.pipelines.outputs import check_folder
 from srcli.spec import TrainingFacts
 from srcli_train.board import Board
 from srcli_train.data import Pictures, is_cached, load_pictures
@@ -71,7 +72,7 @@ def train(request: TrainRequest, watcher: Watcher) -> Path:
     _refuse_early(request, find_device(request.device))
     if first_process():  # the others write nothing, and are told what to start from
         _refuse_overwriting(request)
-        _refuse_unwritable(request.run)
+        check_folder((), request.run)  # before hours are spent on what cannot be kept
     source, validation = _split(request)
     watcher.note(f"{len(source.hr)} training images, {len(validation)} for validation.")
     pictures = _pictures(source, request.network.scales, request, watcher)
@@ -114,7 +115,7 @@ def check(request: TrainRequest, processes: int) -> None:
     enough_devices(request.device, processes)
     _refuse_early(request, named_device(request.device))
     _refuse_overwriting(request)
-    _refuse_unwritable(request.run)
+    check_folder((), request.run)
     _split(request)
 
 
@@ -164,18 +165,6 @@ def _split(request: TrainRequest) -> tuple[Source, tuple[Path, ...]]:
 def _middle(image: Pixels) -> Pixels:
     top, left = ((side - _VALIDATION_SIDE) // 2 if side > _VALIDATION_SIDE else 0 for side in image.shape[:2])
     return np.ascontiguousarray(image[top : top + _VALIDATION_SIDE, left : left + _VALIDATION_SIDE])
-
-
-def _refuse_unwritable(folder: Path) -> None:
-    """Before hours are spent on what cannot be kept."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe(folder)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(
-            f"{folder}: the run cannot be kept there ({reason}).", "Choose another folder with -o."
-        ) from error
 
 
 def _refuse_overwriting(request: TrainRequest) -> None:

@@ -105,7 +105,7 @@ class Trainer:
         return checkpoint
 
     def _loop(self, end: int) -> None:
-        self._started = time.monotonic()
+        self._started, self._begun = time.monotonic(), self.update
         self._saving = Saving(self._job.save_minutes, self._watcher.note)
         self._log = CsvLog(self._job.folder / "log.csv", self._job.network.scales, self._watcher.note)
         if self._peers.first:
@@ -190,6 +190,12 @@ class Trainer:
     def _elapsed(self) -> float:
         return self._seconds + time.monotonic() - self._started
 
+    def _seconds_left(self, elapsed: float) -> float:
+        """At the speed of this process: a resumed run may have come from another machine."""
+        made = max(1, self.update - self._begun)
+        rest = (self._job.recipe.updates - self.update) * (elapsed - self._seconds) / made
+        return max(0.0, min(rest, 60 * self._minutes - elapsed) if self._minutes else rest)
+
     def _report(self, losses: list[Tensor], since: float) -> None:
         if not self._peers.first:
             return
@@ -200,7 +206,7 @@ class Trainer:
             loss=float(torch.stack(losses).mean()),
             rate=self._job.recipe.rate(self.update, progress),
             updates_per_second=len(losses) / (time.monotonic() - since),
-            seconds_left=max(elapsed * (1 - progress) / progress, 0),
+            seconds_left=self._seconds_left(elapsed),
             psnr=self._psnr,
         )
         self._log.write(status, elapsed)

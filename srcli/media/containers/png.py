@@ -14,6 +14,8 @@ from srcli.media.metadata import Metadata
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
+_LONGEST_KEYWORD = 79
+_TRIVIAL = (_XMP_KEYWORD, b"Software", b"Creation Time")
 _MAX_METADATA = 64 << 20  # a few kilobytes can unpack to gigabytes; no real profile is this large
 _INCH = meta.CENTIMETRES / 100  # metres
 _METRE = 1  # pHYs: its unit; 0 is none
@@ -68,7 +70,28 @@ def layout(data: Data) -> Layout:
     except (KeyError, struct.error) as error:
         raise DamagedError("its PNG header is damaged") from error
     frames = struct.unpack(">I", found.get(b"acTL", b"\0\0\0\1")[:4])[0]
-    return Layout(height, width, channels, 16 if depth == 16 else 8, max(1, frames), colour=_colour(found))
+    return Layout(
+        height,
+        width,
+        channels,
+        16 if depth == 16 else 8,
+        max(1, frames),
+        colour=_colour(found),
+        unkept=_unkept(data),
+    )
+
+
+def _unkept(data: Data) -> tuple[str, ...]:
+    """What the texts before the picture are about, but for those that only tell what wrote it."""
+    subjects = dict[str, None]()
+    for kind, start, end in _chunks(data):
+        if kind == b"IDAT":
+            break
+        if kind in (b"tEXt", b"zTXt", b"iTXt"):
+            keyword = data[start : min(end, start + _LONGEST_KEYWORD)].partition(b"\0")[0]
+            if keyword not in _TRIVIAL and not keyword.startswith(b"date:"):
+                subjects[keyword.decode("latin-1")] = None
+    return (f"text ({', '.join(subjects)})",) if subjects else ()
 
 
 def _colour(found: dict[bytes, bytes]) -> str:
