@@ -2,7 +2,7 @@
 
 python benchmarks/speed.py                     engines and start-up
 python benchmarks/speed.py --only memory       a 12-megapixel picture at x4
-python benchmarks/speed.py --only tiles        window sides from 192 to 512
+python benchmarks/speed.py --only tiles        window sides from 256 to 1024
 python benchmarks/speed.py --only streams      OpenVINO's streams against the tile's side
 """
 
@@ -50,7 +50,7 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Sequenc
     add("--checkpoint-edsr", type=Path)
     add("--picture", nargs=2, type=int, default=[3000, 4000], metavar=("HEIGHT", "WIDTH"))
     add("--format", default="jpeg", help="of the output of the memory section")
-    add("--tiles", nargs="+", type=int, default=[192, 256, 320, 384, 512])
+    add("--tiles", nargs="+", type=int, default=[256, 384, 512, 768, 1024])
     add("--threads", type=int, default=0)
     add("--out", type=Path, default=RESULTS / "speed.json")
     return parser.parse_args(given), given

@@ -17,6 +17,7 @@ Pixels = NDArray[Any]
 
 _WHITE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0, "float64": 1.0}
 _BRIGHTEST = 2.0  # a little over white may come from a filter; twice as much is another range
+_GLANCE = 4096  # pixels that tell most pictures from those of two colours
 _CV_TYPE = {"uint8": cv2.CV_8U, "uint16": cv2.CV_16U}
 
 
@@ -63,6 +64,12 @@ def color_and_alpha(image: Pixels) -> tuple[Pixels, Pixels | None]:
     return image[..., :3], image[..., 3] if channels == 4 else None
 
 
+def has_two_colors(plane: Pixels) -> bool:
+    """Whether all pixels of (H, W) or (H, W, C) have one of two colours, and both are there."""
+    flat = plane.reshape(plane.shape[0] * plane.shape[1], -1)
+    return _two(flat[:_GLANCE]) is not False and _two(flat) is True
+
+
 def as_rgb8(image: Pixels) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 of pixels of any kind: gray repeated, alpha left out, rounded to 8 bits and clipped."""
     color, _ = color_and_alpha(image)
@@ -98,6 +105,14 @@ def from_network(batch: Batch, dtype: np.dtype[Any], channels: int) -> Pixels:
 def is_finite(batch: Batch) -> bool:
     """Whether every value is a number."""
     return bool(np.isfinite(batch).all())
+
+
+def _two(flat: Pixels) -> bool | None:
+    """Of (N, C) pixels: whether there are just two colours; None if only one."""
+    other = (flat != flat[0]).any(axis=1)
+    if not other.any():
+        return None
+    return bool((flat[other] == flat[other.argmax()]).all())
 
 
 def _gray(batch: Batch) -> list[Batch]:

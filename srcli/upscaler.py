@@ -18,15 +18,12 @@ from srcli.models import catalog
 from srcli.models.catalog import ModelFile
 from srcli.resize import imresize
 from srcli.spec import ModelSpec
-from srcli.tiled import Counter, OnTile, TiledNetwork
+from srcli.tiled import CPU_TILE, Counter, OnTile, TiledNetwork
 
 Pixels = NDArray[Any]
 Size = tuple[int, int]
 
 MAX_SCALE = 16
-DEFAULT_TILE = 384
-"""Largest window side in LR pixels: full speed on CPUs, about 0.7 GB at x4 in bf16 and 1.3 GB in f32."""
-
 _ANY_TILE = 2**31
 
 
@@ -58,7 +55,8 @@ class Upscaler:
         precision: "auto", "f32", "bf16", "f16", "int8". Anything but "auto" is used or refused.
         device: "auto", "cpu", "cuda", "cuda:1", several as "cuda:0,1", or "all" GPUs, which share an
             image's tiles. Anything but "auto" is used or refused.
-        tile: largest window side fed to the network, LR pixels; None: 384.
+        tile: largest window side fed to the network, LR pixels; None: 768 on CPUs,
+            384 on others (`srcli.tiled`).
         halo: LR pixels of context around each tile; None: the model's measured one. With the model's
             exact_halo, tiled equals whole up to the rounding of the kernels.
         ensemble: mean over eight flips and rotations: eight times the work, a little more quality.
@@ -111,6 +109,7 @@ class Upscaler:
         self._choice = table.choose(bicubic.NAME if str(model) == bicubic.NAME else backend, self._options)
         self.scales = () if self._choice.name == bicubic.NAME else _common_scales(suited.models(model))
         self._networks: dict[tuple[str | Path, int], TiledNetwork] = {}
+        self._in_full: dict[Path, TiledNetwork] = {}
         self._introduce()
 
     def __call__(self, image: Pixels, *, size: Size | None = None, progress: OnTile | None = None) -> Pixels:
@@ -139,8 +138,9 @@ class Upscaler:
         ]
         if alpha is not None:
             planes += self._alpha(alpha, pixels.color_and_alpha(result)[1])
-        counter = Counter(progress or _ignore, len(planes) * _tiles_of(networks, source))
-        runs = [info for plane, out in planes for info in self._enlarge(plane, out, networks, counter)]
+        work = [(plane, out, self._suited(plane, networks)) for plane, out in planes]
+        counter = Counter(progress or _ignore, sum(_tiles_of(theirs, source) for _, _, theirs in work))
+        runs = [info for plane, out, theirs in work for info in self._enlarge(plane, out, theirs, counter)]
         self.made = _made(networks, runs)
         return result
 
@@ -175,16 +175,7 @@ class Upscaler:
         """The network of that scale, loaded on first use."""
         if (model, scale) not in self._networks:
             file = self._resolve(model, scale)
-            halo = file.spec.halo if self._halo is None else self._halo
-            self._networks[model, scale] = TiledNetwork(
-                file,
-                self._choice.name,
-                self._options,
-                tile=self._tile or max(DEFAULT_TILE, tiling.smallest_tile(halo)),
-                halo=halo,
-                ensemble=self.ensemble,
-                note=self._note,
-            )
+            self._networks[model, scale] = self._load(file)
             self._note(file.note)
         return self._networks[model, scale]
 
@@ -193,9 +184,43 @@ class Upscaler:
             return ModelFile(Path(), bicubic.spec(scale))
         file = catalog.resolve(model, scale)
         eight, asked = file.at("int8"), self._options.precision == "int8"
-        fits = self._halo is not None or (self._tile or DEFAULT_TILE) >= tiling.smallest_tile(eight.spec.halo)
+        fits = self._halo is not None or (self._tile or CPU_TILE) >= tiling.smallest_tile(eight.spec.halo)
         prefers = table.prefers_int8(self._choice.name, self._options)
         return eight if prefers and (fits or asked) else file
+
+    def _load(self, file: ModelFile) -> TiledNetwork:
+        return TiledNetwork(
+            file,
+            self._choice.name,
+            self._options,
+            tile=self._tile,
+            halo=file.spec.halo if self._halo is None else self._halo,
+            ensemble=self.ensemble,
+            note=self._note,
+        )
+
+    def _suited(self, plane: Pixels, networks: list[TiledNetwork]) -> list[TiledNetwork]:
+        """For a plane of two colours, the networks without the int8 that nobody asked for.
+
+        Nothing softens the edges of pages scanned with one bit and of the alpha of what was cut out: they
+        drive a network's tensors farther than int8 reaches.
+        """
+        chosen = all(network.file.full is None for network in networks) or self._options.precision == "int8"
+        if chosen or not pixels.has_two_colors(plane):
+            return networks
+        full = [self._full(network) for network in networks]
+        precisions = ", ".join(dict.fromkeys(network.engine.info.precision for network in full))
+        self._note(f"between two colours alone, edges are too hard for int8: computed in {precisions}")
+        return full
+
+    def _full(self, network: TiledNetwork) -> TiledNetwork:
+        """The same network as it is without int8, loaded on first use."""
+        file = network.file.full
+        if file is None:
+            return network
+        if file.path not in self._in_full:
+            self._in_full[file.path] = self._load(file)
+        return self._in_full[file.path]
 
     def _alpha(self, alpha: Pixels, out: Pixels | None) -> list[tuple[Pixels, Pixels]]:
         """Alpha goes through the network as a gray image, unless it is the same everywhere."""

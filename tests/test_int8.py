@@ -33,6 +33,11 @@ def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> boo
     return bool(request.param)
 
 
+def native() -> str:
+    """What OpenVINO computes in here where int8 does not."""
+    return "bf16" if openvino.has_bf16(openvino._core()) else "f32"
+
+
 def photograph(side: int = 72) -> np.ndarray:  # type: ignore[type-arg]
     return np.ascontiguousarray(data.rocket()[100 : 100 + side, 280 : 280 + side])
 
@@ -89,6 +94,36 @@ def test_lettering_keeps_its_edges(name: str, scale: int, colors: tuple[int, int
     )
     assert np.abs(eight - full).max() <= LETTERING[0]
     assert np.sqrt(np.square(eight - full).mean()) <= LETTERING[1]
+
+
+@pytest.mark.parametrize("scale", [2, 6])
+def test_a_page_of_one_bit_does_without(fast: bool, scale: int) -> None:
+    """Its edges are harder than any that steps were measured on."""
+    page = np.where(data.text()[:48, :48] < 110, np.uint8(0), np.uint8(255))
+    upscaler = Upscaler("mdsr", scale, backend="openvino")
+    full = Upscaler("mdsr", scale, backend="openvino", precision=native())
+    assert np.array_equal(upscaler(page), full(page))
+    assert upscaler.made == full.made
+    told = [note for note in upscaler.notes if "too hard for int8" in note]
+    assert len(told) == fast
+    upscaler(photograph(40))
+    assert upscaler.made is not None
+    assert (upscaler.made.info.precision == "int8") == fast, "that was for the page alone"
+
+
+def test_alpha_of_two_values_does_without_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino, "has_fast_int8", lambda: True)
+    page = np.where(data.text()[:48, :48] < 110, np.uint8(0), np.uint8(255))
+    image = np.dstack([photograph(48), page])
+    upscaler = Upscaler("mdsr", 2, backend="openvino")
+    alpha = np.asarray(upscaler(image))[..., 3]
+    assert upscaler.made is not None
+    assert upscaler.made.info.precision == f"int8, {native()}"
+    assert np.array_equal(alpha, Upscaler("mdsr", 2, backend="openvino", precision=native())(page))
+    asked = Upscaler("mdsr-baseline", 2, backend="openvino", precision="int8")
+    asked(image)
+    assert asked.made is not None
+    assert (asked.made.info.precision, asked.notes) == ("int8", []), "what was asked for runs"
 
 
 def test_they_are_no_models_of_their_own() -> None:

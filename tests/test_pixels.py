@@ -111,3 +111,24 @@ def test_floats_of_another_range_are_refused_and_small_overshoots_are_not(dtype:
     with pytest.raises(InputError, match="reaches 255: white is 1") as caught:
         pixels.check(np.array([[0, 255]], dtype))
     assert "Divide by 255" in caught.value.hint
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("shape", [(90, 90), (90, 90, 1), (90, 90, 3)])
+def test_two_colours_are_two_and_both_there(dtype: type, shape: tuple[int, ...]) -> None:
+    plane = np.zeros(shape, dtype)
+    assert not pixels.has_two_colors(plane), "that is one"
+    plane[-1, -1] = 1
+    assert pixels.has_two_colors(plane), "the second one may come last"
+    plane[0, 0] = 1
+    assert pixels.has_two_colors(plane)
+    plane[-1, 0] = 0.5 if dtype is np.float32 else 2
+    assert not pixels.has_two_colors(plane)
+
+
+def test_colours_differ_in_any_channel() -> None:
+    plane = np.zeros((2, 2, 3), np.uint8)
+    plane[0, 1, 2] = plane[1, 1, 2] = 9
+    assert pixels.has_two_colors(plane)
+    plane[1, 1, 0] = 9
+    assert not pixels.has_two_colors(plane)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import tiny_networks
 from upscaler_pictures import ROUNDING, picture, to_8bit
 
 from srcli import tiled, tiling
-from srcli.backends import table
+from srcli.backends import table, tensorrt
 from srcli.backends.base import BackendOptions, Batch, Engine
 from srcli.backends.several import Several
 from srcli.errors import InferenceError, UsageError
@@ -168,6 +169,18 @@ def test_a_device_that_computes_right_is_checked_once(
         assert np.abs(up(picture(*size)) - exact).max() < ROUNDING
     assert loads == ["auto auto", "cpu f32"]
     assert up.notes == []
+
+
+def test_tiles_are_as_large_as_suits_the_device(tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tiles(**asked: Any) -> int:
+        seen: list[int] = []
+        Upscaler("tiny", 2, **asked)(picture(8, 800), progress=lambda done, total: seen.append(total))
+        return seen[-1]
+
+    assert (tiles(), tiles(tile=384), tiles(halo=250)) == (2, 3, 1), "a halo of 250 wants 1,000 pixels"
+    elsewhere(monkeypatch, {"auto": right})
+    assert (tiles(), tiles(tile=768)) == (3, 2)
+    assert tensorrt.DEFAULT_SIDE == tiled.GPU_TILE, "the engine that is built first is the one that runs"
 
 
 def test_a_device_that_computes_something_else_is_tried_in_f32(

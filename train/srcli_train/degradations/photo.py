@@ -49,7 +49,7 @@ class Photo:
     middle: float = 0.75
     aliased_share: float = 0.15
     noise_share: float = 0.6
-    noise: Range = (0.5, 10.0)
+    noise: Range = (1.0, 25.0)
     gray_share: float = 0.3
     grain_share: float = 0.4
     grain: Range = (0.3, 0.8)
