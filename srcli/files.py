@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from srcli.errors import OutputError, UsageError
+
 
 def cache_folder(name: str) -> Path:
     """For what can be made again: `name` in $SRCLI_CACHE, $XDG_CACHE_HOME/srcli or ~/.cache/srcli."""
@@ -24,6 +26,33 @@ def probe(folder: Path) -> None:
     """
     with TemporaryFile(dir=folder):
         pass
+
+
+def check_takes_files(folder: Path, what: Path) -> None:
+    """Refuse a folder that cannot take files; of one that is to be made, the nearest above it that is there.
+
+    Args:
+        folder: not made by this.
+        what: named in the error: the folder, or a file in it.
+
+    Raises:
+        UsageError, OutputError: no file can have this name; a file is in the way; nothing can be written.
+    """
+    try:
+        folder.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except (OSError, ValueError) as error:  # e.g. too long, or a null byte
+        raise UsageError(f"{what}: no file can have this name.", "Choose another one.") from error
+    existing = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not os.path.isdir(existing):  # noqa: PTH112 - never raises
+        raise OutputError(f"{what}: {existing} is not a folder.", "Choose another place.")
+    try:
+        probe(existing)
+    except OSError as error:
+        raise OutputError(
+            f"{what}: nothing can be written to {existing} ({error.strerror}).", "Choose another place."
+        ) from error
 
 
 def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:

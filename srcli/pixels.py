@@ -17,7 +17,7 @@ Pixels = NDArray[Any]
 
 _WHITE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0, "float64": 1.0}
 _BRIGHTEST = 2.0  # a little over white may come from a filter; twice as much is another range
-_GLANCE = 4096  # pixels that tell most pictures from those of two colours
+_BLOCK = 65_536  # pixels looked at together
 _CV_TYPE = {"uint8": cv2.CV_8U, "uint16": cv2.CV_16U}
 
 
@@ -66,8 +66,18 @@ def color_and_alpha(image: Pixels) -> tuple[Pixels, Pixels | None]:
 
 def has_two_colors(plane: Pixels) -> bool:
     """Whether all pixels of (H, W) or (H, W, C) have one of two colours, and both are there."""
-    flat = plane.reshape(plane.shape[0] * plane.shape[1], -1)
-    return _two(flat[:_GLANCE]) is not False and _two(flat) is True
+    height, width = plane.shape[:2]
+    rows, first, second = max(1, _BLOCK // width), plane[0, 0].copy(), None
+    for top in range(
+        0, height, rows
+    ):  # a few at a time: this takes no memory, and most pictures no second block
+        block = plane[top : top + rows]
+        flat = block.reshape(block.shape[0] * width, -1)
+        others = flat[(flat != first).any(axis=1)]
+        second = others[0] if second is None and len(others) else second
+        if len(others) and (others != second).any():
+            return False
+    return second is not None
 
 
 def as_rgb8(image: Pixels) -> NDArray[np.uint8]:
@@ -105,14 +115,6 @@ def from_network(batch: Batch, dtype: np.dtype[Any], channels: int) -> Pixels:
 def is_finite(batch: Batch) -> bool:
     """Whether every value is a number."""
     return bool(np.isfinite(batch).all())
-
-
-def _two(flat: Pixels) -> bool | None:
-    """Of (N, C) pixels: whether there are just two colours; None if only one."""
-    other = (flat != flat[0]).any(axis=1)
-    if not other.any():
-        return None
-    return bool((flat[other] == flat[other.argmax()]).all())
 
 
 def _gray(batch: Batch) -> list[Batch]:

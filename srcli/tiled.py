@@ -15,13 +15,14 @@ from srcli.backends.several import Several
 from srcli.ensemble import ensembles
 from srcli.errors import InferenceError, ModelFileError
 from srcli.models.catalog import ModelFile
+from srcli.spec import ModelSpec
 from srcli.trust import LEAST, psnr_to_cpu
 
 Pixels = NDArray[Any]
 Size = tuple[int, int]
-CPU_TILE, GPU_TILE = 768, 384
-"""Largest window sides in LR pixels, unless the caller names one. On CPUs the larger one spends less on halos
-and borders, for half a gigabyte more; GPUs were measured with the smaller, which TensorRT builds first."""
+TILE, LARGE_TILE = 384, 512
+"""Largest window sides in LR pixels, unless the caller names one: see `default_tile`."""
+_LARGE_FAMILIES, _LARGE_FEATURES = ("edsr", "mdsr"), 64
 OnTile = Callable[[int, int], None]
 
 
@@ -50,8 +51,7 @@ class TiledNetwork:
         file: the network.
         backend: name of the backend that runs it.
         options: precision, device and threads.
-        tile: largest window side, LR pixels; None: `CPU_TILE` or `GPU_TILE`, more where the halo needs it.
-            Halved for good when memory runs out.
+        tile: largest window side, LR pixels; None: `default_tile`. Halved for good when memory runs out.
         halo: LR pixels of context around each tile.
         ensemble: mean over eight flips and rotations.
         note: told what the user should know.
@@ -77,8 +77,7 @@ class TiledNetwork:
         self.file, self.halo = file, halo
         self._backend, self._options, self._ensemble, self._note = backend, options, ensemble, note
         self.engine = self._load()
-        default = CPU_TILE if self.engine.info.device == "cpu" else GPU_TILE
-        self.tile = tile or max(default, tiling.smallest_tile(halo))
+        self.tile = tile or default_tile(self.file.spec, self.engine.info.device, halo)
         self._exact: Engine | None = None
         self._verdicts: dict[int, str] = {}  # by an engine's id: what is wrong with it; empty: nothing
 
@@ -193,6 +192,16 @@ class TiledNetwork:
             self._exact = table.load(self._backend, file.path, file.spec, options)
         self._note(f"{info.precision} on {info.device} {reason}: computed again in f32")
         return self._exact
+
+
+def default_tile(spec: ModelSpec, device: str, halo: int) -> int:
+    """The largest window side in LR pixels where nobody names one; more than usual where the halo needs it.
+
+    Large tiles spend less on halos and borders. They are for CPUs, and for networks that take little memory a
+    pixel: few features, all of them at LR. GPUs were measured with the others, which TensorRT builds first.
+    """
+    is_light = spec.family in _LARGE_FAMILIES and spec.features <= _LARGE_FEATURES
+    return max(LARGE_TILE if device == "cpu" and is_light else TILE, tiling.smallest_tile(halo))
 
 
 def _finished_here(

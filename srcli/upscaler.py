@@ -18,7 +18,7 @@ from srcli.models import catalog
 from srcli.models.catalog import ModelFile
 from srcli.resize import imresize
 from srcli.spec import ModelSpec
-from srcli.tiled import CPU_TILE, Counter, OnTile, TiledNetwork
+from srcli.tiled import Counter, OnTile, TiledNetwork, default_tile
 
 Pixels = NDArray[Any]
 Size = tuple[int, int]
@@ -34,7 +34,8 @@ class Made:
     Attributes:
         model: name of the network; "bicubic" where none ran.
         scales: of the networks, in the order they ran; empty where none ran.
-        info: where they ran; a precision such as "bf16, f32" tells of an overflow in part of the image.
+        info: where they ran; a precision such as "bf16, f32" tells of an overflow in part of the
+            image, "int8, f32" of a plane of two colours, which does without int8.
     """
 
     model: str
@@ -55,8 +56,8 @@ class Upscaler:
         precision: "auto", "f32", "bf16", "f16", "int8". Anything but "auto" is used or refused.
         device: "auto", "cpu", "cuda", "cuda:1", several as "cuda:0,1", or "all" GPUs, which share an
             image's tiles. Anything but "auto" is used or refused.
-        tile: largest window side fed to the network, LR pixels; None: 768 on CPUs,
-            384 on others (`srcli.tiled`).
+        tile: largest window side fed to the network, LR pixels; None: 512 or 384,
+            see `srcli.tiled.default_tile`.
         halo: LR pixels of context around each tile; None: the model's measured one. With the model's
             exact_halo, tiled equals whole up to the rounding of the kernels.
         ensemble: mean over eight flips and rotations: eight times the work, a little more quality.
@@ -126,6 +127,7 @@ class Upscaler:
             InputError: the array is no image.
             UsageError: the size is out of range.
             InferenceError: out of memory with the smallest tile, or non-finite output in f32.
+            BackendUnavailableError, ModelFileError: a network that only this image needs does not load.
         """
         pixels.check(image)
         source = (image.shape[0], image.shape[1])
@@ -184,7 +186,8 @@ class Upscaler:
             return ModelFile(Path(), bicubic.spec(scale))
         file = catalog.resolve(model, scale)
         eight, asked = file.at("int8"), self._options.precision == "int8"
-        fits = self._halo is not None or (self._tile or CPU_TILE) >= tiling.smallest_tile(eight.spec.halo)
+        tile = self._tile or default_tile(eight.spec, "cpu", 0)
+        fits = self._halo is not None or tile >= tiling.smallest_tile(eight.spec.halo)
         prefers = table.prefers_int8(self._choice.name, self._options)
         return eight if prefers and (fits or asked) else file
 
@@ -194,10 +197,13 @@ class Upscaler:
             self._choice.name,
             self._options,
             tile=self._tile,
-            halo=file.spec.halo if self._halo is None else self._halo,
+            halo=self._halo_of(file),
             ensemble=self.ensemble,
             note=self._note,
         )
+
+    def _halo_of(self, file: ModelFile) -> int:
+        return file.spec.halo if self._halo is None else self._halo
 
     def _suited(self, plane: Pixels, networks: list[TiledNetwork]) -> list[TiledNetwork]:
         """For a plane of two colours, the networks without the int8 that nobody asked for.
@@ -210,13 +216,13 @@ class Upscaler:
             return networks
         full = [self._full(network) for network in networks]
         precisions = ", ".join(dict.fromkeys(network.engine.info.precision for network in full))
-        self._note(f"between two colours alone, edges are too hard for int8: computed in {precisions}")
+        self._note(f"two colours alone may be too hard for int8: computed in {precisions}")
         return full
 
     def _full(self, network: TiledNetwork) -> TiledNetwork:
-        """The same network as it is without int8, loaded on first use."""
+        """The same network without int8, loaded on first use; itself if the tile asked for is too small."""
         file = network.file.full
-        if file is None:
+        if file is None or (self._tile is not None and self._tile <= 2 * self._halo_of(file)):
             return network
         if file.path not in self._in_full:
             self._in_full[file.path] = self._load(file)

@@ -1,3 +1,4 @@
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,16 @@ def test_two_colours_are_two_and_both_there(dtype: type, shape: tuple[int, ...])
     assert pixels.has_two_colors(plane)
     plane[-1, 0] = 0.5 if dtype is np.float32 else 2
     assert not pixels.has_two_colors(plane)
+
+
+def test_counting_colours_takes_no_memory() -> None:
+    page = np.zeros((3000, 2000, 4), np.uint8)[..., :3]
+    page[1, 1] = 255
+    tracemalloc.start()
+    assert pixels.has_two_colors(page)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2e6, "18 MB of pixels"
 
 
 def test_colours_differ_in_any_channel() -> None:

@@ -174,13 +174,22 @@ def test_a_device_that_computes_right_is_checked_once(
 def test_tiles_are_as_large_as_suits_the_device(tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def tiles(**asked: Any) -> int:
         seen: list[int] = []
-        Upscaler("tiny", 2, **asked)(picture(8, 800), progress=lambda done, total: seen.append(total))
+        Upscaler("tiny", 2, **asked)(picture(8, 780), progress=lambda done, total: seen.append(total))
         return seen[-1]
 
-    assert (tiles(), tiles(tile=384), tiles(halo=250)) == (2, 3, 1), "a halo of 250 wants 1,000 pixels"
+    assert (tiles(), tiles(tile=256), tiles(halo=250)) == (2, 4, 1), "a halo of 250 wants 1,000 pixels"
     elsewhere(monkeypatch, {"auto": right})
-    assert (tiles(), tiles(tile=768)) == (3, 2)
-    assert tensorrt.DEFAULT_SIDE == tiled.GPU_TILE, "the engine that is built first is the one that runs"
+    assert (tiles(), tiles(tile=512)) == (3, 2)
+    assert tensorrt.DEFAULT_SIDE == tiled.TILE, "the engine that is built first is the one that runs"
+
+
+@pytest.mark.parametrize(
+    ("changes", "side"),
+    [({}, 512), ({"features": 256}, 384), ({"family": "srresnet"}, 384), ({"family": "other"}, 384)],
+)
+def test_large_tiles_are_for_networks_that_take_little_memory(changes: dict[str, Any], side: int) -> None:
+    spec = replace(catalog.resolve("mdsr-baseline", 4).spec, **changes)
+    assert [tiled.default_tile(spec, device, 0) for device in ("cpu", "cuda:0")] == [side, 384]
 
 
 def test_a_device_that_computes_something_else_is_tried_in_f32(

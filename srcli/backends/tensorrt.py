@@ -41,7 +41,7 @@ MOST_ELEMENTS = 2**31 - 1
 """In one tensor, whatever memory there is: TensorRT builds no engine for more."""
 
 DEFAULT_SIDE = 384
-"""Built when a model is loaded: as large as `srcli.tiled.GPU_TILE`."""
+"""Built when a model is loaded: as large as `srcli.tiled.TILE`."""
 
 LANES = 2
 """Batches at work at once: the GPU computes one while the host fills or empties the other."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from srcli.cli.console import product_path, talk
 from srcli.cli.units import count
+from srcli.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
     from srcli.spec import ModelSpec
@@ -14,6 +15,16 @@ if TYPE_CHECKING:
 def is_model(name: Path) -> bool:
     """Whether this is an ONNX file or the name of a model, rather than a checkpoint."""
     return name.suffix == ".onnx" or (not name.suffix and name.name == str(name) and not name.exists())
+
+
+def is_known(model: str) -> bool:
+    """Whether there is such a model."""
+    from srcli.models.catalog import is_path, scales
+
+    try:
+        return bool(scales(Path(model) if is_path(model) else model))
+    except ModelNotFoundError:
+        return False
 
 
 def check() -> None:

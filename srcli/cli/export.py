@@ -86,7 +86,7 @@ def export(
         if calibration or validation or measure or license_name or ends or weights != "fp32":
             raise UsageError(f"{checkpoint} is exported already.", "Give only --precision and -o with it.")
         return engines.of_model(str(checkpoint), out, _of_engine(precision, "fp32"))
-    if engines.is_model(checkpoint):
+    if engines.is_model(checkpoint) and engines.is_known(str(checkpoint)):
         hint = "Models are exported already: srcli models lists them, and --format trt builds their engines."
         raise UsageError(f"{checkpoint} is no checkpoint of srcli train.", hint)
     if "int8" in precisions and calibration is None:

@@ -152,7 +152,7 @@ class Teller:
     def stopping(self) -> None:
         """An interrupt came: say that it was heard."""
         if self._notes:
-            self._screen.line("Stopping after the tile at work.")
+            self._screen.line("Stopping after what is at work.")
 
     def _messages(self, result: PictureResult) -> list[str]:
         if result.status is Status.FAILED:

@@ -129,8 +129,8 @@ def _network(model: str, scale: int | None, about: Sequence[str]) -> "NetworkSpe
 
     named = [f"name={model}-custom", *about] if about else []
     network = changed(preset(model, scale), named)
-    if scale and network.family == "mdsr":
-        hint = f"Leave out -s; fewer scales: --set network.scales=[{scale}]."
+    if scale is not None and network.family == "mdsr":
+        hint = "Leave out -s; fewer scales: --set 'network.scales=[2,4]'."
         raise UsageError(f"{model} learns all of its scales together.", hint)
     if not network.scales:
         raise UsageError("A network needs at least one scale.", "For example network.scales=[2,4].")

@@ -252,8 +252,8 @@ def _summary(report: "Report", out: Path, *, overwrite: bool) -> list[str]:
         parts.append(f"{failed} failed")
     if report.interrupted:
         left = report.count(Status.PENDING)
-        without = " without --overwrite" if overwrite else ""
-        parts.append(f"interrupted with {left} left; the same command{without} goes on")
+        rest = "older results of these are as they were" if overwrite else "the same command goes on"
+        parts.append(f"interrupted with {left} left; {rest}")
     return [*lines, "; ".join(parts) + "."]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from srcli.errors import OutputError, SrcliError, UsageError
-from srcli.files import probe
+from srcli.files import check_takes_files
 from srcli.media import images
 from srcli.media.images import READ_ONLY_SUFFIXES, SUFFIXES
 from srcli.pipelines.inputs import Problem, discover, is_folder, place
@@ -96,7 +96,7 @@ def check_folder(inputs: Sequence[str], out: Path) -> None:
     for name in inputs:
         if is_folder(Path(name)) and os.path.realpath(name) == os.path.realpath(out):
             raise UsageError(f"{out}: the output folder is also an input.", "Name another one with -o.")
-    _check_writable(out, out)
+    check_takes_files(out, out)
 
 
 def check_file(path: Path) -> None:
@@ -107,29 +107,13 @@ def check_file(path: Path) -> None:
     """
     if is_folder(path):
         raise OutputError(f"{path}: is a folder.", "Name a file.")
-    _check_writable(path.parent, path)
+    check_takes_files(path.parent, path)
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:  # e.g. too long
         raise OutputError(f"{path}: no file can have this name ({error.strerror}).", "Shorten it.") from error
-
-
-def _check_writable(folder: Path, what: Path) -> None:
-    """Whether the folder, or the nearest one above it that exists, can take files."""
-    try:
-        existing = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
-    except ValueError as error:  # a null byte
-        raise UsageError(f"{what}: no file can have this name.", "Choose another one.") from error
-    if not is_folder(existing):
-        raise OutputError(f"{what}: {existing} is not a folder.", "Choose another place.")
-    try:
-        probe(existing)
-    except OSError as error:
-        raise OutputError(
-            f"{what}: nothing can be written to {existing} ({error.strerror}).", "Choose another place."
-        ) from error
 
 
 def check_targets(jobs: Sequence[Job]) -> None:

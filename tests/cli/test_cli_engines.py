@@ -54,7 +54,8 @@ def test_an_onnx_file_gets_its_own(srcli: Command, tiny_models: Path, built: Bui
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("tiny",), 2, "no checkpoint of srcli train"),
+        (("tiny",), 2, "Models are exported already"),
+        (("nosuch",), 1, "nosuch: no such checkpoint"),
         (("tiny", "--format", "plan"), 2, "onnx or trt"),
         (("nosuch", "--format", "trt"), 2, "nosuch"),
         (("nosuch.onnx", "--format", "trt"), 2, "does not exist"),

@@ -57,7 +57,7 @@ def test_bad_requests_are_explained(tmp_path: Path, capsys: pytest.CaptureFixtur
         ("--recipe", "slow"): "No recipe is called 'slow'",
         ("--model", "edsr-small"): "No network is called 'edsr-small'",
         ("--resume",): "holds no checkpoint to resume",
-        ("--model", "mdsr-baseline"): "Leave out -s; fewer scales: --set network.scales=[2]",
+        ("--model", "mdsr-baseline"): "Leave out -s; fewer scales",
         ("--device", "tpu"): "tpu",
         ("--device", "mps"): "mps",
         ("--lr", "-1"): "Learning rates",

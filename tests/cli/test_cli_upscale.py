@@ -297,7 +297,7 @@ def test_an_interrupt_leaves_whole_files_and_the_same_command_goes_on(
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "Stopping after the tile at work." in err
+    assert "Stopping after what is at work." in err
     assert "the same command goes on" in err
     assert "Traceback" not in err
     done = files("upscaled")

@@ -10,8 +10,7 @@ import torch
 
 from srcli.doctor import processor
 from srcli.errors import TrainingError, UsageError
-from srcli.files import cache_folder
-from srcli.pipelines.outputs import check_folder
+from srcli.files import cache_folder, check_takes_files
 from srcli.spec import TrainingFacts
 from srcli_train.board import Board
 from srcli_train.data import Pictures, is_cached, load_pictures
@@ -72,7 +71,7 @@ def train(request: TrainRequest, watcher: Watcher) -> Path:
     _refuse_early(request, find_device(request.device))
     if first_process():  # the others write nothing, and are told what to start from
         _refuse_overwriting(request)
-        check_folder((), request.run)  # before hours are spent on what cannot be kept
+        check_takes_files(request.run, request.run)  # before hours are spent on what cannot be kept
     source, validation = _split(request)
     watcher.note(f"{len(source.hr)} training images, {len(validation)} for validation.")
     pictures = _pictures(source, request.network.scales, request, watcher)
@@ -115,7 +114,7 @@ def check(request: TrainRequest, processes: int) -> None:
     enough_devices(request.device, processes)
     _refuse_early(request, named_device(request.device))
     _refuse_overwriting(request)
-    check_folder((), request.run)
+    check_takes_files(request.run, request.run)
     _split(request)
 
 

@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 
 import cv2
 import numpy as np
@@ -15,7 +16,8 @@ from srcli.media.metadata import Metadata
 MAGIC = b"\x89PNG\r\n\x1a\n"
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _LONGEST_KEYWORD = 79
-_TRIVIAL = (_XMP_KEYWORD, b"Software", b"Creation Time")
+_TRIVIAL = (_XMP_KEYWORD, b"Software")
+_MOST_NAMED = 6
 _MAX_METADATA = 64 << 20  # a few kilobytes can unpack to gigabytes; no real profile is this large
 _INCH = meta.CENTIMETRES / 100  # metres
 _METRE = 1  # pHYs: its unit; 0 is none
@@ -82,16 +84,16 @@ def layout(data: Data) -> Layout:
 
 
 def _unkept(data: Data) -> tuple[str, ...]:
-    """What the texts before the picture are about, but for those that only tell what wrote it."""
+    """What its texts are about, but for those that only tell what wrote it, or of its file's dates."""
     subjects = dict[str, None]()
-    for kind, start, end in _chunks(data):
-        if kind == b"IDAT":
-            break
-        if kind in (b"tEXt", b"zTXt", b"iTXt"):
-            keyword = data[start : min(end, start + _LONGEST_KEYWORD)].partition(b"\0")[0]
-            if keyword not in _TRIVIAL and not keyword.startswith(b"date:"):
-                subjects[keyword.decode("latin-1")] = None
-    return (f"text ({', '.join(subjects)})",) if subjects else ()
+    with suppress(DamagedError):  # which `check` says
+        for kind, start, end in _chunks(data):
+            if kind in (b"tEXt", b"zTXt", b"iTXt"):
+                keyword = data[start : min(end, start + _LONGEST_KEYWORD)].partition(b"\0")[0]
+                if keyword not in _TRIVIAL and not keyword.startswith(b"date:"):
+                    subjects[keyword.decode("latin-1")] = None
+    names = [*subjects][:_MOST_NAMED] + ["…"] * (len(subjects) > _MOST_NAMED)
+    return (f"text ({', '.join(names)})",) if subjects else ()
 
 
 def _colour(found: dict[bytes, bytes]) -> str:
