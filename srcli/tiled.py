@@ -23,6 +23,7 @@ Size = tuple[int, int]
 TILE, LARGE_TILE = 384, 512
 """Largest window sides in LR pixels, unless the caller names one: see `default_tile`."""
 _LARGE_FAMILIES, _LARGE_FEATURES = ("edsr", "mdsr"), 64
+"""Families with all features at LR (their upsampler is merged with the tail), and the most of them."""
 OnTile = Callable[[int, int], None]
 
 

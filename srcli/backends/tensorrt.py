@@ -28,7 +28,7 @@ from srcli.backends.trt.lane import Program, Wanted
 from srcli.backends.trt.lanes import Lanes, Outputs
 from srcli.backends.trt.workshop import Workshop
 from srcli.errors import InferenceError, MissingExtraError, OutputError
-from srcli.files import probe
+from srcli.files import check_takes_files
 from srcli.spec import ModelSpec
 
 NAME = "tensorrt"
@@ -188,7 +188,7 @@ def build_ahead(path: Path, spec: ModelSpec, options: BackendOptions, folder: Pa
         InferenceError: the GPU has too little memory.
         OutputError: nothing can be written to the folder.
     """
-    _check_takes_files(folder)
+    check_takes_files(folder, folder)
     workshop = _ahead(path, spec, options, folder)
     key = workshop.key(min(DEFAULT_SIDE, sides_for(spec)[-1]))
     file = key.file(folder, workshop.name)
@@ -200,16 +200,6 @@ def build_ahead(path: Path, spec: ModelSpec, options: BackendOptions, folder: Pa
     if store.read(file, key.text, options.tell) is None:
         raise OutputError(f"{file}: cannot be written.", "Is the disk full?")
     return file
-
-
-def _check_takes_files(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe(folder)
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: nothing can be written there ({error.strerror}).", "Name another."
-        ) from error
 
 
 def _ahead(path: Path, spec: ModelSpec, options: BackendOptions, folder: Path) -> Workshop:
