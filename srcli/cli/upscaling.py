@@ -1,9 +1,7 @@
 """What `srcli upscale` does with its options: plan, load, work, tell."""
 
-import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -59,8 +57,7 @@ def run(files: Files, network: Network, options: "FolderOptions", telling: Telli
 
     plan = _plan(files, network, telling)
     upscalers = _load(network, plan, options, telling)
-    with _terminable():
-        report = _work(plan, upscalers, options, telling)
+    report = _work(plan, upscalers, options, telling)
     if telling.report is not None:
         write_report(report, telling.report)
     if telling.as_json:
@@ -69,20 +66,6 @@ def run(files: Files, network: Network, options: "FolderOptions", telling: Telli
         for line in _summary(report, plan.out, overwrite=options.overwrite):
             talk(line)
     return report.exit_code
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let a request to terminate end the run as Ctrl-C does: what is done is kept and told."""
-    try:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _plan(files: Files, network: Network, telling: Telling) -> "Plan":
@@ -183,13 +166,16 @@ def _upscale(
     plan: "Plan", upscalers: "list[Upscaler]", options: "FolderOptions", telling: Telling
 ) -> "FolderRun":
     from srcli.cli.live import Teller, screen
+    from srcli.interrupt import Interrupt
     from srcli.pipelines.folder import FolderRun
 
     view = screen(quiet=telling.quiet)
     paths = not (telling.as_json or telling.quiet or sys.stdout.isatty())
     try:
         teller = Teller(view, notes=not telling.quiet, paths=paths)
-        return FolderRun(plan.jobs, upscalers[0], options, teller, upscalers[1:]).run()
+        with Interrupt() as interrupt:  # a request to terminate ends the run as Ctrl-C does
+            run = FolderRun(plan.jobs, upscalers[0], options, teller, upscalers[1:], lambda: interrupt.wanted)
+            return run.run()
     finally:
         view.close()
 

@@ -10,7 +10,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -33,6 +33,9 @@ from srcli.upscaler import Made
 
 Pixels = NDArray[Any]
 """(H, W) or (H, W, C), uint8 or uint16, as `srcli.media.images` reads them."""
+
+_GLANCE = 0.1
+"""Seconds that a wait for a picture lasts before it looks up whether it is to stop."""
 
 
 class Upscale(Protocol):
@@ -86,6 +89,7 @@ class FolderRun:
     """One run. `results` grows in the order of the jobs; after an interrupt it is complete too.
 
     `more` are further engines, on other devices: each takes a picture of its own.
+    `stop` says whether the run is to end early; it is asked between steps and while waiting.
     """
 
     jobs: Sequence[Job]
@@ -93,6 +97,7 @@ class FolderRun:
     options: FolderOptions
     progress: Progress
     more: Sequence[Upscale] = ()
+    stop: Callable[[], bool] = lambda: False
     results: list[PictureResult] = field(default_factory=list)
     interrupted: bool = False
     _cancelled: threading.Event = field(default_factory=threading.Event)
@@ -100,9 +105,10 @@ class FolderRun:
     _idle: SimpleQueue[Upscale] = field(default_factory=SimpleQueue)
 
     def run(self) -> "FolderRun":
-        """Do all jobs; an interrupt (Ctrl-C) ends the run early and sets `interrupted`.
+        """Do all jobs; `stop` or an interrupt ends the run early and sets `interrupted`.
 
-        Failed pictures become results, they raise nothing.
+        Failed pictures become results, they raise nothing. Signals are better remembered for `stop`
+        (`srcli.interrupt`) than raised: an interrupt in the lock of a future would leave it taken.
         """
         self.progress.start(len(self.jobs))
         beside = partial(ThreadPoolExecutor, self.options.workers, initializer=stand_back)
@@ -111,6 +117,7 @@ class FolderRun:
         pools = beside(), ThreadPoolExecutor(1 + len(self.more)), beside()
         try:
             for job in self.jobs:
+                self._heed()
                 self._admit(job, *pools)
             self._commit_while(lambda: bool(self._flights))
         except KeyboardInterrupt:
@@ -160,9 +167,16 @@ class FolderRun:
     def _commit_while(self, wanted: Callable[[], bool]) -> None:
         while wanted():
             flight = self._flights[0]
-            result = _outcome(flight)  # an interrupt while waiting leaves the flight in its place
+            while not flight.result.done():
+                wait([flight.result], _GLANCE)
+                self._heed()
             self._flights.popleft()
-            self._record(result)
+            self._record(_outcome(flight))
+
+    def _heed(self) -> None:
+        """Interrupt the run if it is to stop, here where nothing is half done."""
+        if self.stop():
+            raise KeyboardInterrupt
 
     def _record(self, result: PictureResult) -> None:
         self.results.append(result)
@@ -228,7 +242,7 @@ def foresee(job: Job, options: FolderOptions) -> PictureResult:
 
 
 def _outcome(flight: _Flight) -> PictureResult:
-    """The result of a chain, waited for; its error becomes a failed picture."""
+    """The result of a chain at its end; its error becomes a failed picture."""
     try:
         return flight.result.result()
     except CancelledError:

@@ -134,6 +134,41 @@ def test_an_interrupt_keeps_what_is_done_and_says_what_is_left(disk: Disk, after
     assert {r.input.name for r in run.results if r.status is Status.WRITTEN} == set(disk.written)
 
 
+@pytest.mark.parametrize("asked", [1, 2, 7, 20])
+def test_a_stop_that_is_asked_for_ends_the_run_wherever_it_is_noticed(disk: Disk, asked: int) -> None:
+    """Nothing is raised into the middle of a step, so nothing that is done is missing either."""
+    jobs, listener = disk.jobs(*[(4, 4)] * 20), Listener()
+    answers = iter([False] * (asked - 1))
+    run = finish(FolderRun(jobs, double, TWICE, listener, stop=lambda: next(answers, True)))
+    assert run.interrupted
+    assert names(run.results) == [job.source.name for job in jobs]
+    assert {r.input.name for r in run.results if r.status is Status.WRITTEN} == set(disk.written)
+    assert {r.input.name for r in listener.told} == set(disk.written)
+    assert run.results[-1].status is Status.PENDING
+
+
+def test_a_stop_is_noticed_while_a_picture_takes_long(disk: Disk) -> None:
+    class Slow(Double):
+        def __call__(
+            self, image: Pixels, *, size: Size | None, progress: Callable[[int, int], None] | None
+        ) -> Pixels:
+            begun.set()
+            while not told.is_set():  # as an engine does that hears of it between two tiles
+                assert progress is not None
+                progress(1, 2)
+            return super().__call__(image, size=size, progress=progress)
+
+    class Stopping(Listener):
+        def stopping(self) -> None:
+            told.set()
+
+    begun, told = threading.Event(), threading.Event()
+    run = finish(FolderRun(disk.jobs((4, 4), (4, 4)), Slow(), TWICE, Stopping(), stop=begun.is_set))
+    assert run.interrupted
+    assert not disk.written
+    assert [result.status for result in run.results] == [Status.PENDING] * 2
+
+
 def test_existing_outputs_are_skipped_unless_overwritten(disk: Disk) -> None:
     jobs = disk.jobs((4, 4), (4, 4))
     Path("out").mkdir()

@@ -22,9 +22,9 @@ from test_ondevice import _pictures
 from tiny_training import FAST
 
 from srcli.errors import TrainingError
+from srcli.interrupt import Interrupt
 from srcli_train import ondevice
 from srcli_train.checkpoint import load_checkpoint
-from srcli_train.interrupt import Interrupt
 from srcli_train.patches import PatchSampler
 from srcli_train.processes import drawn_by_processes
 

@@ -1,6 +1,5 @@
 """What a run does when the disk, a checkpoint or the numbers fail: made to happen, not imagined."""
 
-import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -15,7 +14,6 @@ from srcli.media.images import read
 from srcli_train import saving
 from srcli_train.checkpoint import load_checkpoint
 from srcli_train.device import find_device
-from srcli_train.interrupt import Interrupt
 from srcli_train.memory import enough_memory
 from srcli_train.runfolder import LAST, holds_run
 
@@ -191,20 +189,6 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="network is not finite at update 6"):
         run.run(stop_at=6)
     assert load_checkpoint(tmp_path / "run" / LAST).update == 5
-
-
-def test_one_press_is_one_even_if_it_arrives_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal and a launcher both tell a process; only a later press means: at once."""
-    clock = iter([100.0, 101.0, 104.0])
-    monkeypatch.setattr("srcli_train.interrupt.monotonic", lambda: next(clock))
-    with Interrupt() as interrupt:
-        tell = signal.getsignal(signal.SIGTERM)
-        tell(signal.SIGTERM, None)
-        tell(signal.SIGINT, None)
-        assert interrupt.wanted
-        with pytest.raises(KeyboardInterrupt):
-            tell(signal.SIGINT, None)
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_damaged_log_is_mended(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from srcli.ensemble import TRANSFORMS
 from srcli.errors import TrainingError
+from srcli.interrupt import Interrupt
 from srcli_train import runfolder
 from srcli_train.budget import agreed_minutes
 from srcli_train.checkpoint import Checkpoint
@@ -20,7 +21,6 @@ from srcli_train.degradations import fixed
 from srcli_train.device import find_device
 from srcli_train.finite import all_finite, first_bad, not_finite
 from srcli_train.gradients import Gradients
-from srcli_train.interrupt import Interrupt
 from srcli_train.job import Job, Status, Watcher
 from srcli_train.misfits import refuse_misfit, refuse_sharing
 from srcli_train.networks import build

@@ -1,4 +1,4 @@
-"""Ctrl-C, or a request to terminate, between two updates and never within one."""
+"""Ctrl-C, or a request to terminate, at a point of our choice and never within a step."""
 
 import signal
 from time import monotonic
@@ -12,7 +12,11 @@ _SAME = 3.0
 class Interrupt:
     """While entered, the first signal is only remembered; another, seconds later, interrupts at once.
 
-    Only the main thread may receive signals; elsewhere nothing changes.
+    An exception that a signal raises arrives anywhere, in the locks of a future or a screen too, and
+    leaves them taken; so loops ask for `wanted` where nothing is half done.
+
+    Only the main thread may receive signals; elsewhere nothing changes. Signals that the process was
+    told to ignore, as a shell does for what it starts in the background, stay ignored.
 
     Attributes:
         wanted: whether there was one since entering.
@@ -25,8 +29,9 @@ class Interrupt:
 
     def __enter__(self) -> "Interrupt":
         self.wanted = False
+        heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
         try:
-            self._before = {number: signal.signal(number, self._remember) for number in _SIGNALS}
+            self._before = {number: signal.signal(number, self._remember) for number in heard}
         except ValueError:  # not the main thread
             self._before = {}
         return self
