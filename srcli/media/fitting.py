@@ -5,7 +5,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from srcli.media.containers import jpeg
+from srcli.media.containers import jpeg, png
 from srcli.media.containers.base import DamagedError, Layout, Pixels, UnsupportedError, by_rows
 from srcli.media.metadata import Metadata, is_exif, profile_space
 
@@ -137,13 +137,23 @@ def _over_white(rows: Pixels) -> Pixels:
 
 def holdable(metadata: Metadata, name: str, pixels: Pixels) -> tuple[Metadata, tuple[str, ...]]:
     """Metadata as the format can hold it, and what is left out."""
-    names = (("EXIF", metadata.exif), ("ICC profile", metadata.icc), ("XMP", metadata.xmp))
+    texts = f"text ({png.subjects(metadata.texts)})"
+    names = (
+        ("EXIF", metadata.exif),
+        ("ICC profile", metadata.icc),
+        ("XMP", metadata.xmp),
+        (texts, metadata.texts),
+    )
     present = [label for label, blob in names if blob]
     if name in _NO_METADATA and present:
-        return Metadata(), (f"{_NAMES[name]} holds no metadata: {', '.join(present)} left out",)
+        return Metadata(dpi=metadata.dpi), (
+            f"{_NAMES[name]} holds no metadata: {', '.join(present)} left out",
+        )
     metadata, notes = _matching_profile(metadata, name, pixels)
     if metadata.exif and not is_exif(metadata.exif):
         metadata, notes = replace(metadata, exif=None), (*notes, "the EXIF data is damaged: left out")
+    if metadata.texts and name != "png":
+        metadata, notes = replace(metadata, texts=()), (*notes, f"its {texts} is left out: only PNG holds it")
     if name == "jpeg":
         metadata, large = jpeg.fits(metadata)
         notes += tuple(f"{label} is too large for a JPEG: left out" for label in large)

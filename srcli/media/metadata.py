@@ -11,6 +11,8 @@ SIDEWAYS = 5
 """EXIF orientations from here on exchange rows and columns."""
 CENTIMETRES = 2.54
 """An inch."""
+INCH = CENTIMETRES / 100
+"""In metres."""
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|>))([1-8])")
 
 
@@ -23,12 +25,14 @@ class Metadata:
         icc: an ICC profile.
         xmp: an XMP packet, UTF-8 XML.
         dpi: pixels an inch, across and down, as the file itself says beside its EXIF.
+        texts: chunks of a PNG, type and content, that tell of the picture: title, author, how it was made.
     """
 
     exif: bytes | None = None
     icc: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
+    texts: tuple[bytes, ...] = ()
 
 
 def resolution(across: float, down: float, factor: float | None) -> tuple[float, float] | None:
@@ -37,6 +41,12 @@ def resolution(across: float, down: float, factor: float | None) -> tuple[float,
     None where either is zero, or the factor is: without a unit the numbers tell the shape of pixels only.
     """
     return (across * factor, down * factor) if factor and across and down else None
+
+
+def per_metre(dpi: tuple[float, float]) -> tuple[int, int]:
+    """Whole pixels a metre, across and down, as 31 bits hold them."""
+    across, down = (min(max(1, round(value / INCH)), 2**31 - 1) for value in dpi)
+    return across, down
 
 
 def bare_exif(blob: bytes) -> bytes | None:

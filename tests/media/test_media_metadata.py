@@ -51,7 +51,7 @@ def test_each_alone(tmp_path: Path, name: str, field: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["rgb", "gray", "gray+alpha"])
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.bmp"])
 @pytest.mark.parametrize("dpi", [(300.0, 300.0), (240.0, 72.0)])
 def test_resolution_is_kept(tmp_path: Path, name: str, dpi: tuple[float, float], kind: str) -> None:
     path, _ = stored(tmp_path, name, Metadata(dpi=dpi), kind)
@@ -91,7 +91,7 @@ def test_a_turned_picture_has_its_resolution_turned(tmp_path: Path) -> None:
     assert images.read(path).metadata.dpi == pytest.approx((100, 300), abs=0.02)
 
 
-@pytest.mark.parametrize("name", ["a.webp", "a.avif", "a.bmp"])
+@pytest.mark.parametrize("name", ["a.webp", "a.avif"])
 def test_formats_without_resolution_leave_it_out(tmp_path: Path, name: str) -> None:
     path, notes = stored(tmp_path, name, Metadata(dpi=(300, 300)))
     assert notes == ()
@@ -148,9 +148,11 @@ def test_what_is_too_large_for_jpeg_is_said(tmp_path: Path) -> None:
 
 
 def test_bmp_says_what_it_leaves_out(tmp_path: Path) -> None:
-    path, notes = stored(tmp_path, "a.bmp", samples.METADATA)
-    assert notes == ("BMP holds no metadata: EXIF, ICC profile, XMP left out",)
-    assert images.read(path).metadata == Metadata()
+    path, notes = stored(
+        tmp_path, "a.bmp", replace(samples.METADATA, dpi=(254.0, 127.0), texts=(b"tEXtA\0b",))
+    )
+    assert notes == ("BMP holds no metadata: EXIF, ICC profile, XMP, text (A) left out",)
+    assert images.read(path).metadata == Metadata(dpi=pytest.approx((254, 127)))
 
 
 @pytest.mark.parametrize(
@@ -267,17 +269,34 @@ def test_iptc_is_said_and_other_things_of_photoshop_are_not(tmp_path: Path) -> N
         assert images.read(tmp_path / "a.jpg").notes == notes
 
 
-def test_texts_of_a_png_are_said_unless_they_only_tell_what_wrote_it(tmp_path: Path) -> None:
+TEXTS = [(b"tEXt", b"Title\0a"), (b"zTXt", b"Title\0\0a"), (b"iTXt", b"Author\0\0\0\0\0\xc3\xa9")]
+
+
+def with_texts(path: Path, texts: list[tuple[bytes, bytes]], *, last: bool = False) -> Picture:
+    extra, end = b"".join(samples.chunk(*one) for one in texts), samples.chunk(b"IEND", b"")
+    plain = samples.raw_png(1, 1, 8, 0, b"\0\0")
+    whole = plain.removesuffix(end) + extra + end if last else samples.raw_png(1, 1, 8, 0, b"\0\0", extra)
+    path.write_bytes(whole)
+    return images.read(path)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_texts_of_a_png_stay_in_a_png_unless_they_only_tell_what_wrote_it(tmp_path: Path, last: bool) -> None:
     programs = [(b"tEXt", b"Software\0a"), (b"tEXt", b"date:create\0a")]
-    many = [(b"tEXt", b"%d\0a" % number) for number in range(9)]
-    texts = [(b"tEXt", b"Title\0a"), (b"zTXt", b"Title\0\0a"), (b"iTXt", b"Author\0\0\0\0\0\xc3\xa9")]
-    said = ("its text (Title, Author) is not kept",)
-    few = ("its text (0, 1, 2, 3, 4, 5, …) is not kept",)
-    end = samples.chunk(b"IEND", b"")
-    for chunks, notes in ((programs, ()), (programs + texts, said), (many, few)):
-        extra = b"".join(samples.chunk(*one) for one in chunks)
-        before = samples.raw_png(1, 1, 8, 0, b"\0\0", extra)
-        after = samples.raw_png(1, 1, 8, 0, b"\0\0").removesuffix(end) + extra + end
-        for content in (before, after):
-            (tmp_path / "a.png").write_bytes(content)
-            assert images.read(tmp_path / "a.png").notes == notes
+    picture = with_texts(tmp_path / "a.png", programs + TEXTS, last=last)
+    assert picture.notes == ()
+    assert images.write(tmp_path / "b.png", picture) == ()
+    assert images.read(tmp_path / "b.png").metadata.texts == tuple(kind + text for kind, text in TEXTS)
+    with Image.open(tmp_path / "b.png") as opened:
+        opened.load()
+        assert opened.text["Author"] == "é"
+        assert "Software" not in opened.text
+    assert with_texts(tmp_path / "c.png", programs).metadata.texts == ()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif", "webp", "avif"])
+def test_what_a_png_told_is_said_where_it_cannot_stay(tmp_path: Path, suffix: str) -> None:
+    picture, out = with_texts(tmp_path / "a.png", TEXTS), tmp_path / f"b.{suffix}"
+    assert images.write(out, picture) == ("its text (Title, Author) is left out: only PNG holds it",)
+    many = with_texts(tmp_path / "a.png", [(b"tEXt", b"%d\0a" % number) for number in range(9)])
+    assert images.write(out, many) == ("its text (0, 1, 2, 3, 4, 5, …) is left out: only PNG holds it",)

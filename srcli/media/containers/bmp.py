@@ -1,12 +1,15 @@
-"""Windows bitmaps: 8 bits a channel, no metadata but what no reader looks at."""
+"""Windows bitmaps: 8 bits a channel, no metadata but the resolution."""
 
 import struct
 
+from srcli.media import metadata as meta
 from srcli.media.containers import opencv
 from srcli.media.containers.base import DamagedError, Data, EncodeError, Layout, Parts, Pixels
 from srcli.media.metadata import Metadata
 
 _BITFIELDS = (3, 6)
+_RESOLUTION = 38
+"""Where the pixels a metre stand, across and down, in headers of 40 bytes and more."""
 
 
 def layout(data: Data) -> Layout:
@@ -43,8 +46,11 @@ def decode(data: bytes) -> Pixels:
 
 
 def metadata(data: Data) -> Metadata:
-    """None."""
-    return Metadata()
+    """The resolution, if there is one."""
+    if len(data) < _RESOLUTION + 8 or struct.unpack_from("<I", data, 14)[0] < 40:
+        return Metadata()
+    across, down = struct.unpack_from("<ii", data, _RESOLUTION)
+    return Metadata(dpi=meta.resolution(across, down, meta.INCH) if min(across, down) > 0 else None)
 
 
 def orientation(data: Data, metadata: Metadata) -> int:
@@ -56,4 +62,8 @@ def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> Parts:
     """Uncompressed."""
     if pixels.nbytes + pixels.shape[0] * 3 + 1024 > 0xFFFFFFFF:
         raise EncodeError("a BMP can be at most 4 GB")
-    return (opencv.encode(".bmp", pixels),)
+    plain = opencv.encode(".bmp", pixels)
+    if not metadata.dpi:
+        return (plain,)
+    resolution = struct.pack("<ii", *meta.per_metre(metadata.dpi))
+    return plain[:_RESOLUTION], resolution, plain[_RESOLUTION + len(resolution) :]

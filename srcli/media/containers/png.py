@@ -2,8 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -14,12 +13,12 @@ from srcli.media.containers.base import DamagedError, Data, EncodeError, Layout,
 from srcli.media.metadata import Metadata
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _LONGEST_KEYWORD = 79
 _TRIVIAL = (_XMP_KEYWORD, b"Software")
 _MOST_NAMED = 6
 _MAX_METADATA = 64 << 20  # a few kilobytes can unpack to gigabytes; no real profile is this large
-_INCH = meta.CENTIMETRES / 100  # metres
 _METRE = 1  # pHYs: its unit; 0 is none
 _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 
@@ -79,21 +78,23 @@ def layout(data: Data) -> Layout:
         16 if depth == 16 else 8,
         max(1, frames),
         colour=_colour(found),
-        unkept=_unkept(data),
     )
 
 
-def _unkept(data: Data) -> tuple[str, ...]:
-    """What its texts are about, but for those that only tell what wrote it, or of its file's dates."""
-    subjects = dict[str, None]()
-    with suppress(DamagedError):  # which `check` says
-        for kind, start, end in _chunks(data):
-            if kind in (b"tEXt", b"zTXt", b"iTXt"):
-                keyword = data[start : min(end, start + _LONGEST_KEYWORD)].partition(b"\0")[0]
-                if keyword not in _TRIVIAL and not keyword.startswith(b"date:"):
-                    subjects[keyword.decode("latin-1")] = None
-    names = [*subjects][:_MOST_NAMED] + ["…"] * (len(subjects) > _MOST_NAMED)
-    return (f"text ({', '.join(names)})",) if subjects else ()
+def subjects(texts: Sequence[bytes]) -> str:
+    """What `Metadata.texts` are about: their keywords, each once, and not more than a line of them."""
+    names = [*dict.fromkeys(_keyword(text[4:]).decode("latin-1") for text in texts)]
+    return ", ".join(names[:_MOST_NAMED] + ["…"] * (len(names) > _MOST_NAMED))
+
+
+def _keyword(chunk: bytes) -> bytes:
+    return chunk[:_LONGEST_KEYWORD].partition(b"\0")[0]
+
+
+def _tells(chunk: bytes) -> bool:
+    """Not only what wrote the file, or its file's dates."""
+    keyword = _keyword(chunk)
+    return keyword not in _TRIVIAL and not keyword.startswith(b"date:")
 
 
 def _colour(found: dict[bytes, bytes]) -> str:
@@ -146,8 +147,9 @@ def _with_key(pixels: Pixels, key: bytes | None, depth: int) -> Pixels:
 
 
 def metadata(data: Data) -> Metadata:
-    """eXIf, iCCP, pHYs and the XMP iTXt chunk, wherever they stand."""
+    """eXIf, iCCP, pHYs, the XMP iTXt chunk and other texts, wherever they stand."""
     exif = icc = xmp = dpi = None
+    texts = []
     for kind, start, end in _chunks(data):
         if kind == b"eXIf":
             exif = meta.bare_exif(data[start:end])
@@ -155,10 +157,12 @@ def metadata(data: Data) -> Metadata:
             icc = _inflated(data[start:end].partition(b"\0")[2][1:])
         elif kind == b"iTXt" and data[start:end].startswith(_XMP_KEYWORD + b"\0"):
             xmp = _text(data[start:end])
+        elif kind in _TEXTS and _tells(data[start:end]):
+            texts.append(kind + data[start:end])
         elif kind == b"pHYs" and end - start == 9:
             across, down, unit = struct.unpack_from(">IIB", data, start)
-            dpi = meta.resolution(across, down, _INCH if unit == _METRE else None)
-    return Metadata(exif, icc, xmp, dpi)
+            dpi = meta.resolution(across, down, meta.INCH if unit == _METRE else None)
+    return Metadata(exif, icc, xmp, dpi, tuple(texts))
 
 
 def _inflated(packed: bytes) -> bytes | None:
@@ -205,9 +209,10 @@ def _chunks_of(metadata: Metadata) -> Iterator[bytes]:
     if metadata.icc:
         yield _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
     if metadata.dpi:
-        across, down = (min(max(1, round(value / _INCH)), 2**31 - 1) for value in metadata.dpi)
-        yield _chunk(b"pHYs", struct.pack(">IIB", across, down, _METRE))
+        yield _chunk(b"pHYs", struct.pack(">IIB", *meta.per_metre(metadata.dpi), _METRE))
     if metadata.exif:
         yield _chunk(b"eXIf", metadata.exif)
     if metadata.xmp:
         yield _chunk(b"iTXt", _XMP_KEYWORD + b"\0\0\0\0\0" + metadata.xmp)
+    for text in metadata.texts:
+        yield _chunk(text[:4], text[4:])
