@@ -59,6 +59,7 @@ _ADAM = (*_SMALL, "optimizer=adam", "lr=4e-4", "icnr=false")
 _PAPER = ("batch=8", "patch=24")
 _TRAINED = ("batch=4", "patch=48", "lr=3e-4", "muon_lr=0.002", "muon_centred=true")
 """For a network that has been trained: lower rates, and patches that are not mostly border."""
+_REVIVED = ("revive=0.01", "revive_every=200")
 _WIDE = ("network.blocks=8", "batch=4", "patch=24")
 
 EXPERIMENTS = {
@@ -300,10 +301,10 @@ EXPERIMENTS = {
     "units": Experiment(
         "Muon turns hidden units off: what keeps them, and does it help?",
         (
-            Arm("Muon"),
-            Arm("centred", ("muon_centred=true",)),
-            Arm("units that never fire start anew", ("revive=0.0001", "revive_every=100")),
-            Arm("both", ("muon_centred=true", "revive=0.0001", "revive_every=100")),
+            Arm("Muon", _SMALL),
+            Arm("centred", (*_SMALL, "muon_centred=true")),
+            Arm("units that hardly fire start anew", (*_SMALL, *_REVIVED)),
+            Arm("both", (*_SMALL, "muon_centred=true", *_REVIVED)),
         ),
         1200,
     ),

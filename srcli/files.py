@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and folders that take them."""
 
 import os
+import time
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
@@ -8,6 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from srcli.errors import OutputError, UsageError
+
+_BEGUN, _UNFINISHED = ".srcli-", ".part"
+"""How names of files begin and end that do not have their own yet."""
+_FORGOTTEN = 3600.0
+"""Seconds after which nobody is writing a file any more."""
 
 
 def cache_folder(name: str) -> Path:
@@ -61,7 +67,7 @@ def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     Raises:
         OSError, ValueError: it cannot be written, or no file can have this name; what was there stays.
     """
-    temporary = path.parent / f".srcli-{uuid.uuid4().hex}.part"
+    temporary = path.parent / f"{_BEGUN}{uuid.uuid4().hex}{_UNFINISHED}"
     try:
         with temporary.open("xb") as file:
             file.writelines(parts)
@@ -71,6 +77,16 @@ def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     finally:
         with suppress(OSError, ValueError):
             temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what `write_whole` left in a folder where it was killed, or the power failed, an hour ago."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(_BEGUN) and entry.name.endswith(_UNFINISHED):
+                with suppress(OSError):
+                    if time.time() - entry.stat().st_mtime > _FORGOTTEN:
+                        os.unlink(entry)  # noqa: PTH108 - an entry of the scan
 
 
 def write_text(path: Path, text: str) -> None:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from srcli.errors import InputError, SrcliError
+from srcli.files import sweep
 from srcli.media import images
 from srcli.pipelines.inputs import is_folder
 from srcli.pipelines.memory import picture_bytes
@@ -111,6 +112,8 @@ class FolderRun:
         (`srcli.interrupt`) than raised: an interrupt in the lock of a future would leave it taken.
         """
         self.progress.start(len(self.jobs))
+        for folder in {job.target.parent for job in self.jobs}:
+            sweep(folder)
         beside = partial(ThreadPoolExecutor, self.options.workers, initializer=stand_back)
         for upscale in (self.upscale, *self.more):
             self._idle.put(upscale)

@@ -169,6 +169,15 @@ def test_a_stop_is_noticed_while_a_picture_takes_long(disk: Disk) -> None:
     assert [result.status for result in run.results] == [Status.PENDING] * 2
 
 
+def test_a_run_begins_by_sweeping_the_folders_it_writes_to(disk: Disk) -> None:
+    left = Path("out", ".srcli-0.part")
+    left.parent.mkdir()
+    left.touch()
+    os.utime(left, (0, 0))
+    finish(FolderRun(disk.jobs((4, 4)), double, TWICE, Listener()))
+    assert not left.exists()
+
+
 def test_existing_outputs_are_skipped_unless_overwritten(disk: Disk) -> None:
     jobs = disk.jobs((4, 4), (4, 4))
     Path("out").mkdir()
