@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from srcli.backends import sealed
+from srcli.backends.joined import join
 from srcli.files import cache_folder
 from srcli.spec import METADATA_KEY, read_metadata
 
@@ -33,7 +34,7 @@ def load(core: Any, path: Path, config: Mapping[str, Any], library: str) -> Any:
     """
     key = _key(core, path, config, library)
     if key is None:
-        return core.compile_model(core.read_model(path), "CPU", dict(config))
+        return _made(core, path, config)
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     file = cache_folder("openvino") / f"{path.stem}-{digest}{_SUFFIX}"
     content = None
@@ -42,11 +43,18 @@ def load(core: Any, path: Path, config: Mapping[str, Any], library: str) -> Any:
     if content is not None:
         with suppress(RuntimeError):  # it is compiled again
             return core.import_model(content, "CPU", dict(config))
-    made = core.compile_model(core.read_model(path), "CPU", dict(config))
+    made = _made(core, path, config)
     with suppress(OSError, RuntimeError):  # a full disk, or a plug-in that exports nothing
         sealed.write(file, key, made.export_model().getvalue())
         sealed.forget_unused(file.parent, (_SUFFIX,))
     return made
+
+
+def _made(core: Any, path: Path, config: Mapping[str, Any]) -> Any:
+    network = core.read_model(path)
+    if config["INFERENCE_PRECISION_HINT"] == "f32":
+        join(network)
+    return core.compile_model(network, "CPU", dict(config))
 
 
 def _key(core: Any, path: Path, config: Mapping[str, Any], library: str) -> str | None:
@@ -59,6 +67,7 @@ def _key(core: Any, path: Path, config: Mapping[str, Any], library: str) -> str 
     about = {
         "model": hashlib.sha256(path.read_bytes()).hexdigest(),
         "config": dict(config),
+        "joined": True,
         "openvino": library,
         "cpu": core.get_property("CPU", "FULL_DEVICE_NAME"),
         "able": sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),

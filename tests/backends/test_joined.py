@@ -1,0 +1,65 @@
+"""What the export split for bf16 is one convolution in f32, and stays split in bf16."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from engines import picture
+
+from srcli.backends import compiled, private
+from srcli.backends.joined import join
+from srcli.models import catalog
+
+MODELS = [(name, scale) for name in ("edsr-baseline", "mdsr-baseline") for scale in (2, 3, 4)]
+
+
+def doubled(network: Any) -> list[str]:
+    """Names of convolutions of whose channels a slice is taken."""
+    slices = [op for op in network.get_ordered_ops() if op.get_type_name() == "Slice"]
+    sources = [op.input_value(0).get_node() for op in slices if ".leading" in op.get_friendly_name()]
+    return [source.get_friendly_name() for source in sources]
+
+
+@pytest.mark.parametrize(("name", "scale"), MODELS)
+def test_shipped_networks_give_the_same_from_half_the_channels(name: str, scale: int) -> None:
+    core, path = private.openvino().Core(), catalog.resolve(name, scale).path
+    split, joined = core.read_model(path), core.read_model(path)
+    assert len(doubled(split)) == join(joined) == 5  # the picture, and its four borders
+    assert not doubled(joined)
+    assert join(joined) == 0
+    hint = {"INFERENCE_PRECISION_HINT": "f32"}
+    before, after = (core.compile_model(one, "CPU", hint)([picture(19, 30)])[0] for one in (split, joined))
+    np.testing.assert_allclose(before, after, atol=2e-5, rtol=0)
+    assert np.ptp(after) > 0.1
+
+
+def test_a_network_without_them_stays_as_it_is() -> None:
+    ops = pytest.importorskip("openvino").opset13
+    given = ops.parameter([1, 2], np.float32)
+    network = private.openvino().Model([ops.add(given, given)], [given])
+    assert join(network) == 0
+
+
+@pytest.mark.parametrize(("precision", "split"), [("f32", 0), ("bf16", 5)])
+def test_what_is_compiled(
+    precision: str, split: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing computes: a CPU without bf16 refuses it."""
+
+    class Core:
+        def __init__(self) -> None:
+            self.network: Any = None
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def compile_model(self, network: Any, device: str, config: dict[str, Any]) -> Any:
+            self.network = network
+            return real.compile_model(network, device, {})
+
+    monkeypatch.setenv("SRCLI_CACHE", str(tmp_path))
+    real, core = private.openvino().Core(), Core()
+    path = catalog.resolve("edsr-baseline", 2).path
+    compiled.load(core, path, {"INFERENCE_PRECISION_HINT": precision}, "1.0")
+    assert len(doubled(core.network)) == split
