@@ -59,7 +59,6 @@ _ADAM = (*_SMALL, "optimizer=adam", "lr=4e-4", "icnr=false")
 _PAPER = ("batch=8", "patch=24")
 _TRAINED = ("batch=4", "patch=48", "lr=3e-4", "muon_lr=0.002", "muon_centred=true")
 """For a network that has been trained: lower rates, and patches that are not mostly border."""
-_REVIVED = ("revive=0.01", "revive_every=200")
 _WIDE = ("network.blocks=8", "batch=4", "patch=24")
 
 EXPERIMENTS = {
@@ -303,15 +302,13 @@ EXPERIMENTS = {
         (
             Arm("Muon", _SMALL),
             Arm("centred", (*_SMALL, "muon_centred=true")),
-            Arm("units that hardly fire start anew", (*_SMALL, *_REVIVED)),
-            Arm("both", (*_SMALL, "muon_centred=true", *_REVIVED)),
         ),
         1200,
         finding=(
             "Centred Muon does: its units fire at 43% of all pixels (on `data/valid`, by units.py), those of "
-            "plain Muon at 16%, where 68 of 512 are on at 1% or less. It ends 0.04 dB ahead, little more than "
-            "chance. Starting anew, every 200 updates, what fires at 1% or less leaves 37 such units, and "
-            "gains nothing, alone or with centred Muon; it is gone since."
+            "plain Muon at 16%, where 68 of 512 are on at 1% or less. It ends 0.04 dB ahead, little more "
+            "than chance. Starting anew, every 200 updates, what fires at 1% or less leaves 37 such units, "
+            "and gains nothing, alone or with centred Muon; it is gone since."
         ),
     ),
 }

@@ -5,18 +5,20 @@ python benchmarks/units.py runs/*/last.pt --images data/valid
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from srcli.resize import downscale
 from srcli_train.checkpoint import load_checkpoint
 from srcli_train.folders import find_source, read_rgb
 from srcli_train.networks import build
+from srcli_train.networks.layers import Body
 from srcli_train.patches import Minibatch
-from srcli_train.revival import watched
+from srcli_train.validation import batch_of
 
 SHARES = (0.0, 0.001, 0.01)
 """Of all pixels, at which a unit fires at most to be counted."""
@@ -44,13 +46,29 @@ def row(path: Path, images: Path) -> str:
     checkpoint = load_checkpoint(path)
     network = build(checkpoint.network)
     network.load_state_dict(checkpoint.weights)
-    body = {id(module) for name, module in network.named_modules() if name.startswith("body")}
-    seen = watched(network, _minibatches(images, checkpoint.network.scales))
-    firing = torch.cat([one.firing for block, one in seen.items() if id(block) in body])
+    firing = _firing(network, _minibatches(images, checkpoint.network.scales))
     cells = [str(int((firing <= share).sum())) for share in SHARES]
     name = f"{path.parent.name}/{path.name}"
     shown = [name, f"{checkpoint.facts.updates:,}", str(len(firing)), *cells, f"{float(firing.mean()):.1%}"]
     return f"| {' | '.join(shown)} |"
+
+
+def _firing(network: nn.Module, minibatches: Iterable[Minibatch]) -> Tensor:
+    """Share of pixels at which each hidden unit of the body's blocks is on, block by block."""
+    seen: dict[nn.Module, list[Tensor]] = {}
+
+    def watch(conv: nn.Module, given: tuple[Tensor, ...], hidden: Tensor) -> None:
+        seen.setdefault(conv, []).append((hidden > 0).float().mean((0, 2, 3)))
+
+    (body,) = (module for module in network.modules() if isinstance(module, Body))
+    for name, module in body.named_modules():
+        if name.endswith("conv1"):
+            module.register_forward_hook(watch)
+    network.eval()
+    with torch.no_grad():
+        for minibatch in minibatches:
+            network(batch_of(minibatch.lr, torch.device("cpu")), minibatch.scale)
+    return torch.cat([torch.stack(shares).mean(0) for shares in seen.values()])
 
 
 def _minibatches(images: Path, scales: tuple[int, ...]) -> Iterator[Minibatch]:

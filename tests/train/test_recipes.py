@@ -46,9 +46,7 @@ def test_a_warm_up_is_linear_in_every_schedule() -> None:
         {"lr": 0.0},
         {"batch": 0},
         {"average": 1.0},
-        {"revive": -0.1},
-        {"revive": 1.5},
-        {"revive": 0.1, "revive_every": -1},
+        {"frequency": 1.5},
     ],
 )
 def test_impossible_numbers_are_refused(wrong: dict[str, object]) -> None:
@@ -60,7 +58,6 @@ def test_impossible_numbers_are_refused(wrong: dict[str, object]) -> None:
     ("wrong", "why"),
     [
         ({"muon_centred": True}, "goes with muon only"),
-        ({"revive_every": 100}, "without `revive`"),
         ({"optimizer": "muon", "muon_modules": ("bodi", "tail")}, "modules bodi"),
         ({"frequency": 0.1, "loss": "l2"}, "l1 only"),
     ],
@@ -73,7 +70,6 @@ def test_what_would_have_no_effect_or_a_wrong_one_is_refused(wrong: dict[str, ob
 @pytest.mark.parametrize(
     ("network", "changes", "why"),
     [
-        ("srresnet", {"revive": 0.001}, "no blocks whose hidden units"),
         ("edsr-baseline", {"muon_modules": ("pre_process",)}, "Muon would train nothing"),
         ("mdsr-baseline", {"muon_modules": ()}, "Muon would train nothing"),
     ],

@@ -137,10 +137,9 @@ def test_a_network_that_its_start_did_not_fill_is_no_teacher(tmp_path: Path) -> 
         trainer(tmp_path, recipe=TAUGHT, run="new")
 
 
-def test_it_goes_with_a_mean_of_the_weights_and_units_that_start_anew(tmp_path: Path) -> None:
-    """The teacher stays what the network was before units were revived."""
+def test_it_goes_with_a_mean_of_the_weights(tmp_path: Path) -> None:
     start = trainer(tmp_path, run="start").run()
-    recipe = replace(TAUGHT, average=0.9, revive=0.001, revive_every=5)
+    recipe = replace(TAUGHT, average=0.9)
     kept = load_checkpoint(trainer(tmp_path, recipe=recipe, run="run", init=start).run())
     assert all(torch.equal(kept.teacher[k], w) for k, w in load_checkpoint(start).weights.items())
     assert kept.trained

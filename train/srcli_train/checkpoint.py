@@ -16,7 +16,7 @@ from srcli_train.recipes import Recipe
 
 _FORMAT = 1
 _HINT = "Give a checkpoint that srcli train wrote, such as runs/mdsr-baseline/last.pt."
-_GONE = ("rendered", "mixup")
+_GONE = ("rendered", "mixup", "revive", "revive_every")
 """Fields that the recipes of older checkpoints have, mostly zero: they showed no gain and are no more."""
 
 

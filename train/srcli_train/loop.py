@@ -29,12 +29,9 @@ from srcli_train.optim import Optimizer
 from srcli_train.patches import Minibatch, PatchSampler
 from srcli_train.peers import Peers
 from srcli_train.recorded import recorder
-from srcli_train.revival import revive
 from srcli_train.saving import Saving
 from srcli_train.starting import added, earlier, initialise, settled_job, teacher_of
 from srcli_train.validation import Validation, held
-
-_WATCHED = 24  # minibatches on which hidden units are watched
 
 
 class Trainer:
@@ -75,8 +72,6 @@ class Trainer:
         self._mean = _mean_of(self.network, job.recipe.average)
         if resumed:
             self._resume(*resumed)
-        else:
-            self._revive()
 
     def run(self, stop_at: int | None = None) -> Path:
         """Train to the end of the recipe (or to update `stop_at`, or until the time is up).
@@ -121,7 +116,6 @@ class Trainer:
         for minibatch in coming:
             losses.append(self._step(minibatch))
             self.update += 1
-            self._revive_again()
             finished = self.update == end or self._done >= 1 or self._stop
             if (
                 self._peers.first
@@ -220,23 +214,6 @@ class Trainer:
     def precision(self) -> str:
         """That it computes in, "bf16" or "fp32"."""
         return self._job.recipe.precision
-
-    def _revive(self) -> None:
-        """As the recipe says; on a few of the next minibatches, the same in every process."""
-        recipe, followers = self._job.recipe, [self._mean.module] if self._mean else []
-        if not recipe.revive:
-            return
-        drawn = (self._sampler(self.update + n) for n in range(_WATCHED))
-        count = revive(self.network, drawn, recipe.revive, recipe.seed + self.update, followers)
-        for network in (self.network, *followers):
-            self._peers.agree(network.state_dict().values())
-        self._watcher.note(f"Update {self.update}: {count} hidden units that hardly fire start anew.")
-
-    def _revive_again(self) -> None:
-        """Every so many updates; not at the end, as what starts anew must still be trained."""
-        every, at_end = self._job.recipe.revive_every, self.update == self._job.recipe.updates
-        if every and self.update % every == 0 and not at_end and self._done < 1:
-            self._revive()
 
     def _begins_to_fall(self) -> bool:
         """Whether the next update is the first with a trapezoid's falling rate."""

@@ -7,7 +7,6 @@ from torch import nn
 
 from srcli.errors import UsageError
 from srcli_train.networks import NetworkSpec, build
-from srcli_train.networks.layers import ResBlock
 from srcli_train.recipes import Recipe
 
 
@@ -21,13 +20,8 @@ def refuse_misfit(network: nn.Module, recipe: Recipe) -> None:
     """Refuse a recipe that would do less to this network than it says.
 
     Raises:
-        UsageError: there is nothing to revive, or nothing for Muon.
+        UsageError: there is nothing for Muon.
     """
-    if recipe.revive and not any(isinstance(m, ResBlock) for m in network.modules()):
-        raise UsageError(
-            "This network has no blocks whose hidden units `revive` could start anew.",
-            "Leave revive out; it is for EDSR and MDSR.",
-        )
     with_convolutions = [name for name, module in network.named_children() if _has_convolutions(module)]
     if recipe.optimizer == "muon" and not set(recipe.muon_modules) & set(with_convolutions):
         raise UsageError(

@@ -48,9 +48,6 @@ class Recipe:
         average: decay of an exponential mean of the weights, which is then what is validated and kept,
             e.g. 0.999; 0 for none.
         flip, rotate: random horizontal flips and 90° turns.
-        revive: start hidden units of the blocks anew that fire at no more than this share of pixels, at
-            the start and every `revive_every` updates, 0-1; 0 for never. Not for networks with batch norm.
-        revive_every: updates; 0 for the start only.
         icnr: start each upsampler so that it repeats pixels (no checkerboard at the start).
         precision: "bf16" (autocast), "fp32", or "auto": bf16 where the device multiplies it natively.
         seed: decides initialisation and every patch drawn.
@@ -81,8 +78,6 @@ class Recipe:
     average: float = 0.0
     flip: bool = True
     rotate: bool = True
-    revive: float = 0.0
-    revive_every: int = 0
     icnr: bool = False
     precision: str = "auto"
     seed: int = 1
@@ -104,12 +99,10 @@ class Recipe:
             raise UsageError("There are two betas; they and the momentum are at least 0 and below 1.")
         if not 0 < self.fall <= 1:
             raise UsageError("The share `fall` is above 0 and at most 1.")
-        if not all(0 <= share <= 1 for share in (self.frequency, self.revive)):
-            raise UsageError("The shares `frequency` and `revive` lie between 0 and 1.")
+        if not 0 <= self.frequency <= 1:
+            raise UsageError("The share `frequency` lies between 0 and 1.")
         if not 0 <= self.distill < math.inf:
             raise UsageError("The weight `distill` is 0 or more.")
-        if self.revive_every < 0:
-            raise UsageError("Updates between revivals, `revive_every`, are 0 or more.")
         if not 0 <= self.average < 1:
             raise UsageError("The decay `average` is at least 0 and below 1.")
         if self.seed < 0:
@@ -123,10 +116,6 @@ class Recipe:
             raise UsageError("A share of the loss on frequencies goes with l1 only.", hint)
         if self.muon_centred and self.optimizer != "muon":
             raise UsageError(f"`muon_centred` goes with muon only, not with {self.optimizer!r}.", hint)
-        if self.revive_every and not self.revive:
-            raise UsageError(
-                "`revive_every` without `revive` revives nothing.", "Set revive, e.g. to 0.0001."
-            )
         if self.optimizer == "muon" and not set(self.muon_modules) <= set(_MODULES):
             wrong = ", ".join(str(name) for name in self.muon_modules if name not in _MODULES)
             raise UsageError(f"No network has the modules {wrong}.", f"There are: {', '.join(_MODULES)}.")
