@@ -17,6 +17,8 @@ from srcli.files import cache_folder
 from srcli.spec import METADATA_KEY, read_metadata
 
 _SUFFIX = ".compiled"
+_MADE = 1
+"""To be raised where `_made` makes something else of the same file."""
 
 
 def load(core: Any, path: Path, config: Mapping[str, Any], library: str) -> Any:
@@ -67,7 +69,7 @@ def _key(core: Any, path: Path, config: Mapping[str, Any], library: str) -> str 
     about = {
         "model": hashlib.sha256(path.read_bytes()).hexdigest(),
         "config": dict(config),
-        "joined": True,
+        "made": _MADE,
         "openvino": library,
         "cpu": core.get_property("CPU", "FULL_DEVICE_NAME"),
         "able": sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),

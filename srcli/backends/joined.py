@@ -7,6 +7,9 @@ keeps, and the rest, both added after it. In float32 the sum of the weights give
 
 from typing import Any
 
+_EXPORTED = ["Slice", "Add", "Convolution"]
+"""What the export writes before the sum, backwards."""
+
 
 def join(network: Any) -> int:
     """Replace each split convolution by one with the sum of its weights.
@@ -24,12 +27,21 @@ def join(network: Any) -> int:
 
 
 def _adds_halves(op: Any) -> bool:
-    """By the names that the export gives: a.leading + a.rest, two slices of a."""
+    """By the names that the export gives: a.leading + a.rest, of a convolution a and its bias."""
     if op.get_type_name() != "Add":
         return False
-    leading, rest = (op.input_value(place).get_node() for place in (0, 1))
-    name = leading.get_friendly_name()
-    return ".leading" in name and rest.get_friendly_name() == name.replace(".leading", ".rest")
+    leading, rest = (_before(op, place) for place in (0, 1))
+    name, kinds = leading.get_friendly_name(), list[str]()
+    if ".leading" not in name or rest.get_friendly_name() != name.replace(".leading", ".rest"):
+        return False
+    while len(kinds) < len(_EXPORTED) and leading.get_input_size():
+        kinds.append(leading.get_type_name())
+        leading = _before(leading)
+    return kinds == _EXPORTED
+
+
+def _before(op: Any, place: int = 0) -> Any:
+    return op.input_value(place).get_node()
 
 
 def _one(op: Any) -> Any:
@@ -40,8 +52,9 @@ def _one(op: Any) -> Any:
         parts = ops.split(halves, ops.constant(axis), 2)  # folded with the constants they come from
         return ops.add(parts.output(0), parts.output(1))
 
-    biased = op.input_value(0).get_node().input_value(0).get_node()
-    conv, about = biased.input_value(0).get_node(), biased.input_value(0).get_node().get_attributes()
+    biased = _before(_before(op))
+    conv = _before(biased)
+    about = conv.get_attributes()
     edges = about["strides"], about["pads_begin"], about["pads_end"], about["dilations"]
     whole = ops.convolution(conv.input_value(0), added(conv.input_value(1), 0), *edges)
     total = ops.add(whole, added(biased.input_value(1), 1))

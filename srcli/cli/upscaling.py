@@ -11,6 +11,7 @@ from srcli.cli.console import printable, product, show_error, talk
 from srcli.cli.units import count, duration
 
 if TYPE_CHECKING:
+    from srcli.interrupt import Interrupt
     from srcli.pipelines.folder import FolderOptions, FolderRun
     from srcli.pipelines.outputs import Plan
     from srcli.pipelines.report import Engine, PictureResult, Report
@@ -53,11 +54,20 @@ class Telling:
 
 def run(files: Files, network: Network, options: "FolderOptions", telling: Telling) -> int:
     """The whole command; returns its exit code."""
-    from srcli.pipelines.report import write_report
+    from srcli.interrupt import Interrupt
 
     plan = _plan(files, network, telling)
     upscalers = _load(network, plan, options, telling)
-    report = _work(plan, upscalers, options, telling)
+    with Interrupt() as interrupt:  # a request to terminate ends the run as Ctrl-C does, and both are told
+        report = _work(plan, upscalers, options, telling, interrupt)
+        _tell(report, plan, options, telling)
+    return report.exit_code
+
+
+def _tell(report: "Report", plan: "Plan", options: "FolderOptions", telling: Telling) -> None:
+    """What happened, wherever it is wanted."""
+    from srcli.pipelines.report import write_report
+
     if telling.report is not None:
         write_report(report, telling.report)
     if telling.as_json:
@@ -65,7 +75,6 @@ def run(files: Files, network: Network, options: "FolderOptions", telling: Telli
     if not telling.quiet:
         for line in _summary(report, plan.out, overwrite=options.overwrite):
             talk(line)
-    return report.exit_code
 
 
 def _plan(files: Files, network: Network, telling: Telling) -> "Plan":
@@ -148,44 +157,58 @@ def _exact_halo(network: Network) -> int | None:
     return max(resolve(model, scale).spec.exact_halo for model, scale in each)
 
 
-def _work(plan: "Plan", upscalers: "list[Upscaler]", options: "FolderOptions", telling: Telling) -> "Report":
+def _work(
+    plan: "Plan",
+    upscalers: "list[Upscaler]",
+    options: "FolderOptions",
+    telling: Telling,
+    interrupt: "Interrupt",
+) -> "Report":
     """Do it, or foresee it, and collect what happened."""
     from srcli.pipelines.report import Report
 
     begin = perf_counter()
     results, interrupted = [problem.result() for problem in plan.problems], False
     if telling.dry_run:
-        results += _foresee(plan, options, telling)
+        results += _foresee(plan, options, telling, interrupt)
     elif upscalers:
-        run = _upscale(plan, upscalers, options, telling)
+        run = _upscale(plan, upscalers, options, telling, interrupt)
         results, interrupted = results + run.results, run.interrupted
     return Report(_engine(upscalers), results, perf_counter() - begin, interrupted)
 
 
 def _upscale(
-    plan: "Plan", upscalers: "list[Upscaler]", options: "FolderOptions", telling: Telling
+    plan: "Plan",
+    upscalers: "list[Upscaler]",
+    options: "FolderOptions",
+    telling: Telling,
+    interrupt: "Interrupt",
 ) -> "FolderRun":
     from srcli.cli.live import Teller, screen
-    from srcli.interrupt import Interrupt
     from srcli.pipelines.folder import FolderRun
 
     view = screen(quiet=telling.quiet)
     paths = not (telling.as_json or telling.quiet or sys.stdout.isatty())
     try:
         teller = Teller(view, notes=not telling.quiet, paths=paths)
-        with Interrupt() as interrupt:  # a request to terminate ends the run as Ctrl-C does
-            run = FolderRun(plan.jobs, upscalers[0], options, teller, upscalers[1:], lambda: interrupt.wanted)
-            return run.run()
+        run = FolderRun(plan.jobs, upscalers[0], options, teller, upscalers[1:], lambda: interrupt.wanted)
+        return run.run()
     finally:
         view.close()
 
 
-def _foresee(plan: "Plan", options: "FolderOptions", telling: Telling) -> list["PictureResult"]:
+def _foresee(
+    plan: "Plan", options: "FolderOptions", telling: Telling, interrupt: "Interrupt"
+) -> list["PictureResult"]:
     """What would happen to each picture, a line each on stdout."""
     from srcli.pipelines.folder import foresee
     from srcli.pipelines.report import Status
 
-    results = [foresee(job, options) for job in plan.jobs]
+    results = []
+    for job in plan.jobs:
+        if interrupt.wanted:
+            raise KeyboardInterrupt
+        results.append(foresee(job, options))
     for result in results:
         if result.status is Status.FAILED:
             show_error(result.error, result.hint)

@@ -49,7 +49,7 @@ class Picture:
     Attributes:
         pixels: (H, W) gray, (H, W, 2) gray + alpha, (H, W, 3) RGB or (H, W, 4) RGBA; uint8 0-255 or
             uint16 0-65535, upright; alpha is straight, not multiplied into the colour.
-        metadata: EXIF (its orientation reset to 1), ICC, XMP and dpi.
+        metadata: EXIF (its orientation reset to 1), ICC, XMP, dpi and the texts of a PNG.
         format: the file's real format: "png", "jpeg", "webp", "tiff", "bmp", "avif" or "gif".
         notes: what the user should know, one sentence each.
         lossless: a WebP without loss; written as WebP it stays that unless a quality is given.

@@ -1,4 +1,4 @@
-"""EXIF, ICC, XMP and resolution as they are kept, and the few EXIF fields that must follow the pixels."""
+"""EXIF, ICC, XMP, dpi and texts as they are kept, and the few EXIF fields that must follow the pixels."""
 
 import re
 import struct

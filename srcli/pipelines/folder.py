@@ -129,7 +129,9 @@ class FolderRun:
             self.progress.stopping()
         finally:
             for pool in pools:
-                pool.shutdown(wait=True, cancel_futures=True)
+                pool.shutdown(wait=False, cancel_futures=True)
+            for pool in pools:
+                pool.shutdown(wait=True)
         self._settle()
         return self
 
@@ -171,8 +173,8 @@ class FolderRun:
         while wanted():
             flight = self._flights[0]
             while not flight.result.done():
-                wait([flight.result], _GLANCE)
                 self._heed()
+                wait([flight.result], _GLANCE)
             self._flights.popleft()
             self._record(_outcome(flight))
 
@@ -195,6 +197,7 @@ class FolderRun:
 
     def _upscale(self, job: Job, decoded: Future[Stage]) -> Stage:
         stage = decoded.result()
+        self._go_on()
         start = perf_counter()
         size = None if self.options.size.by_factor else self.options.size.output(stage.input_size)
         upscale = self._idle.get()
@@ -208,11 +211,16 @@ class FolderRun:
 
     def _tiles(self, job: Job) -> Callable[[int, int], None]:
         def tile(done: int, total: int) -> None:
-            if self._cancelled.is_set():
-                raise CancelledError
+            if done < total:  # of the last one, the picture is there
+                self._go_on()
             self.progress.tile(job, done, total)
 
         return tile
+
+    def _go_on(self) -> None:
+        """Raise CancelledError if the run has been interrupted."""
+        if self._cancelled.is_set():
+            raise CancelledError
 
 
 def already_there(job: Job, options: FolderOptions) -> bool:

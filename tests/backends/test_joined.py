@@ -11,7 +11,10 @@ from srcli.backends import compiled, private
 from srcli.backends.joined import join
 from srcli.models import catalog
 
-MODELS = [(name, scale) for name in ("edsr-baseline", "mdsr-baseline") for scale in (2, 3, 4)]
+MODELS = [
+    *((name, scale, "fp32") for name in ("edsr-baseline", "mdsr-baseline") for scale in (2, 3, 4)),
+    ("mdsr-photo", 2, "int8"),
+]
 
 
 def doubled(network: Any) -> list[str]:
@@ -21,9 +24,12 @@ def doubled(network: Any) -> list[str]:
     return [source.get_friendly_name() for source in sources]
 
 
-@pytest.mark.parametrize(("name", "scale"), MODELS)
-def test_shipped_networks_give_the_same_from_half_the_channels(name: str, scale: int) -> None:
+@pytest.mark.parametrize(("name", "scale", "arithmetic"), MODELS)
+def test_shipped_networks_give_the_same_from_half_the_channels(
+    name: str, scale: int, arithmetic: str
+) -> None:
     core, path = private.openvino().Core(), catalog.resolve(name, scale).path
+    path = path if arithmetic == "fp32" else path.with_suffix(f".{arithmetic}.onnx")
     split, joined = core.read_model(path), core.read_model(path)
     assert len(doubled(split)) == join(joined) == 5  # the picture, and its four borders
     assert not doubled(joined)
@@ -39,6 +45,15 @@ def test_a_network_without_them_stays_as_it_is() -> None:
     given = ops.parameter([1, 2], np.float32)
     network = private.openvino().Model([ops.add(given, given)], [given])
     assert join(network) == 0
+
+
+def test_the_same_names_in_another_network_mean_nothing() -> None:
+    ops = pytest.importorskip("openvino").opset13
+    given = ops.parameter([1, 2], np.float32)
+    leading, rest = ops.relu(given), ops.relu(given)
+    leading.set_friendly_name("body.leading")
+    rest.set_friendly_name("body.rest")
+    assert join(private.openvino().Model([ops.add(leading, rest)], [given])) == 0
 
 
 @pytest.mark.parametrize(("precision", "split"), [("f32", 0), ("bf16", 5)])

@@ -300,3 +300,33 @@ def test_what_a_png_told_is_said_where_it_cannot_stay(tmp_path: Path, suffix: st
     assert images.write(out, picture) == ("its text (Title, Author) is left out: only PNG holds it",)
     many = with_texts(tmp_path / "a.png", [(b"tEXt", b"%d\0a" % number) for number in range(9)])
     assert images.write(out, many) == ("its text (0, 1, 2, 3, 4, 5, …) is left out: only PNG holds it",)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        (b"tEXt", b"\0no keyword"),
+        (b"tEXt", b"no end"),
+        (b"tEXt", b"k" * 80 + b"\0"),
+        (b"zTXt", b"Title\0\7unknown method"),
+        (b"zTXt", b"Title\0"),
+        (b"iTXt", b"Title\0\0\1"),
+    ],
+)
+def test_texts_that_readers_stumble_over_are_left_out(tmp_path: Path, broken: tuple[bytes, bytes]) -> None:
+    picture = with_texts(tmp_path / "a.png", [TEXTS[0], broken], last=True)
+    assert picture.metadata.texts == (b"tEXtTitle\0a",)
+
+
+def test_copies_in_texts_of_what_has_a_chunk_are_left_out(tmp_path: Path) -> None:
+    """The chunk's orientation is set to 1 with the pixels; ImageMagick's copy would turn them again."""
+    copy = (b"zTXt", b"Raw profile type exif\0\0...")
+    assert with_texts(tmp_path / "a.png", [copy]).metadata.texts == (b"".join(copy),)
+    both = with_texts(tmp_path / "a.png", [copy, (b"eXIf", samples.exif(6)), TEXTS[0]])
+    assert both.metadata.texts == (b"tEXtTitle\0a",)
+
+
+def test_no_more_than_so_much_text_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("srcli.media.containers.png._MAX_METADATA", 20)
+    texts = [(b"tEXt", b"a\0" + b"x" * 10), (b"tEXt", b"b\0" + b"x" * 10), (b"tEXt", b"c\0x")]
+    assert with_texts(tmp_path / "a.png", texts).metadata.texts == (b"tEXta\0" + b"x" * 10, b"tEXtc\0x")

@@ -169,6 +169,32 @@ def test_a_stop_is_noticed_while_a_picture_takes_long(disk: Disk) -> None:
     assert [result.status for result in run.results] == [Status.PENDING] * 2
 
 
+def test_after_a_stop_no_other_picture_begins_and_one_that_is_there_is_written(disk: Disk) -> None:
+    """The engine has one picture's last tile when the stop is asked for, and others are decoded."""
+
+    class Last(Double):
+        def __call__(
+            self, image: Pixels, *, size: Size | None, progress: Callable[[int, int], None] | None
+        ) -> Pixels:
+            begun.append(image[0, 0, 0])
+            assert told.wait(TIMEOUT)
+            return super().__call__(image, size=size, progress=lambda done, total: done < 2 or call(progress))
+
+    def call(progress: Callable[[int, int], None] | None) -> None:
+        assert progress is not None
+        progress(2, 2)
+
+    class Stopping(Listener):
+        def stopping(self) -> None:
+            told.set()
+
+    begun, told = [], threading.Event()
+    jobs = disk.jobs(*[(4, 4)] * 4)
+    run = finish(FolderRun(jobs, Last(), TWICE, Stopping(), stop=lambda: bool(begun)))
+    assert begun == [0]
+    assert [result.status for result in run.results] == [Status.WRITTEN, *[Status.PENDING] * 3]
+
+
 def test_a_run_begins_by_sweeping_the_folders_it_writes_to(disk: Disk) -> None:
     left = Path("out", ".srcli-0.part")
     left.parent.mkdir()

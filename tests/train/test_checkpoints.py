@@ -29,7 +29,7 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_older_checkpoints_with_fields_that_are_no_more_are_read(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a.pt", CHECKPOINT)
     raw = torch.load(tmp_path / "a.pt", weights_only=True)
-    raw["recipe"] |= {"rendered": 0.0, "mixup": 0.0, "revive": 0.0, "revive_every": 0}
+    raw["recipe"] |= {"rendered": 0.0, "mixup": 0.0, "revive": 0.001, "revive_every": 1000}
     torch.save(raw, tmp_path / "old.pt")
     assert load_checkpoint(tmp_path / "old.pt").recipe == RECIPES["fast"]
 

@@ -227,12 +227,11 @@ def test_a_loss_does_not_keep_the_gradients_alive(pair: Peers, monkeypatch: pyte
 
 
 def test_a_lost_process_is_said_wherever_it_is_missed(pair: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("all_reduce", "broadcast", "broadcast_object_list"):
+    for name in ("all_reduce", "broadcast_object_list"):
         monkeypatch.setattr(dist, name, _gone)
     loss = torch.tensor(1.0)
     for ask in (
         lambda: pair.average([], loss, 0.5, stop=False),
-        lambda: pair.agree([loss]),
         lambda: pair.ask_first(lambda: 1),
     ):
         with pytest.raises(TrainingError, match=r"does not reach the others \(Connection closed by peer"):

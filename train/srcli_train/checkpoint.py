@@ -17,7 +17,7 @@ from srcli_train.recipes import Recipe
 _FORMAT = 1
 _HINT = "Give a checkpoint that srcli train wrote, such as runs/mdsr-baseline/last.pt."
 _GONE = ("rendered", "mixup", "revive", "revive_every")
-"""Fields that the recipes of older checkpoints have, mostly zero: they showed no gain and are no more."""
+"""Fields that recipes of older checkpoints have: they showed no gain, and a resumed run does without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def _from_raw(path: Path, raw: dict[str, Any]) -> Checkpoint:
     try:
         raw["network"] = NetworkSpec(**_tuples(raw["network"]))
         recipe = _tuples(raw["recipe"])
-        raw["recipe"] = Recipe(**{k: v for k, v in recipe.items() if v or k not in _GONE})
+        raw["recipe"] = Recipe(**{k: v for k, v in recipe.items() if k not in _GONE})
         raw["facts"] = TrainingFacts(**raw["facts"])
         return Checkpoint(**raw)
     except (KeyError, TypeError, UsageError) as error:

@@ -116,13 +116,6 @@ class Peers:
         first_progress, stops = parts[-1].tolist()
         return Agreed(parts[-2][0].clone(), first_progress, stops > 0)  # a view would keep all of `flat`
 
-    def agree(self, weights: Iterable[Tensor]) -> None:
-        """Give all processes the first one's values."""
-        if self.size > 1:
-            with self._together():
-                for values in weights:
-                    dist.broadcast(values, 0)
-
     def ask_first(self, work: Callable[[], Known]) -> Known:
         """What `work` gives in the first process, or raises there, in every process; the others do not work.
 

@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,6 +15,8 @@ from srcli.media.metadata import Metadata
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_COPIES = {b"exif": "exif", b"APP1": "exif", b"xmp": "xmp", b"icc": "icc", b"icm": "icc"}
+"""What ImageMagick writes into texts, as hexadecimal digits, beside or instead of the chunks for it."""
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _LONGEST_KEYWORD = 79
 _TRIVIAL = (_XMP_KEYWORD, b"Software")
@@ -91,10 +94,19 @@ def _keyword(chunk: bytes) -> bytes:
     return chunk[:_LONGEST_KEYWORD].partition(b"\0")[0]
 
 
-def _tells(chunk: bytes) -> bool:
-    """Not only what wrote the file, or its file's dates."""
+def _tells(kind: bytes, chunk: bytes) -> bool:
+    """Whether readers can read it, and it is not only about what wrote the file, or its file's dates."""
     keyword = _keyword(chunk)
-    return keyword not in _TRIVIAL and not keyword.startswith(b"date:")
+    ended = 0 < len(keyword) < len(chunk) and chunk[len(keyword)] == 0
+    method = {b"tEXt": 0, b"zTXt": 1, b"iTXt": 2}[kind]  # so many bytes further, 0 is the only one there is
+    readable = ended and len(chunk) > len(keyword) + method and chunk[len(keyword) + method] == 0
+    return readable and keyword not in _TRIVIAL and not keyword.startswith(b"date:")
+
+
+def _is_copy(text: bytes, metadata: Metadata) -> bool:
+    """Whether it repeats what the file has a chunk for, which is kept up to date; the text is not."""
+    kind = _keyword(text[4:]).removeprefix(b"Raw profile type ")
+    return bool(getattr(metadata, _COPIES.get(kind, ""), None))
 
 
 def _colour(found: dict[bytes, bytes]) -> str:
@@ -149,7 +161,7 @@ def _with_key(pixels: Pixels, key: bytes | None, depth: int) -> Pixels:
 def metadata(data: Data) -> Metadata:
     """eXIf, iCCP, pHYs, the XMP iTXt chunk and other texts, wherever they stand."""
     exif = icc = xmp = dpi = None
-    texts = []
+    texts, room = list[bytes](), _MAX_METADATA
     for kind, start, end in _chunks(data):
         if kind == b"eXIf":
             exif = meta.bare_exif(data[start:end])
@@ -157,12 +169,14 @@ def metadata(data: Data) -> Metadata:
             icc = _inflated(data[start:end].partition(b"\0")[2][1:])
         elif kind == b"iTXt" and data[start:end].startswith(_XMP_KEYWORD + b"\0"):
             xmp = _text(data[start:end])
-        elif kind in _TEXTS and _tells(data[start:end]):
+        elif kind in _TEXTS and end - start <= room and _tells(kind, data[start:end]):
             texts.append(kind + data[start:end])
+            room -= end - start
         elif kind == b"pHYs" and end - start == 9:
             across, down, unit = struct.unpack_from(">IIB", data, start)
             dpi = meta.resolution(across, down, meta.INCH if unit == _METRE else None)
-    return Metadata(exif, icc, xmp, dpi, tuple(texts))
+    found = Metadata(exif, icc, xmp, dpi)
+    return replace(found, texts=tuple(text for text in texts if not _is_copy(text, found)))
 
 
 def _inflated(packed: bytes) -> bytes | None:
