@@ -1,5 +1,6 @@
 """Tiny random networks for all tests that need a model, so that none depends on shipped weights."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ settings.register_profile(
     "srcli", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 settings.load_profile("srcli")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell in the background started the tests
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
