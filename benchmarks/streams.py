@@ -10,7 +10,7 @@ import numpy as np
 
 from common import Section, Spread, Table, ratio, spread
 from srcli.backends import private
-from srcli.backends.joined import join
+from srcli.backends.compiled import compile_file
 from srcli.backends.openvino import has_bf16, has_fast_int8
 from srcli.benchmark.rounds import interleave, timed
 from srcli.doctor import cores
@@ -66,11 +66,7 @@ def _engine(file: ModelFile, streams: int) -> Callable[[list[Any]], None]:
     core = library.Core()
     precision = "bf16" if has_bf16(core) else "f32"
     told = {"NUM_STREAMS": str(streams), "INFERENCE_PRECISION_HINT": precision}
-    network = core.read_model(file.path)
-    if precision == "f32":
-        join(network)
-    compiled = core.compile_model(network, "CPU", told)
-    queue = library.AsyncInferQueue(compiled, streams)
+    queue = library.AsyncInferQueue(compile_file(core, file.path, told), streams)
 
     def run(tiles: list[Any]) -> None:
         for tile in tiles:

@@ -18,7 +18,7 @@ from srcli.spec import METADATA_KEY, read_metadata
 
 _SUFFIX = ".compiled"
 _MADE = 1
-"""To be raised where `_made` makes something else of the same file."""
+"""To be raised where `compile_file` makes something else of the same file."""
 
 
 def load(core: Any, path: Path, config: Mapping[str, Any], library: str) -> Any:
@@ -36,7 +36,7 @@ def load(core: Any, path: Path, config: Mapping[str, Any], library: str) -> Any:
     """
     key = _key(core, path, config, library)
     if key is None:
-        return _made(core, path, config)
+        return compile_file(core, path, config)
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     file = cache_folder("openvino") / f"{path.stem}-{digest}{_SUFFIX}"
     content = None
@@ -45,14 +45,18 @@ def load(core: Any, path: Path, config: Mapping[str, Any], library: str) -> Any:
     if content is not None:
         with suppress(RuntimeError):  # it is compiled again
             return core.import_model(content, "CPU", dict(config))
-    made = _made(core, path, config)
+    made = compile_file(core, path, config)
     with suppress(OSError, RuntimeError):  # a full disk, or a plug-in that exports nothing
         sealed.write(file, key, made.export_model().getvalue())
         sealed.forget_unused(file.parent, (_SUFFIX,))
     return made
 
 
-def _made(core: Any, path: Path, config: Mapping[str, Any]) -> Any:
+def compile_file(core: Any, path: Path, config: Mapping[str, Any]) -> Any:
+    """The network of an ONNX file compiled for the CPU, in float32 without what it holds for bf16.
+
+    Args: as of `load`; the config says the precision.
+    """
     network = core.read_model(path)
     if config["INFERENCE_PRECISION_HINT"] == "f32":
         join(network)

@@ -15,8 +15,14 @@ from srcli.media.metadata import Metadata
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-_COPIES = {b"exif": "exif", b"APP1": "exif", b"xmp": "xmp", b"icc": "icc", b"icm": "icc"}
-"""What ImageMagick writes into texts, as hexadecimal digits, beside or instead of the chunks for it."""
+_COPIES = {
+    b"Raw profile type exif": "exif",
+    b"Raw profile type APP1": "exif",
+    b"Raw profile type xmp": "xmp",
+    b"Raw profile type icc": "icc",
+    b"Raw profile type icm": "icc",
+}
+"""Keywords of what ImageMagick writes as digits, beside or instead of a chunk, and what the chunk holds."""
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _LONGEST_KEYWORD = 79
 _TRIVIAL = (_XMP_KEYWORD, b"Software")
@@ -105,8 +111,8 @@ def _tells(kind: bytes, chunk: bytes) -> bool:
 
 def _is_copy(text: bytes, metadata: Metadata) -> bool:
     """Whether it repeats what the file has a chunk for, which is kept up to date; the text is not."""
-    kind = _keyword(text[4:]).removeprefix(b"Raw profile type ")
-    return bool(getattr(metadata, _COPIES.get(kind, ""), None))
+    field = _COPIES.get(_keyword(text[4:]))
+    return field is not None and bool(getattr(metadata, field))
 
 
 def _colour(found: dict[bytes, bytes]) -> str:
@@ -169,8 +175,8 @@ def metadata(data: Data) -> Metadata:
             icc = _inflated(data[start:end].partition(b"\0")[2][1:])
         elif kind == b"iTXt" and data[start:end].startswith(_XMP_KEYWORD + b"\0"):
             xmp = _text(data[start:end])
-        elif kind in _TEXTS and end - start <= room and _tells(kind, data[start:end]):
-            texts.append(kind + data[start:end])
+        elif kind in _TEXTS and end - start <= room and _tells(kind, content := data[start:end]):
+            texts.append(kind + content)
             room -= end - start
         elif kind == b"pHYs" and end - start == 9:
             across, down, unit = struct.unpack_from(">IIB", data, start)
