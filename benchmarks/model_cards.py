@@ -27,10 +27,10 @@ ABOUT = {
     "scale.",
 }
 PHOTO = (
-    "The same network as mdsr-baseline, trained on from an earlier state of it, on LR images that went through a random "
-    "chain of blur, resampling, sensor-like noise (up to 10 levels; up to 25 in the recipe since) and JPEG (quality 30 "
-    "to 98, half the time twice), two fifths of them plain bicubic. It removes what such pictures suffered from; on "
-    "clean ones mdsr-baseline is more faithful. `--model auto` measures each picture and takes one of the two."
+    "The same network as mdsr-baseline, trained on from it on LR images that went through a random chain of blur, "
+    "resampling, sensor-like noise (up to 25 levels) and JPEG (quality 30 to 98, half the time twice), two fifths of "
+    "them plain bicubic at first and three tenths later. It removes what such pictures suffered from; on clean ones "
+    "mdsr-baseline is more faithful. `--model auto` measures each picture and takes one of the two."
 )
 """About a network trained by the recipe of that name."""
 LIMITS = {

@@ -1,9 +1,8 @@
 """The rate of the real training loop against the same updates on tensors that are simply there.
 
 Real: mapped pictures, sampler, drawing ahead, log, as `srcli train` runs them. Synthetic: the same
-network, optimizer and scales, on minibatches of noise that lie in memory, on a GPU in the GPU's. Where
-gradients of weights are matrix products (`srcli_train.products`), also without. Blocks of all in turns. A
-block should last seconds: each begins by starting the threads or processes that draw.
+network, optimizer and scales, on minibatches of noise that lie in memory, on a GPU in the GPU's. Blocks of
+both in turns. A block should last seconds: each begins by starting the threads or processes that draw.
 """
 
 import argparse
@@ -30,7 +29,6 @@ from srcli_train.networks import NetworkSpec, preset
 from srcli_train.ondevice import DeviceMinibatch
 from srcli_train.patches import Minibatch, PatchSampler
 from srcli_train.precision import settled
-from srcli_train.products import wanted
 from srcli_train.recipes import Recipe, find
 
 AIM = 0.90
@@ -44,18 +42,12 @@ _Batch = Minibatch | DeviceMinibatch
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Updates a second of one network, and ratios by rounds.
-
-    Attributes:
-        ratio: real / synthetic.
-        products: synthetic / the same with PyTorch's own gradients; None where training takes those.
-    """
+    """Updates a second of one network, and real / synthetic by rounds."""
 
     network: str
     real: Spread
     synthetic: Spread
     ratio: Spread
-    products: Spread | None
 
 
 class _Silent:
@@ -104,14 +96,10 @@ def _rates(network: NetworkSpec, folder: Path, scratch: Path, options: argparse.
     job = Job(network, recipe, scratch / network.name, device=options.device, log_every=options.block)
     trainer = Trainer(job, mapped, _Silent())
     blocks = _Blocks(trainer, mapped, recipe, options.block)
-    kinds = {"real": blocks.real, "synthetic": blocks.synthetic}
-    if wanted(trainer.device, trainer.precision):
-        kinds["plain"] = blocks.plain
-    seconds = interleave(kinds, options.repetitions)
+    seconds = interleave({"real": blocks.real, "synthetic": blocks.synthetic}, options.repetitions)
     per_second = {name: [options.block / s for s in values] for name, values in seconds.items()}
     real, synthetic = per_second["real"], per_second["synthetic"]
-    products = ratio(synthetic, per_second["plain"]) if "plain" in per_second else None
-    return Rates(_name(network), spread(real), spread(synthetic), ratio(real, synthetic), products)
+    return Rates(_name(network), spread(real), spread(synthetic), ratio(real, synthetic))
 
 
 class _Blocks:
@@ -133,11 +121,6 @@ class _Blocks:
         batches = [self._noise[self._sampler.plan(n).scale] for n in range(self._size)]
         self._trainer.update = 0
         return timed(_all(self._trainer._step, batches))()
-
-    def plain(self) -> float:
-        """The same with the gradients that PyTorch computes."""
-        with patch.object(self._trainer._gradients, "_by_products", new=False):
-            return self.synthetic()
 
 
 def _all(step: Callable[[_Batch], Tensor], batches: list[_Batch]) -> Callable[[], None]:
@@ -162,10 +145,6 @@ def _name(network: NetworkSpec) -> str:
     return f"{network.name} {'/'.join(f'x{s}' for s in network.scales)}"
 
 
-def _times(gain: Spread | None) -> str:
-    return f"{gain.median:.2f}× ({gain.lowest:.2f} – {gain.highest:.2f})" if gain else "–"
-
-
 def _section(rates: list[Rates], options: argparse.Namespace) -> Section:
     rows = tuple(
         (
@@ -174,7 +153,6 @@ def _section(rates: list[Rates], options: argparse.Namespace) -> Section:
             f"{rate.synthetic.median:.2f}",
             f"**{rate.ratio.median:.3f}**",
             f"{rate.ratio.lowest:.3f} – {rate.ratio.highest:.3f}",
-            _times(rate.products),
         )
         for rate in rates
     )
@@ -186,9 +164,8 @@ def _section(rates: list[Rates], options: argparse.Namespace) -> Section:
         f"Recipe {recipe.name} (batch {recipe.batch}, patches of {recipe.patch}, {precision}), "
         f"{options.images} pictures of {options.side}×{options.side}; blocks of {options.block} updates of "
         f"the real loop and of the same updates on synthetic tensors, {options.repetitions} of each in turns "
-        f"after a warm-up. Aim: a ratio of {AIM}. Gain of products: how many times as fast synthetic updates "
-        "are as with PyTorch's own gradients of convolution weights, where training does not take those.",
-        (Table(("network", "updates/s, real", "synthetic", "ratio", "range", "gain of products"), rows),),
+        f"after a warm-up. Aim: a ratio of {AIM}.",
+        (Table(("network", "updates/s, real", "synthetic", "ratio", "range"), rows),),
         {"rates": [asdict(rate) for rate in rates]},
     )
 

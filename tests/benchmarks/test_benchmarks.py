@@ -207,17 +207,14 @@ def test_quality_rows_and_page(network: Path, tmp_path: Path) -> None:
     assert "![Quality on Set5](quality/quality.png)" in (tmp_path / "README.md").read_text()
 
 
-@pytest.mark.parametrize("products", [True, False])
-def test_training_rates(products: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = NetworkSpec("small", "edsr", blocks=1, features=8, scales=(2,))
     monkeypatch.setattr(training, "preset", lambda name, scale: small)
     monkeypatch.setattr(training, "find", lambda name: Recipe(batch=2, patch=8))
-    monkeypatch.setattr(training, "wanted", lambda device, precision: products)
     out, few = tmp_path / "training.json", ["--images", "2", "--side", "80", "--block", "1"]
     training.main([*few, "--repetitions", "1", "--networks", "edsr-baseline", "--out", str(out)])
     rate = json.loads(out.read_text())["training"]["measurements"]["rates"][0]
     assert rate["ratio"]["median"] == pytest.approx(rate["real"]["median"] / rate["synthetic"]["median"])
-    assert bool(rate["products"]) is products
 
 
 def test_a_training_log_is_drawn(tmp_path: Path) -> None:

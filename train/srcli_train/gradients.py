@@ -7,14 +7,13 @@ lets cuDNN choose its kernels; then forward and backward are recorded once and r
 
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 
 from srcli.ensemble import TRANSFORMS
-from srcli_train.precision import lowered, settled
-from srcli_train.products import Products, wanted
+from srcli_train.precision import lowered
 from srcli_train.recipes import Recipe
 from srcli_train.recorded import Record
 from srcli_train.teacher import Teacher
@@ -47,7 +46,6 @@ class Gradients:
         self._teacher = teacher
         self._sides = torch.arange(len(TRANSFORMS), device=device)
         self._record = record
-        self._by_products = wanted(device, settled(recipe.precision, device))
         self._seen = Counter[int]()
         self._recorded: dict[int, _Recorded] = {}
 
@@ -76,7 +74,7 @@ class Gradients:
         return scale in self._recorded
 
     def _compute(self, lr: Tensor, hr: Tensor, side: Tensor, scale: int) -> Tensor:
-        with _fastest_kernels(), Products() if self._by_products else nullcontext():
+        with _fastest_kernels():
             image = batch_of(lr, self._device)
             answer = self._teacher(image, scale, side) if self._teacher else None
             with lowered(self._device, self._recipe.precision):

@@ -40,7 +40,7 @@ class Photo:
         again_share: pictures that get noise and JPEG at the intermediate size and JPEG again at the end.
     """
 
-    clean_share: float = 0.4
+    clean_share: float = 0.3
     blur_share: float = 0.8
     sigma: Range = (0.1, 0.8)
     anisotropic_share: float = 0.4
