@@ -10,8 +10,9 @@ import torch
 from tiny_training import FAST, TINY, TINY_MDSR, Quiet, tiny_pictures, trainer
 
 from srcli.errors import TrainingError, UsageError
-from srcli_train.checkpoint import load_checkpoint
+from srcli_train.checkpoint import load_checkpoint, save_checkpoint
 from srcli_train.data import Pictures
+from srcli_train.degradations import DEGRADATIONS
 from srcli_train.job import Status
 from srcli_train.loop import Trainer
 from srcli_train.recipes import RECIPES
@@ -165,6 +166,26 @@ def test_resume_with_other_pictures_is_said(tmp_path: Path) -> None:
     Trainer(job, turned, other)
     assert same.notes == []
     assert other.notes == ["These are not the training pictures that the run began with."]
+
+
+def test_resume_after_the_degradation_changed_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint names its chain and keeps its numbers; one from before they were kept says nothing."""
+    recipe = replace(FAST, degradation="photo")
+    run = trainer(tmp_path, recipe=recipe)
+    last = run.run(stop_at=1)
+    milder = replace(DEGRADATIONS["photo"], noise=(0.5, 10.0), clean_share=0.2)
+    monkeypatch.setitem(DEGRADATIONS, "photo", milder)
+    job, pictures, told, untold = replace(run._job, resume=True), tiny_pictures(tmp_path), Quiet(), Quiet()
+    Trainer(job, pictures, told)
+    assert told.notes == [
+        "LR is no longer made as when the run began: clean_share was 0.3, now 0.2; "
+        "noise was (1.0, 25.0), now (0.5, 10.0)."
+    ]
+    save_checkpoint(last, replace(load_checkpoint(last), degradation=None))
+    Trainer(job, pictures, untold)
+    assert untold.notes == []
 
 
 def test_muon_makes_orthogonal_updates(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ class Checkpoint:
         rng: PyTorch's CPU generator state.
         facts: data, recipe, machine and time, for the model card.
         pictures: fingerprint of the training pictures; empty if not known.
+        degradation: `degradations.numbers` of the recipe's; None: not known, as before they were kept.
         quality: PSNR in dB by scale ("2") and test set.
     """
 
@@ -52,6 +53,7 @@ class Checkpoint:
     rng: Tensor | None = None
     facts: TrainingFacts = field(default_factory=TrainingFacts)
     pictures: str = ""
+    degradation: dict[str, Any] | None = None
     quality: dict[str, dict[str, float]] = field(default_factory=dict)
 
 

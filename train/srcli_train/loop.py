@@ -17,7 +17,7 @@ from srcli_train.budget import agreed_minutes
 from srcli_train.checkpoint import Checkpoint
 from srcli_train.csvlog import CsvLog
 from srcli_train.data import Pictures
-from srcli_train.degradations import fixed
+from srcli_train.degradations import fixed, numbers
 from srcli_train.device import find_device
 from srcli_train.finite import all_finite, first_bad, not_finite
 from srcli_train.gradients import Gradients
@@ -30,7 +30,7 @@ from srcli_train.patches import Minibatch, PatchSampler
 from srcli_train.peers import Peers
 from srcli_train.recorded import recorder
 from srcli_train.saving import Saving
-from srcli_train.starting import added, earlier, initialise, settled_job, teacher_of
+from srcli_train.starting import added, earlier, initialise, settled_job, teacher_of, tell_changes
 from srcli_train.validation import Validation, held
 
 
@@ -246,12 +246,12 @@ class Trainer:
             rng=torch.get_rng_state(),
             facts=added(self._earlier, self._job, self.update, self._elapsed()),
             pictures=self._pictures,
+            degradation=numbers(self._job.recipe.degradation),
             quality={str(s): {"validation": round(v, 3)} for s, v in self._psnr.items()},
         )
 
     def _resume(self, path: Path, checkpoint: Checkpoint) -> None:
-        if checkpoint.pictures not in ("", self._pictures):
-            self._watcher.note("These are not the training pictures that the run began with.")
+        tell_changes(checkpoint, self._pictures, self._watcher.note)
         self.network.load_state_dict(checkpoint.trained or checkpoint.weights)
         if self._mean:
             self._mean.module.load_state_dict(checkpoint.weights)

@@ -10,6 +10,7 @@ from torch import nn
 from srcli.spec import TrainingFacts
 from srcli_train import runfolder
 from srcli_train.checkpoint import Checkpoint
+from srcli_train.degradations import numbers
 from srcli_train.deployed import load_start
 from srcli_train.init import icnr, start_from
 from srcli_train.job import Job
@@ -65,6 +66,17 @@ def initialise(network: nn.Module, job: Job, peers: Peers, note: Callable[[str],
     if recipe.distill:
         refuse_partly_new(tuple(parts))
     return start.facts
+
+
+def tell_changes(before: Checkpoint, pictures: str, note: Callable[[str], None]) -> None:
+    """Tell `note` what a resumed run is trained on now and was not when it began."""
+    if before.pictures not in ("", pictures):
+        note("These are not the training pictures that the run began with.")
+    now = numbers(before.recipe.degradation)
+    was = now if before.degradation is None else before.degradation
+    changed = [f"{f} was {was.get(f)}, now {now.get(f)}" for f in was | now if was.get(f) != now.get(f)]
+    if changed:
+        note(f"LR is no longer made as when the run began: {'; '.join(changed)}.")
 
 
 def teacher_of(network: nn.Module, job: Job, device: torch.device) -> Teacher | None:

@@ -6,8 +6,8 @@ same pixels. NumPy and OpenCV only.
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -26,6 +26,7 @@ __all__ = [
     "degrade",
     "degraded_patch",
     "fixed",
+    "numbers",
     "of_image",
     "of_patch",
 ]
@@ -84,8 +85,17 @@ class Unknown:
         return kernels.gaussian((sigmas[0] * scale, sigmas[1] * scale), angle, side)
 
 
-DEGRADATIONS: dict[str, Degradation] = {"bicubic": Bicubic(), "unknown": Unknown(), "photo": Photo()}
+DEGRADATIONS: dict[str, Bicubic | Unknown | Photo] = {
+    "bicubic": Bicubic(),
+    "unknown": Unknown(),
+    "photo": Photo(),
+}
 _MEASURED = DEGRADATIONS | {"photo": Photo(clean_share=0)}  # clean pictures are measured on their own
+
+
+def numbers(name: str) -> dict[str, Any]:
+    """What one of `DEGRADATIONS` is set to, field by field: a checkpoint keeps it, as it may change."""
+    return asdict(DEGRADATIONS[name])
 
 
 def of_image(seed: int, number: int) -> np.random.Generator:
