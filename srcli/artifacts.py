@@ -35,7 +35,7 @@ _STEP = np.array([-1, 3, -3, 1], np.float32) / np.float32(20**0.5)
 """The finest detail along one direction."""
 _STRIDE = np.array([-1, 0, 2, 0, -1], np.float32) / np.float32(6**0.5)
 """The same of the next octave."""
-_CONTRAST = 16.0  # levels squared of the next octave, from which on an area has edges to judge by
+_CONTRAST = 16.0  # levels squared of the next octave, beyond noise, from which an area has edges to judge by
 _SHARPEST = 0.1  # share of these areas that count: a picture may be out of focus but for a face
 _FEW = 8  # areas; fewer tell nothing
 _INSIDE = (4, 251)  # levels; outside, clipping hides noise
@@ -64,8 +64,9 @@ class Artifacts:
             or was resized since; up to 1.
         grid: rows and columns before that grid's first whole block, 0 to 7.
         noise: standard deviation of gray or colour noise in the smoothest areas, in levels of 0-255.
-        sharpness: energy of the finest detail against that of the next octave, where there is most of it; 1
-            for noise and for a picture without edges, 0.3 to 0.6 for most clean ones, less for blurred ones.
+        sharpness: energy of the finest detail against that of the next octave, both beyond the noise of
+            luma, where there is most of it; 1 for a picture without edges, 0.3 to 0.6 for most clean ones,
+            less for blurred ones.
     """
 
     blocks: float
@@ -97,8 +98,9 @@ def measure(image: NDArray[Any]) -> Artifacts:
     part = pixels.as_rgb8(_middle(image))
     luma = part.astype(np.float32) @ _LUMA
     blocks, grid = _blocks(luma)
-    noise = max(_noise(plane, luma) for plane in (luma, *_differences(part)))
-    return Artifacts(blocks, grid, noise, _sharpness(luma))
+    noise = _noise(luma, luma)
+    colour = max(_noise(plane, luma) for plane in _differences(part))
+    return Artifacts(blocks, grid, max(noise, colour), _sharpness(luma, noise))
 
 
 def _middle(image: NDArray[Any]) -> NDArray[Any]:
@@ -171,10 +173,10 @@ def _areas(image: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(cells.swapaxes(1, 2).reshape(-1, _CELL * _CELL), np.float32)
 
 
-def _sharpness(luma: NDArray[np.float32]) -> float:
-    """`Artifacts.sharpness`: along rows and along columns, in the areas that have edges."""
+def _sharpness(luma: NDArray[np.float32], noise: float) -> float:
+    """`Artifacts.sharpness`: along rows and along columns, in the areas that have edges beyond the noise."""
     both = [_octaves(luma), _octaves(np.ascontiguousarray(luma.T))]
-    fine, coarse = np.concatenate(both, 1)
+    fine, coarse = np.concatenate(both, 1) - np.float32(noise**2)
     judged = coarse > _CONTRAST
     if judged.sum() < _FEW:
         return 1.0

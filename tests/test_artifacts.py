@@ -160,6 +160,12 @@ def test_blur_shows_in_what_is_sharpest() -> None:
         assert (blurred >= least, half) == (True, 0), f"{sigma} pixels: {blurred} of 18, {half} halves"
 
 
+def test_noise_too_weak_to_count_does_not_hide_blur() -> None:
+    """Noise has as much of the finest detail as of the next octave; counted as detail it hid four of 18."""
+    soft = [cv2.GaussianBlur(image, (0, 0), 0.7) for _, image in _photographs()]
+    assert sum(measure(_noisy(image, 1.5, 1)).suits_photo for image in soft) >= 17
+
+
 def test_what_is_far_too_soft_counts_for_the_bicubic_network() -> None:
     """Nobody knows whether it was blurred, and mdsr-photo has not learnt such blur."""
     soft = [cv2.GaussianBlur(image, (0, 0), 2.5) for _, image in _photographs()]
