@@ -161,7 +161,7 @@ def test_blur_shows_in_what_is_sharpest() -> None:
 
 
 def test_noise_too_weak_to_count_does_not_hide_blur() -> None:
-    """Noise has as much of the finest detail as of the next octave; counted as detail it hid four of 18."""
+    """Noise has as much of the finest detail as of the next octave; counted as detail it hid three of 17."""
     soft = [cv2.GaussianBlur(image, (0, 0), 0.7) for _, image in _photographs()]
     assert sum(measure(_noisy(image, 1.5, 1)).suits_photo for image in soft) >= 17
 

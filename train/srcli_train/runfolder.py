@@ -1,8 +1,9 @@
 """A run's folder: its last checkpoint, and the one before it in case that one is damaged."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from srcli.errors import OutputError, TrainingError, UsageError
 from srcli_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -75,7 +76,7 @@ def refuse_another(folder: Path, checkpoint: Checkpoint, network: NetworkSpec, r
     if recipe.precision == "auto":
         recipe = replace(recipe, precision=checkpoint.recipe.precision)
     pairs = ((checkpoint.network, network), (checkpoint.recipe, recipe))
-    differing = [text for before, now in pairs for text in _differences(before, now)]
+    differing = [text for before, now in pairs for text in differences(asdict(before), asdict(now))]
     if differing:
         raise UsageError(
             f"The run in {folder} was made with another network or recipe: {'; '.join(differing)}.",
@@ -83,8 +84,9 @@ def refuse_another(folder: Path, checkpoint: Checkpoint, network: NetworkSpec, r
         )
 
 
-def _differences(before: NetworkSpec | Recipe, now: NetworkSpec | Recipe) -> Iterator[str]:
-    for name in (field.name for field in fields(before)):
-        old, new = getattr(before, name), getattr(now, name)
+def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """The fields that differ, for people."""
+    for name in before | now:
+        old, new = before.get(name), now.get(name)
         if old != new:
             yield f"{name} was {old}, now {new}"

@@ -72,11 +72,10 @@ def tell_changes(before: Checkpoint, pictures: str, note: Callable[[str], None])
     """Tell `note` what a resumed run is trained on now and was not when it began."""
     if before.pictures not in ("", pictures):
         note("These are not the training pictures that the run began with.")
-    now = numbers(before.recipe.degradation)
-    was = now if before.degradation is None else before.degradation
-    changed = [f"{f} was {was.get(f)}, now {now.get(f)}" for f in was | now if was.get(f) != now.get(f)]
-    if changed:
-        note(f"LR is no longer made as when the run began: {'; '.join(changed)}.")
+    if before.degradation is not None:
+        changed = "; ".join(runfolder.differences(before.degradation, numbers(before.recipe.degradation)))
+        if changed:
+            note(f"LR is no longer made as when the run began: {changed}.")
 
 
 def teacher_of(network: nn.Module, job: Job, device: torch.device) -> Teacher | None:
