@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pictures import EXAMPLES
-from srcli.media import images
-from srcli.resize import imresize
-from srcli.suited import PHOTO
+from srcli.imaging.resize import imresize
+from srcli.io import pictures
+from srcli.models.auto import PHOTO
 from srcli.upscaler import Upscaler
 from srcli_train.degradations.camera import Noise, add_noise, jpeg
 
@@ -88,7 +88,7 @@ def beside(crop: Crop, *upscalers: Upscaler, image: Pixels | None = None, what: 
         image: (H, W, 3) uint8 instead of the example as it is.
         what: to say about it.
     """
-    image = images.read(EXAMPLES / crop.file).pixels if image is None else image
+    image = pictures.read(EXAMPLES / crop.file).pixels if image is None else image
     scale = int(upscalers[0].scale)
     panels = {"bicubic": imresize(image, (image.shape[0] * scale, image.shape[1] * scale))}
     panels |= {f"srcli, {upscaler.spec.name}": upscaler(image) for upscaler in upscalers}
@@ -101,7 +101,7 @@ def beside(crop: Crop, *upscalers: Upscaler, image: Pixels | None = None, what: 
 
 def clean_and_damaged(crop: Crop, *upscalers: Upscaler) -> Pixels:
     """The same part of the example as it is, and below it with noise and JPEG."""
-    image = images.read(EXAMPLES / crop.file).pixels
+    image = pictures.read(EXAMPLES / crop.file).pixels
     noise = Noise(NOISE, signal=0.5, common=0.5, grain=0.0)
     noisy = add_noise(image.astype(np.float32), noise, np.random.default_rng(0)).round().astype(np.uint8)
     damaged = jpeg(noisy, QUALITY, "4:2:0")

@@ -15,9 +15,9 @@ from statistics import fmean
 import numpy as np
 
 from common import RESULTS, Section, Table, machine, publish
-from srcli import suited
-from srcli.metrics import psnr_y
-from srcli.resize import modcrop
+from srcli.imaging.metrics import psnr_y
+from srcli.imaging.resize import modcrop
+from srcli.models import auto
 from srcli.upscaler import Upscaler
 from srcli_train.degradations import degrade
 from srcli_train.folders import find_source, read_rgb
@@ -64,18 +64,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _cases(folder: Path, scale: int, seeds: int) -> Iterator[Case]:
-    clean, photo = (Upscaler(model, scale) for model in (suited.CLEAN, suited.PHOTO))
+    clean, photo = (Upscaler(model, scale) for model in (auto.CLEAN, auto.PHOTO))
     for file in find_source(folder, "valid").hr:
         hr = np.asarray(modcrop(read_rgb(file), scale), np.uint8)
         for kind, seed in [("bicubic", 0), *(("photo", seed) for seed in range(seeds))]:
             lr = degrade(kind, hr, scale, seed)
             reached = [float(psnr_y(upscaler(lr), hr, scale)) for upscaler in (clean, photo)]
-            took = suited.model_for(suited.AUTO, lr) == suited.PHOTO
+            took = auto.model_for(auto.AUTO, lr) == auto.PHOTO
             yield Case(file.name, scale, kind, *reached, took)
 
 
 def _section(cases: Sequence[Case]) -> Section:
-    header = ("LR", "scale", "images", suited.CLEAN, suited.PHOTO, "auto", "right")
+    header = ("LR", "scale", "images", auto.CLEAN, auto.PHOTO, "auto", "right")
     groups = dict.fromkeys((case.degradation, case.scale) for case in cases)
     rows = [_row(*group, [c for c in cases if (c.degradation, c.scale) == group]) for group in groups]
     right = sum(case.right for case in cases)

@@ -13,8 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from srcli.backends.driver import ask
-from srcli.doctor import processor
+from srcli.backends.devices import ask, processor
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("numpy", "opencv-python-headless", "torch", "openvino", "onnxruntime", "srcli")

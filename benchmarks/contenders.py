@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 import eager
-from srcli.backends import private
-from srcli.doctor import cores
+from srcli.backends import libraries
+from srcli.backends.devices import cores
+from srcli.imaging.pixels import from_network, to_network
 from srcli.models.catalog import ModelFile
-from srcli.pixels import from_network, to_network
 from srcli.upscaler import Upscaler
 from srcli_export.fuse import fuse
 from srcli_export.graph import build_model, embedded, stored_weights
@@ -56,8 +56,8 @@ def srcli(file: ModelFile, network: nn.Module, place: Place) -> Contender:
 
 
 def srcli_f32(file: ModelFile, network: nn.Module, place: Place) -> Contender:
-    """As `srcli upscale --precision f32`."""
-    scale, exact = file.spec.scale, "f32"
+    """As `srcli upscale --precision fp32`."""
+    scale, exact = file.spec.scale, "fp32"
     upscaler = Upscaler(file.path, scale, backend=place.backend, precision=exact, device=place.device)
     return lambda pictures: [upscaler(picture) for picture in pictures]
 
@@ -77,7 +77,7 @@ def pytorch(file: ModelFile, network: nn.Module, place: Place) -> Contender:
 
 def onnxruntime(file: ModelFile, network: nn.Module, place: Place) -> Contender:
     """A session with default options on the whole picture."""
-    library = private.onnxruntime()
+    library = libraries.onnxruntime()
     if place.device == "cuda":
         library.preload_dlls()
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[place.device]
@@ -90,7 +90,7 @@ def onnxruntime(file: ModelFile, network: nn.Module, place: Place) -> Contender:
 
 def openvino(file: ModelFile, network: nn.Module, place: Place) -> Contender:
     """As benchmark_app: throughput hint, as many asynchronous requests as it advises, automatic precision."""
-    library = private.openvino()
+    library = libraries.openvino()
     core = library.Core()
     model = core.read_model(_plain(file, network, place.scratch))
     compiled = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
@@ -156,7 +156,7 @@ class Entry:
 _BOTH = ("cpu", "cuda")
 CONTENDERS: dict[str, Entry] = {
     "srcli": Entry(srcli, devices=_BOTH),
-    "srcli --precision f32": Entry(srcli_f32, devices=_BOTH),
+    "srcli --precision fp32": Entry(srcli_f32, devices=_BOTH),
     "PyTorch eager": Entry(pytorch, ("torch",), _BOTH),
     "ONNX Runtime": Entry(onnxruntime, ("onnxruntime",), _BOTH),
     "OpenVINO, benchmark_app's settings": Entry(openvino, ("openvino",)),

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from srcli.backends import table
+from srcli.backends import registry
 from srcli.backends.base import BackendOptions
 from srcli.models.catalog import ModelFile
 from srcli_train.checkpoint import load_checkpoint
@@ -67,7 +67,7 @@ def check_parity(network: nn.Module, file: ModelFile) -> float:
         ValueError: they are not the same network.
     """
     batch = np.random.default_rng(0).random((1, 3, 40, 56), dtype=np.float32)
-    engine = table.load("onnxruntime", file.path, file.spec, BackendOptions("f32", "cpu"))
+    engine = registry.load("onnxruntime", file.path, file.spec, BackendOptions("fp32", "cpu"))
     error = float(np.abs(engine.run(batch) - runner(network, file.spec.scale)(batch)).max())
     if not error <= TOLERANCE:
         raise ValueError(f"{file.path.name}: the rebuilt network differs by {error:.2g}")

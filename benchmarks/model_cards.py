@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common import RESULTS
 from srcli.models.catalog import MODELS_FOLDER, list_models, resolve
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 
 SOURCES = (
     "imazen/codec-corpus (CID22, CLIC 2025), gb82-image-set, the wallpaper collections of JappeOS, Ubuntu, Ubuntu MATE, "
@@ -95,7 +95,7 @@ def _table(rows: list[str]) -> list[str]:
 def _files(specs: list[ModelSpec]) -> list[str]:
     """The float32 files, then those in int8; what they lose and take was measured when they were exported.
 
-    The next best is bf16 where the CPU that exported had it, and else f32.
+    The next best is bf16 where the CPU that exported had it, and else fp32.
     """
     header = "| file | parameters in use | halo, exact (LR pixels) | weights stored as | loses, dB | time / next best |"
     int8 = [resolve(s.name, s.scale, MODELS_FOLDER).int8 for s in specs]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.media import images
-from srcli.media.images import Metadata, Picture
-from srcli.resize import imresize
+from srcli.imaging.resize import imresize
+from srcli.io import pictures
+from srcli.io.pictures import Metadata, Picture
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 _SHORT = 720  # pixels of the short side that photographs are cut from
@@ -21,7 +21,7 @@ Pixels = NDArray[Any]
 def _examples() -> tuple[Pixels, ...]:
     """The examples, enlarged so that crops of any of them have the detail of a camera's picture."""
     files = sorted(p for p in EXAMPLES.iterdir() if p.suffix in (".png", ".jpg"))
-    return tuple(_enlarged(images.read(file).pixels) for file in files)
+    return tuple(_enlarged(pictures.read(file).pixels) for file in files)
 
 
 def _enlarged(image: Pixels) -> Pixels:
@@ -50,8 +50,8 @@ def shaped(megapixels: float, shape: float, seed: int = 0) -> Pixels:
 
 def save(pixels: Pixels, path: Path, quality: int | None = None) -> None:
     """Write in the format of the suffix."""
-    picture = Picture(pixels, Metadata(None, None, None), images.format_of(path) or "png", ())
-    images.write(path, picture, format=None, quality=quality)
+    picture = Picture(pixels, Metadata(None, None, None), pictures.format_of(path) or "png", ())
+    pictures.write(path, picture, format=None, quality=quality)
 
 
 def folder(

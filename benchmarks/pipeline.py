@@ -21,14 +21,14 @@ import pictures
 from common import RESULTS, Section, Spread, Table, machine, publish, ratio, spread
 from processes import Taken, srcli
 from processes import measure as measure_command
-from srcli import pixels
 from srcli.backends.base import Batch
+from srcli.backends.devices import cores
 from srcli.benchmark.attempts import Attempts
 from srcli.benchmark.rounds import interleave
 from srcli.benchmark.speed import drain
 from srcli.cli.app import main as srcli_main
-from srcli.doctor import cores
-from srcli.media import images
+from srcli.imaging import pixels
+from srcli.io import pictures as images
 from srcli.tiled import TiledNetwork
 from srcli.upscaler import Upscaler
 from stages import Share, clocked

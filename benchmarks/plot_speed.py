@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def read(results: Path, name: str, scale: int, side: int) -> list[Point]:
-    """Models that both files have; an engine takes the PSNR of its precision, or else the model's in f32."""
+    """Models that both files have; an engine takes the PSNR of its precision, or else the model's in fp32."""
     speed = json.loads((results / "speed.json").read_text())["throughput"]["measurements"]["rows"]
     rows = json.loads((results / "quality.json").read_text())["quality"]["measurements"]["rows"]
     psnr = {
@@ -55,7 +55,7 @@ def read(results: Path, name: str, scale: int, side: int) -> list[Point]:
     points = []
     for row in speed:
         key = row["model"], row["engine"].rpartition(" ")[2]
-        value = psnr.get(key, psnr.get((row["model"], "f32")))
+        value = psnr.get(key, psnr.get((row["model"], "fp32")))
         if row["side"] == side and value is not None:
             points.append(Point(row["model"], row["engine"], row["megapixels"], value))
     return points

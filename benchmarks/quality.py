@@ -25,7 +25,7 @@ AIM = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the results. `lost` is PSNR (Y, dB) below the same model in f32, 0 for f32 itself."""
+    """One line of the results. `lost` is PSNR (Y, dB) below the same model in fp32, 0 for fp32 itself."""
 
     set: str
     scale: int
@@ -59,7 +59,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("folders", nargs="+", type=Path, help="folders of HR images; the name of a known set adds its rows")
     add("--models", nargs="+", default=["mdsr-baseline", "edsr-baseline"], help="names or .onnx files")
     add("--scales", nargs="+", type=int, default=[2, 3, 4])
-    add("--precisions", nargs="+", default=["f32", "auto"], help="f32 is what the others are compared with")
+    add("--precisions", nargs="+", default=["fp32", "auto"], help="fp32 is what the others are compared with")
     add("--ensemble", action="store_true", help="also the mean over flips and rotations (8 times the work)")
     add("--degradations", nargs="+", default=["bicubic"], choices=list(DEGRADATIONS), help="how LR is made")
     add("--out", type=Path, default=RESULTS / "quality.json")
@@ -100,7 +100,7 @@ def _row(
     folder: str, scale: int, key: tuple[str, str], score: Score, means: dict[tuple[str, str], Score]
 ) -> Row:
     name, precision = key
-    exact = next((s for (n, p), s in means.items() if n == name and p.endswith(" f32")), None)
+    exact = next((s for (n, p), s in means.items() if n == name and p.endswith(" fp32")), None)
     lost = exact.psnr_y - score.psnr_y if exact else None
     return Row(
         folder, scale, name, precision, score.psnr_y, score.ssim_y, score.psnr_rgb, score.ssim_rgb, lost
@@ -117,7 +117,7 @@ def _section(rows: list[Row], options: argparse.Namespace) -> Section:
         f"LR by MATLAB's bicubic{_others(options.degradations)}. "
         "Y: luma, shave = scale (benchmark protocol); "
         "RGB: shave = scale + 6 (DIV2K protocol). A + marks the self-ensemble. Lost: PSNR (Y) below the same "
-        f"model in f32{loss}.",
+        f"model in fp32{loss}.",
         tuple(_table(name, s, rows) for name in dict.fromkeys(r.set for r in rows) for s in options.scales),
         {"rows": [asdict(row) for row in rows]},
     )

@@ -22,7 +22,7 @@ from common import RESULTS, Section, Spread, Table, machine, publish, ratio, spr
 from contenders import CONTENDERS, Pixels, Place, available
 from srcli.benchmark.attempts import reason
 from srcli.benchmark.rounds import interleave, timed
-from srcli.metrics import decibels
+from srcli.imaging.metrics import decibels
 from srcli.models import catalog
 
 OURS, EXACT = "srcli", "PyTorch eager"

@@ -9,10 +9,10 @@ from time import perf_counter, thread_time
 from typing import Any
 from unittest.mock import patch
 
-from srcli import pixels
-from srcli.backends import table
+from srcli.backends import registry
 from srcli.backends.base import Batch, Concurrent, Engine, Finishing
-from srcli.media import images
+from srcli.imaging import pixels
+from srcli.io import pictures
 
 
 @dataclass(slots=True)
@@ -25,11 +25,11 @@ class Share:
 
 
 STAGES: dict[str, tuple[Any, str]] = {
-    "decode": (images, "read"),
+    "decode": (pictures, "read"),
     "pixels to network": (pixels, "to_network"),
     "check finite": (pixels, "is_finite"),
     "network to pixels": (pixels, "from_network"),
-    "encode and write": (images, "use_up"),
+    "encode and write": (pictures, "use_up"),
 }
 """Everything but the network itself: (module, function) as the pipeline calls them."""
 
@@ -43,7 +43,7 @@ def clocked() -> Iterator[dict[str, Share]]:
         for name, (module, function) in STAGES.items():
             work = _timed(getattr(module, function), shares[name], lock)
             stack.enter_context(patch.object(module, function, work))
-        stack.enter_context(patch.object(table, "load", _loading(table.load, shares["network"], lock)))
+        stack.enter_context(patch.object(registry, "load", _loading(registry.load, shares["network"], lock)))
         yield shares
 
 

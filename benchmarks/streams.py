@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from common import Section, Spread, Table, ratio, spread
-from srcli.backends import private
+from srcli.backends import libraries
 from srcli.backends.compiled import compile_file
+from srcli.backends.devices import cores
 from srcli.backends.openvino import has_bf16, has_fast_int8
 from srcli.benchmark.rounds import interleave, timed
-from srcli.doctor import cores
 from srcli.models import catalog
 from srcli.models.catalog import ModelFile
 
@@ -62,7 +62,7 @@ def measure(options: argparse.Namespace) -> Section:
 
 def _engine(file: ModelFile, streams: int) -> Callable[[list[Any]], None]:
     """Runs tiles on so many streams."""
-    library = private.openvino()
+    library = libraries.openvino()
     core = library.Core()
     precision = "bf16" if has_bf16(core) else "f32"
     told = {"NUM_STREAMS": str(streams), "INFERENCE_PRECISION_HINT": precision}

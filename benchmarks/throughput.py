@@ -10,7 +10,7 @@ import torch
 
 import eager
 from common import Section, Spread, Table, ratio, spread
-from srcli.backends import table
+from srcli.backends import registry
 from srcli.backends.base import BackendOptions
 from srcli.backends.torch import has_bf16
 from srcli.benchmark.rounds import interleave, timed
@@ -21,12 +21,12 @@ from srcli.models.catalog import ModelFile
 ENGINES = (
     ("openvino", "int8"),
     ("openvino", "bf16"),
-    ("openvino", "f32"),
-    ("onnxruntime", "f32"),
+    ("openvino", "fp32"),
+    ("onnxruntime", "fp32"),
     ("torch", "bf16"),
-    ("torch", "f32"),
+    ("torch", "fp32"),
 )
-_EAGER = "PyTorch eager f32"
+_EAGER = "PyTorch eager fp32"
 _SIDE = 2048  # of the matrix products: 17 GFLOP each
 _WARMED = 256
 
@@ -43,7 +43,7 @@ class Row:
         gflops: billions of floating-point operations a second, as direct convolution counts them: of engines
             those of the file, in which upsampler and tail are merged, of PyTorch those of the network.
         share: of the matrix product in the same precision, measured in the same rounds; of int8 that in bf16,
-            and of both that in f32 where PyTorch has no native bf16.
+            and of both that in fp32 where PyTorch has no native bf16.
         seconds: one run.
     """
 
@@ -69,7 +69,7 @@ def measure(options: argparse.Namespace) -> Section:
         "ratio is the median of the ratios within rounds. GFLOP/s count direct convolution (2 a "
         "multiply-add): of engines those of the file, with upsampler and tail merged and without what that "
         "repeats for precision and at borders, of eager those of the network. So a Winograd kernel may pass "
-        "100% of the matrix product; int8 is held against that in bf16, or in f32 on a CPU without native "
+        "100% of the matrix product; int8 is held against that in bf16, or in fp32 on a CPU without native "
         "bf16.",
         (_table(rows),),
         {"rows": [asdict(row) for row in rows]},
@@ -94,7 +94,7 @@ def _engines(file: ModelFile, threads: int) -> dict[str, Callable[[eager.Batch],
     for backend, precision in ENGINES:
         try:
             one = file.at(precision)
-            engine = table.load(backend, one.path, one.spec, BackendOptions(precision, "cpu", threads))
+            engine = registry.load(backend, one.path, one.spec, BackendOptions(precision, "cpu", threads))
         except BackendUnavailableError as error:
             print(f"left out: {backend} {precision} ({error})", flush=True)
             continue
@@ -121,7 +121,7 @@ def _side(
         flops = work[name] * side**2 / taken.median
         megapixels = (side * file.spec.scale) ** 2 / 1e6 / taken.median
         precision = name.rpartition(" ")[2]
-        peak = peaks["f32"] if precision == "f32" else peaks.get("bf16", peaks["f32"])
+        peak = peaks["fp32"] if precision == "fp32" else peaks.get("bf16", peaks["fp32"])
         to_eager = ratio(seconds[_EAGER], seconds[name])
         return Row(file.name, side, name, megapixels, to_eager, flops / 1e9, flops / peak, taken)
 
@@ -130,7 +130,7 @@ def _side(
 
 def _products() -> dict[str, Run]:
     """Matrix products by precision, of those that the CPU has natively."""
-    dtypes = {"f32": torch.float32}
+    dtypes = {"fp32": torch.float32}
     if has_bf16(torch, torch.device("cpu")):
         dtypes["bf16"] = torch.bfloat16
     matrices = {p: [torch.rand(_SIDE, _SIDE).to(dtype) for _ in range(2)] for p, dtype in dtypes.items()}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from srcli.resize import downscale
+from srcli.imaging.resize import downscale
 from srcli_train.checkpoint import load_checkpoint
 from srcli_train.folders import find_source, read_rgb
 from srcli_train.networks import build

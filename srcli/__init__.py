@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from srcli.errors import SrcliError
     from srcli.models.catalog import list_models
-    from srcli.spec import ModelSpec
+    from srcli.models.spec import ModelSpec
     from srcli.upscaler import Upscaler
 
 __version__ = "0.1.0"
@@ -20,7 +20,7 @@ __all__ = ["ModelSpec", "SrcliError", "Upscaler", "__version__", "list_models"]
 
 _HOMES = {
     "Upscaler": "srcli.upscaler",
-    "ModelSpec": "srcli.spec",
+    "ModelSpec": "srcli.models.spec",
     "SrcliError": "srcli.errors",
     "list_models": "srcli.models.catalog",
 }

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli import pixels, tiling
-from srcli.backends import table
+from srcli import tiles
+from srcli.backends import registry
 from srcli.backends.base import BackendOptions, Batch, Engine, EngineInfo, Finishing, Levels, results
 from srcli.backends.several import Several
-from srcli.ensemble import ensembles
 from srcli.errors import InferenceError, ModelFileError
+from srcli.imaging import pixels
+from srcli.imaging.ensemble import ensembles
 from srcli.models.catalog import ModelFile
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 from srcli.trust import LEAST, psnr_to_cpu
 
 Pixels = NDArray[Any]
@@ -74,7 +75,7 @@ class TiledNetwork:
         note: Callable[[str], None],
     ) -> None:
         if tile is not None:
-            tiling.check(tile, halo)
+            tiles.check(tile, halo)
         self.file, self.halo = file, halo
         self._backend, self._options, self._ensemble, self._note = backend, options, ensemble, note
         self.engine = self._load()
@@ -86,34 +87,34 @@ class TiledNetwork:
         """The engine; where an int8 file that nobody asked for cannot be loaded, of the one it belongs to."""
         file, options = self.file, self._options
         try:
-            return table.load(self._backend, file.path, file.spec, options)
+            return registry.load(self._backend, file.path, file.spec, options)
         except ModelFileError as error:
             if file.full is None or options.precision != "auto":
                 raise
             self._note(f"left out: {error.message}")
             self.file = file.full
-            return table.load(self._backend, file.full.path, file.full.spec, options)
+            return registry.load(self._backend, file.full.path, file.full.spec, options)
 
     @property
     def scale(self) -> int:
         """Output size / input size."""
         return self.engine.scale
 
-    def plan(self, size: Size) -> list[tiling.Tile]:
+    def plan(self, size: Size) -> list[tiles.Tile]:
         """The tiles of a plane of that size."""
-        return tiling.plan(size, tiling.fit(size, self.tile, self.halo), self.halo)
+        return tiles.plan(size, tiles.fit(size, self.tile, self.halo), self.halo)
 
     def run(self, plane: Pixels, out: Pixels, counter: Counter) -> EngineInfo:
         """Enlarge (H, W) or (H, W, 3) into `out`, which has scale times its size and the same dtype.
 
         A plane is always computed whole in one precision: if a tile comes out wrong, all of them run again
-        in f32, so that the result depends on the plane alone and not on what was run before.
+        in fp32, so that the result depends on the plane alone and not on what was run before.
 
         Returns:
             Where, and in which precision, the plane was computed in the end.
 
         Raises:
-            InferenceError: out of memory with the smallest tile, or wrong output in f32.
+            InferenceError: out of memory with the smallest tile, or wrong output in fp32.
         """
         engine, size = self.engine, (plane.shape[0], plane.shape[1])
         while True:
@@ -132,7 +133,7 @@ class TiledNetwork:
             counter.total += len(self.plan(size)) - (len(tiles) - (counter.done - before))
 
     def _run_tiles(
-        self, engine: Engine, tiles: list[tiling.Tile], plane: Pixels, out: Pixels, counter: Counter
+        self, engine: Engine, tiles: list[tiles.Tile], plane: Pixels, out: Pixels, counter: Counter
     ) -> None:
         batches = (pixels.to_network(plane[tile.window.slices]) for tile in tiles)
         if out.dtype == np.uint8 and out.ndim == 3 and not self._ensemble and isinstance(engine, Finishing):
@@ -153,7 +154,7 @@ class TiledNetwork:
         Raises:
             InferenceError: that would leave too little between the halos.
         """
-        if window // 2 < tiling.smallest_tile(self.halo):
+        if window // 2 < tiles.smallest_tile(self.halo):
             hint = "Close other programs, or use a smaller model or another device."
             raise InferenceError(
                 f"Out of memory with tiles of only {window} pixels ({error}).", hint
@@ -178,20 +179,20 @@ class TiledNetwork:
         return ""
 
     def _in_f32(self, engine: Engine, reason: str) -> Engine:
-        """The same network in f32, for a plane that came out wrong in a lower precision.
+        """The same network in fp32, for a plane that came out wrong in a lower precision.
 
         Raises:
-            InferenceError: it was f32 already, or the file is quantised and has no other precision.
+            InferenceError: it was fp32 already, or the file is quantised and has no other precision.
         """
         info, name = engine.info, self.file.path.name
         file = self.file.full or self.file
-        if info.precision == "f32" or file.spec.arithmetic == "int8":
+        if info.precision == "fp32" or file.spec.arithmetic == "int8":
             hint = "The model file is damaged." if info.device == "cpu" else "Try --device cpu."
             raise InferenceError(f"{name} {reason} in {info.precision} on {info.device}.", hint)
         if self._exact is None:
-            options = replace(self._options, precision="f32")
-            self._exact = table.load(self._backend, file.path, file.spec, options)
-        self._note(f"{info.precision} on {info.device} {reason}: computed again in f32")
+            options = replace(self._options, precision="fp32")
+            self._exact = registry.load(self._backend, file.path, file.spec, options)
+        self._note(f"{info.precision} on {info.device} {reason}: computed again in fp32")
         return self._exact
 
 
@@ -202,11 +203,11 @@ def default_tile(spec: ModelSpec, device: str, halo: int) -> int:
     pixel: few features, all of them at LR. GPUs were measured with the others, which TensorRT builds first.
     """
     is_light = spec.family in _LARGE_FAMILIES and spec.features <= _LARGE_FEATURES
-    return max(LARGE_TILE if device == "cpu" and is_light else TILE, tiling.smallest_tile(halo))
+    return max(LARGE_TILE if device == "cpu" and is_light else TILE, tiles.smallest_tile(halo))
 
 
 def _finished_here(
-    made: Iterator[Batch], tiles: list[tiling.Tile], scale: int, out: Pixels
+    made: Iterator[Batch], tiles: list[tiles.Tile], scale: int, out: Pixels
 ) -> Iterator[Pixels | None]:
     """The pixels over each tile's core, of `out`'s type and layout; None where a value is no number."""
     for tile, sr in zip(tiles, made, strict=True):
@@ -216,7 +217,7 @@ def _finished_here(
 
 
 def _finished_there(
-    made: Iterator[Levels | None], tiles: list[tiling.Tile], scale: int
+    made: Iterator[Levels | None], tiles: list[tiles.Tile], scale: int
 ) -> Iterator[Pixels | None]:
     """The same, of pixels that the device has finished."""
     for tile, levels in zip(tiles, made, strict=True):
@@ -226,7 +227,7 @@ def _finished_there(
             yield kept(levels.transpose(0, 3, 1, 2), tile, scale)[0].transpose(1, 2, 0)
 
 
-def kept(sr: NDArray[Any], tile: tiling.Tile, scale: int) -> NDArray[Any]:
+def kept(sr: NDArray[Any], tile: tiles.Tile, scale: int) -> NDArray[Any]:
     """The part of a tile's output that lies over its core; a view.
 
     Raises:

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from srcli.backends import table
+from srcli.backends import registry
 from srcli.backends.base import BackendOptions, Batch, Engine
 from srcli.errors import BackendUnavailableError, MissingExtraError
-from srcli.metrics import decibels
+from srcli.imaging.metrics import decibels
 from srcli.models.catalog import ModelFile
 
 LEAST = 35.0
@@ -14,7 +14,7 @@ _SIDE = 128  # LR pixels: enough of a picture, and quick on a CPU with the large
 
 
 def psnr_to_cpu(engine: Engine, lr: Batch, file: ModelFile) -> float | None:
-    """How close a device comes to the CPU in f32 on the middle of a tile; None without a CPU backend.
+    """How close a device comes to the CPU in fp32 on the middle of a tile; None without a CPU backend.
 
     Args:
         engine: on the device; not a number counts as no PSNR at all.
@@ -22,9 +22,9 @@ def psnr_to_cpu(engine: Engine, lr: Batch, file: ModelFile) -> float | None:
         file: the network; one that is quantised is compared with itself on the CPU.
     """
     quantised = file.spec.arithmetic == "int8"
-    options = BackendOptions("auto" if quantised else "f32", "cpu")
+    options = BackendOptions("auto" if quantised else "fp32", "cpu")
     try:
-        reference = table.load(table.choose("auto", options).name, file.path, file.spec, options)
+        reference = registry.load(registry.choose("auto", options).name, file.path, file.spec, options)
     except (MissingExtraError, BackendUnavailableError):
         return None
     middle = np.ascontiguousarray(lr[:, :, _middle(lr.shape[2]), _middle(lr.shape[3])])

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli import bleeding, pixels, suited, tiling
-from srcli.backends import bicubic, table
+from srcli import tiles
+from srcli.backends import bicubic, registry
 from srcli.backends.base import BackendOptions, EngineInfo, say_nothing
 from srcli.errors import InferenceError, ModelNotFoundError, UsageError
-from srcli.models import catalog
+from srcli.imaging import pixels
+from srcli.imaging.alpha import bleed
+from srcli.imaging.resize import imresize
+from srcli.models import auto, catalog
 from srcli.models.catalog import ModelFile
-from srcli.resize import imresize
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 from srcli.tiled import Counter, OnTile, TiledNetwork, default_tile
 
 Pixels = NDArray[Any]
@@ -34,8 +36,8 @@ class Made:
     Attributes:
         model: name of the network; "bicubic" where none ran.
         scales: of the networks, in the order they ran; empty where none ran.
-        info: where they ran; a precision such as "bf16, f32" tells of an overflow in part of the
-            image, "int8, f32" of a plane of two colours, which does without int8.
+        info: where they ran; a precision such as "bf16, fp32" tells of an overflow in part of the
+            image, "int8, fp32" of a plane of two colours, which does without int8.
     """
 
     model: str
@@ -52,8 +54,8 @@ class Upscaler:
             lies beside it), or "bicubic".
         scale: any real number from 1 to 16. Where the model has no network for it, the next larger one
             runs (twice where one is not enough) and bicubic finishes.
-        backend: "auto" (the fastest installed), or one of `srcli.backends.table.BACKENDS`.
-        precision: "auto", "f32", "bf16", "f16", "int8". Anything but "auto" is used or refused.
+        backend: "auto" (the fastest installed), or one of `srcli.backends.registry.BACKENDS`.
+        precision: "auto", "fp32", "bf16", "fp16", "int8". Anything but "auto" is used or refused.
         device: "auto", "cpu", "cuda", "cuda:1", several as "cuda:0,1", or "all" GPUs, which share an
             image's tiles. Anything but "auto" is used or refused.
         tile: largest window side fed to the network, LR pixels; None: 512 or 384,
@@ -101,14 +103,14 @@ class Upscaler:
     ) -> None:
         if not 1 <= scale <= MAX_SCALE:
             raise UsageError(f"Scale {scale} is out of range.", f"Give a number from 1 to {MAX_SCALE}.")
-        tiling.check(_ANY_TILE if tile is None else tile, halo or 0)
+        tiles.check(_ANY_TILE if tile is None else tile, halo or 0)
         self.model, self.scale, self.ensemble = model, scale, ensemble
         self.notes: list[str] = []
         self.made = None
         self._tile, self._halo = tile, halo
         self._options = BackendOptions(precision, device, threads, tell)
-        self._choice = table.choose(bicubic.NAME if str(model) == bicubic.NAME else backend, self._options)
-        self.scales = () if self._choice.name == bicubic.NAME else _common_scales(suited.models(model))
+        self._choice = registry.choose(bicubic.NAME if str(model) == bicubic.NAME else backend, self._options)
+        self.scales = () if self._choice.name == bicubic.NAME else _common_scales(auto.models(model))
         self._networks: dict[tuple[str | Path, int], TiledNetwork] = {}
         self._in_full: dict[Path, TiledNetwork] = {}
         self._introduce()
@@ -126,7 +128,7 @@ class Upscaler:
         Raises:
             InputError: the array is no image.
             UsageError: the size is out of range.
-            InferenceError: out of memory with the smallest tile, or non-finite output in f32.
+            InferenceError: out of memory with the smallest tile, or non-finite output in fp32.
             BackendUnavailableError, ModelFileError: a network that only this image needs does not load.
         """
         pixels.check(image)
@@ -135,9 +137,7 @@ class Upscaler:
         networks = self._networks_for(image, self._steps(_factor(source, target)))
         result = _allocate((*target, *image.shape[2:]), image.dtype)
         color, alpha = pixels.color_and_alpha(image)
-        planes = [
-            (color if alpha is None else bleeding.bleed(color, alpha), pixels.color_and_alpha(result)[0])
-        ]
+        planes = [(color if alpha is None else bleed(color, alpha), pixels.color_and_alpha(result)[0])]
         if alpha is not None:
             planes += self._alpha(alpha, pixels.color_and_alpha(result)[1])
         work = [(plane, out, self._suited(plane, networks)) for plane, out in planes]
@@ -150,7 +150,7 @@ class Upscaler:
         """Load the network of `scale` now, so that problems show before any image is read."""
         scales, choice = self._steps(self.scale), self._choice
         if scales:
-            network = self._network(suited.models(self.model)[0], scales[0])
+            network = self._network(auto.models(self.model)[0], scales[0])
             engine, self.spec = network.engine, network.file.spec
             if scales != (self.scale,):
                 run = " and ".join(f"x{scale}" for scale in scales)
@@ -159,8 +159,8 @@ class Upscaler:
         else:
             engine, self.spec = bicubic.BicubicEngine(1), bicubic.spec(1)
             if self._choice.name != bicubic.NAME:
-                choice = table.Choice(bicubic.NAME, "nothing to enlarge")
-        self.info, self.reason = engine.info, table.describe(engine, choice)
+                choice = registry.Choice(bicubic.NAME, "nothing to enlarge")
+        self.info, self.reason = engine.info, registry.describe(engine, choice)
 
     def _steps(self, factor: float) -> tuple[int, ...]:
         """Scales of the networks to run one after the other; none where bicubic does it alone."""
@@ -170,7 +170,7 @@ class Upscaler:
 
     def _networks_for(self, image: Pixels, scales: tuple[int, ...]) -> list[TiledNetwork]:
         """What runs on an image, in that order."""
-        model = suited.model_for(self.model, image) if scales else self.model
+        model = auto.model_for(self.model, image) if scales else self.model
         return [self._network(model, scale) for scale in scales]
 
     def _network(self, model: str | Path, scale: int) -> TiledNetwork:
@@ -187,8 +187,8 @@ class Upscaler:
         file = catalog.resolve(model, scale)
         eight, asked = file.at("int8"), self._options.precision == "int8"
         tile = self._tile or default_tile(eight.spec, "cpu", 0)
-        fits = self._halo is not None or tile >= tiling.smallest_tile(eight.spec.halo)
-        prefers = table.prefers_int8(self._choice.name, self._options)
+        fits = self._halo is not None or tile >= tiles.smallest_tile(eight.spec.halo)
+        prefers = registry.prefers_int8(self._choice.name, self._options)
         return eight if prefers and (fits or asked) else file
 
     def _load(self, file: ModelFile) -> TiledNetwork:

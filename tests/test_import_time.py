@@ -24,7 +24,7 @@ def modules_after(code: str) -> set[str]:
         "from srcli import Upscaler",
         "from srcli import list_models; list_models()",
         "import srcli.backends.openvino, srcli.backends.onnxruntime, srcli.backends.torch",
-        "from srcli.backends import table; assert 'bicubic' in table.available()",
+        "from srcli.backends import registry; assert 'bicubic' in registry.available()",
         "from srcli import Upscaler; Upscaler('bicubic')",
     ],
 )

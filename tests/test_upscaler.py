@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from upscaler_pictures import ROUNDING, Image, picture, to_8bit
 
 from srcli import upscaler
-from srcli.backends import table
+from srcli.backends import registry
 from srcli.backends.base import EngineInfo
 from srcli.errors import InferenceError, InputError, MissingExtraError, ModelNotFoundError, UsageError
+from srcli.imaging.resize import imresize
 from srcli.models import catalog
-from srcli.resize import imresize
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 from srcli.upscaler import Made, Upscaler, steps
 
 SHIPPED = [
@@ -39,15 +39,15 @@ def test_tiled_equals_untiled(
     tiny_catalog: Path, height: int, width: int, scale: int, tile: int, seed: int
 ) -> None:
     image = picture(height, width, seed)
-    whole = Upscaler("tiny", scale, precision="f32", tile=90)(image)
-    tiled = Upscaler("tiny", scale, precision="f32", tile=tile)(image)
+    whole = Upscaler("tiny", scale, precision="fp32", tile=90)(image)
+    tiled = Upscaler("tiny", scale, precision="fp32", tile=tile)(image)
     assert np.abs(whole - tiled).max() < ROUNDING
 
 
 def test_the_test_above_can_fail(tiny_catalog: Path) -> None:
     image = picture(60, 60)
-    whole = Upscaler("tiny", 2, precision="f32")(image)
-    cut = Upscaler("tiny", 2, precision="f32", tile=30, halo=0)(image)
+    whole = Upscaler("tiny", 2, precision="fp32")(image)
+    cut = Upscaler("tiny", 2, precision="fp32", tile=30, halo=0)(image)
     assert np.abs(whole - cut).max() > 100 * ROUNDING
 
 
@@ -55,15 +55,15 @@ def test_the_test_above_can_fail(tiny_catalog: Path) -> None:
 @settings(max_examples=2)
 @given(data=st.data())
 def test_shipped_networks_leave_no_trace(spec: ModelSpec, data: st.DataObject) -> None:
-    """The exact halo up to rounding in f32; the measured one within one 8-bit step on a photograph."""
+    """The exact halo up to rounding in fp32; the measured one within one 8-bit step on a photograph."""
     least = 2 * spec.exact_halo + 8
     height, width, tile = (data.draw(st.integers(least, least + 24)) for _ in range(3))
     image, path = photograph(height, width), catalog.resolve(spec.name, spec.scale).path
-    whole = Upscaler(path, spec.scale, precision="f32", tile=2 * least)(image)
+    whole = Upscaler(path, spec.scale, precision="fp32", tile=2 * least)(image)
     tile = min(tile, max(height, width) - 1)
-    exact = Upscaler(path, spec.scale, precision="f32", tile=tile, halo=spec.exact_halo)(image)
+    exact = Upscaler(path, spec.scale, precision="fp32", tile=tile, halo=spec.exact_halo)(image)
     assert np.abs(whole - exact).max() < ROUNDING
-    measured = Upscaler(path, spec.scale, precision="f32", tile=3 * spec.halo + 8)(image)
+    measured = Upscaler(path, spec.scale, precision="fp32", tile=3 * spec.halo + 8)(image)
     assert np.abs(to_8bit(whole).astype(int) - to_8bit(measured)).max() <= 1
 
 
@@ -232,13 +232,13 @@ def test_progress_counts_every_tile(tiny_catalog: Path) -> None:
 
 def test_the_reason_names_what_runs(tiny_catalog: Path) -> None:
     up = Upscaler("tiny", 2, backend="onnxruntime")
-    assert up.info == EngineInfo("onnxruntime", "cpu", "f32")
-    assert up.reason == "onnxruntime f32 on cpu (as asked for)"
+    assert up.info == EngineInfo("onnxruntime", "cpu", "fp32")
+    assert up.reason == "onnxruntime fp32 on cpu (as asked for)"
 
 
 def test_x1_says_that_nothing_is_enlarged_and_keeps_the_network_for_sizes(tiny_catalog: Path) -> None:
     up = Upscaler("tiny", 1)
-    assert up.reason == "bicubic f32 on cpu (nothing to enlarge)"
+    assert up.reason == "bicubic fp32 on cpu (nothing to enlarge)"
     up(np.zeros((8, 8, 3), np.uint8), size=(16, 16))
     assert up.made is not None
     assert up.made.scales == (2,)
@@ -259,18 +259,18 @@ def test_a_scale_without_network_is_said(tiny_catalog: Path) -> None:
 
 def test_what_an_image_was_made_with_is_known(tiny_catalog: Path) -> None:
     up = Upscaler("tiny", 2, backend="onnxruntime")
-    info = EngineInfo("onnxruntime", "cpu", "f32")
+    info = EngineInfo("onnxruntime", "cpu", "fp32")
     assert up.made is None
     up(picture(6, 6))
     assert up.made == Made("tiny", (2,), info)
     up(picture(6, 6), size=(33, 33))
     assert up.made == Made("tiny", (2, 3), info)
     up(picture(6, 6), size=(6, 3))
-    assert up.made == Made("bicubic", (), EngineInfo("bicubic", "cpu", "f32"))
+    assert up.made == Made("bicubic", (), EngineInfo("bicubic", "cpu", "fp32"))
 
 
 def test_nothing_installed(tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "find_spec", lambda name: None)
+    monkeypatch.setattr(registry, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"srcli\[cpu\]"):
         Upscaler("tiny", 2)
     with pytest.raises(MissingExtraError, match=r"srcli\[cpu\]"):
@@ -281,6 +281,6 @@ def test_nothing_installed(tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_ensemble_is_symmetric(tiny_catalog: Path) -> None:
     """Flipping the input flips the output: only the order of eight sums differs."""
     image = picture(20, 24)
-    up = Upscaler("tiny", 2, precision="f32", ensemble=True)
+    up = Upscaler("tiny", 2, precision="fp32", ensemble=True)
     assert np.abs(up(image)[:, ::-1] - up(np.ascontiguousarray(image[:, ::-1]))).max() < ROUNDING
-    assert np.abs(up(image) - Upscaler("tiny", 2, precision="f32")(image)).max() > 100 * ROUNDING
+    assert np.abs(up(image) - Upscaler("tiny", 2, precision="fp32")(image)).max() > 100 * ROUNDING

@@ -10,13 +10,14 @@ import pytest
 import tiny_networks
 from upscaler_pictures import ROUNDING, picture, to_8bit
 
-from srcli import tiled, tiling
-from srcli.backends import table, tensorrt
+from srcli import tiled, tiles
+from srcli.backends import registry
 from srcli.backends.base import BackendOptions, Batch, Engine
 from srcli.backends.several import Several
+from srcli.backends.tensorrt import engine
 from srcli.errors import InferenceError, UsageError
 from srcli.models import catalog
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 from srcli.upscaler import Upscaler
 
 
@@ -33,13 +34,13 @@ class FaultyEngine:
 
 @pytest.fixture
 def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Batch, Engine], Batch]], None]:
-    real = table.load
+    real = registry.load
 
     def install(fault: Callable[[Batch, Engine], Batch]) -> None:
         def load(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> FaultyEngine:
             return FaultyEngine(real(name, path, spec, options), fault)
 
-        monkeypatch.setattr(table, "load", load)
+        monkeypatch.setattr(registry, "load", load)
 
     return install
 
@@ -49,7 +50,7 @@ Inject = Callable[[Callable[[Batch, Engine], Batch]], None]
 
 def test_out_of_memory_halves_the_tile(tiny_catalog: Path, inject: Inject) -> None:
     image = picture(100, 100)
-    whole = Upscaler("tiny", 2, precision="f32")(image)
+    whole = Upscaler("tiny", 2, precision="fp32")(image)
     sizes: list[int] = []
 
     def small_only(lr: Batch, engine: Engine) -> Batch:
@@ -59,7 +60,7 @@ def test_out_of_memory_halves_the_tile(tiny_catalog: Path, inject: Inject) -> No
         return engine.run(lr)
 
     inject(small_only)
-    up, calls = Upscaler("tiny", 2, precision="f32"), []
+    up, calls = Upscaler("tiny", 2, precision="fp32"), []
     result = up(image, progress=lambda done, total: calls.append((done, total)))
     assert np.abs(result - whole).max() < ROUNDING
     assert len([note for note in up.notes if "out of memory" in note]) == 1
@@ -87,10 +88,10 @@ def spoiled(batch: Batch) -> Batch:
 
 def test_overflow_in_low_precision_is_computed_again(tiny_catalog: Path, inject: Inject) -> None:
     image = to_8bit(picture(30, 30))
-    exact = Upscaler("tiny", 2, precision="f32")(image)
+    exact = Upscaler("tiny", 2, precision="fp32")(image)
 
     def low_fails(lr: Batch, engine: Engine) -> Batch:
-        return spoiled(engine.run(lr)) if engine.info.precision != "f32" else engine.run(lr)
+        return spoiled(engine.run(lr)) if engine.info.precision != "fp32" else engine.run(lr)
 
     try:
         low = Upscaler("tiny", 2, precision="bf16")
@@ -100,28 +101,28 @@ def test_overflow_in_low_precision_is_computed_again(tiny_catalog: Path, inject:
     inject(low_fails)
     up = Upscaler("tiny", 2, precision="bf16")
     assert np.array_equal(up(image), exact)
-    assert any("f32" in note for note in up.notes)
+    assert any("fp32" in note for note in up.notes)
     assert up.made is not None
-    assert (up.info.precision, up.made.info.precision) == ("bf16", "f32")
+    assert (up.info.precision, up.made.info.precision) == ("bf16", "fp32")
 
 
 def test_non_finite_in_f32_is_an_error(tiny_catalog: Path, inject: Inject) -> None:
     inject(lambda lr, engine: spoiled(engine.run(lr)))
     with pytest.raises(InferenceError, match="NaN"):
-        Upscaler("tiny", 2, precision="f32")(picture(30, 30))
+        Upscaler("tiny", 2, precision="fp32")(picture(30, 30))
 
 
 def test_a_lying_spec_is_found_out(tmp_path: Path) -> None:
     spec = replace(tiny_networks.tiny_spec(2), scale=2)
     path = tiny_networks.write(tmp_path, spec)
     liar = catalog.ModelFile(path, replace(spec, scale=3))
-    engine = table.load("onnxruntime", liar.path, liar.spec, BackendOptions())
+    engine = registry.load("onnxruntime", liar.path, liar.spec, BackendOptions())
     with pytest.raises(InferenceError, match="spec"):
         tiled.kept(engine.run(np.zeros((1, 3, 8, 8), np.float32)), _whole(8), engine.scale)
 
 
-def _whole(side: int) -> tiling.Tile:
-    return tiling.plan((side, side), side, 0)[0]
+def _whole(side: int) -> tiles.Tile:
+    return tiles.plan((side, side), side, 0)[0]
 
 
 class Elsewhere(FaultyEngine):
@@ -136,16 +137,16 @@ def elsewhere(
     monkeypatch: pytest.MonkeyPatch, faults: dict[str, Callable[[Batch, Engine], Batch]]
 ) -> list[str]:
     """Engines by precision that pretend to be on a GPU, computed by ONNX Runtime; loads are remembered."""
-    real, loads = table.load, list[str]()
+    real, loads = registry.load, list[str]()
 
     def load(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> Engine:
         loads.append(f"{options.device} {options.precision}")
-        engine = real("onnxruntime", path, spec, BackendOptions("f32"))
+        engine = real("onnxruntime", path, spec, BackendOptions("fp32"))
         if options.device == "cpu":
             return engine
         return Elsewhere(engine, faults[options.precision], options.precision)
 
-    monkeypatch.setattr(table, "load", load)
+    monkeypatch.setattr(registry, "load", load)
     return loads
 
 
@@ -162,12 +163,12 @@ def wrong(lr: Batch, engine: Engine) -> Batch:
 def test_a_device_that_computes_right_is_checked_once(
     tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
 ) -> None:
-    exact = Upscaler("tiny", 2, precision="f32")(picture(*size))
+    exact = Upscaler("tiny", 2, precision="fp32")(picture(*size))
     loads = elsewhere(monkeypatch, {"auto": right})
     up = Upscaler("tiny", 2)
     for _ in range(2):
         assert np.abs(up(picture(*size)) - exact).max() < ROUNDING
-    assert loads == ["auto auto", "cpu f32"]
+    assert loads == ["auto auto", "cpu fp32"]
     assert up.notes == []
 
 
@@ -180,7 +181,7 @@ def test_tiles_are_as_large_as_suits_the_device(tiny_catalog: Path, monkeypatch:
     assert (tiles(), tiles(tile=256), tiles(halo=250)) == (2, 4, 1), "a halo of 250 wants 1,000 pixels"
     elsewhere(monkeypatch, {"auto": right})
     assert (tiles(), tiles(tile=512)) == (3, 2)
-    assert tensorrt.DEFAULT_SIDE == tiled.TILE, "the engine that is built first is the one that runs"
+    assert engine.DEFAULT_SIDE == tiled.TILE, "the engine that is built first is the one that runs"
 
 
 @pytest.mark.parametrize(
@@ -195,40 +196,42 @@ def test_large_tiles_are_for_networks_that_take_little_memory(changes: dict[str,
 def test_a_device_that_computes_something_else_is_tried_in_f32(
     tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exact = Upscaler("tiny", 2, precision="f32")(picture(60, 60))
-    elsewhere(monkeypatch, {"f16": wrong, "f32": right})
-    monkeypatch.setattr(table, "choose", lambda name, options: table.Choice("onnxruntime", "test"))
-    up = Upscaler("tiny", 2, precision="f16")
+    exact = Upscaler("tiny", 2, precision="fp32")(picture(60, 60))
+    elsewhere(monkeypatch, {"fp16": wrong, "fp32": right})
+    monkeypatch.setattr(registry, "choose", lambda name, options: registry.Choice("onnxruntime", "test"))
+    up = Upscaler("tiny", 2, precision="fp16")
     assert np.abs(up(picture(60, 60)) - exact).max() < ROUNDING
     assert up.made is not None
-    assert up.made.info.precision == "f32"
+    assert up.made.info.precision == "fp32"
     (note,) = up.notes
-    assert note.startswith("f16 on cuda:0 is far from what the CPU computes")
+    assert note.startswith("fp16 on cuda:0 is far from what the CPU computes")
 
 
 def test_a_device_that_is_wrong_in_f32_as_well_is_an_error(
     tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    elsewhere(monkeypatch, {"f16": wrong, "f32": wrong})
-    monkeypatch.setattr(table, "choose", lambda name, options: table.Choice("onnxruntime", "test"))
-    with pytest.raises(InferenceError, match=r"far from what the CPU computes \(-?\d+ dB on cuda:0\) in f32"):
-        Upscaler("tiny", 2, precision="f16")(picture(60, 60))
+    elsewhere(monkeypatch, {"fp16": wrong, "fp32": wrong})
+    monkeypatch.setattr(registry, "choose", lambda name, options: registry.Choice("onnxruntime", "test"))
+    with pytest.raises(
+        InferenceError, match=r"far from what the CPU computes \(-?\d+ dB on cuda:0\) in fp32"
+    ):
+        Upscaler("tiny", 2, precision="fp16")(picture(60, 60))
 
 
 def test_every_one_of_several_devices_is_checked(tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = table.load
+    real = registry.load
 
     def load(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> Engine:
-        engine = real("onnxruntime", path, spec, BackendOptions("f32"))
+        engine = real("onnxruntime", path, spec, BackendOptions("fp32"))
         if options.device == "cpu":
             return engine
-        faults = (right, wrong if options.precision == "f16" else right)
+        faults = (right, wrong if options.precision == "fp16" else right)
         return Several([Elsewhere(engine, fault, options.precision) for fault in faults])
 
-    exact = Upscaler("tiny", 2, precision="f32")(picture(60, 60))
-    monkeypatch.setattr(table, "load", load)
-    monkeypatch.setattr(table, "choose", lambda name, options: table.Choice("onnxruntime", "test"))
-    up = Upscaler("tiny", 2, precision="f16")
+    exact = Upscaler("tiny", 2, precision="fp32")(picture(60, 60))
+    monkeypatch.setattr(registry, "load", load)
+    monkeypatch.setattr(registry, "choose", lambda name, options: registry.Choice("onnxruntime", "test"))
+    up = Upscaler("tiny", 2, precision="fp16")
     assert np.abs(up(picture(60, 60)) - exact).max() < ROUNDING
     assert any("far from what the CPU computes" in note for note in up.notes)
     loads: list[object] = []
@@ -241,7 +244,7 @@ def test_a_quantised_network_has_no_other_precision_to_fall_back_to(
     tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch, inject: Inject
 ) -> None:
     inject(lambda lr, engine: spoiled(engine.run(lr)))
-    up = Upscaler("tiny", 2, precision="f32")
+    up = Upscaler("tiny", 2, precision="fp32")
     network = up._networks["tiny", 2]
     network.engine.info = replace(network.engine.info, precision="int8")
     network.file = replace(network.file, spec=replace(network.file.spec, arithmetic="int8"))

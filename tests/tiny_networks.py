@@ -8,7 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from srcli.spec import METADATA_KEY, ModelSpec
+from srcli.models.spec import METADATA_KEY, ModelSpec
 
 MEAN = np.array([0.4488, 0.4371, 0.4040], np.float32).reshape(1, 3, 1, 1)
 

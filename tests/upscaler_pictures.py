@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 Image = NDArray[Any]
 
 ROUNDING = 2e-5
-"""Tiled against untiled in f32, on 0-1: the kernels sum the same products in another order, each rounding
+"""Tiled against untiled in fp32, on 0-1: the kernels sum the same products in another order, each rounding
 2**-24 relative; some tens of layers leave about 1e-6, and twenty times that is safe."""
 
 

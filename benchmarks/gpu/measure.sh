@@ -1,5 +1,5 @@
 #!/bin/sh
-# How fast is srcli on this GPU? Under ten minutes: all engines in f16 on inputs with the pixels of 540p, 1080p and
+# How fast is srcli on this GPU? Under ten minutes: all engines in fp16 on inputs with the pixels of 540p, 1080p and
 # 12 megapixels (720², 1440², 3464²), through tiles as `srcli upscale` runs them; the large EDSR and MDSR, untrained;
 # a folder end to end; srcli beside eager PyTorch and plain ONNX Runtime; the rate of training.
 #
@@ -28,7 +28,7 @@ archive=results.tar.gz
 engines() {
     name=$1 limit=$2 backend=$3
     shift 3
-    part "$name" "$limit" "$python" -m srcli benchmark --backend "$backend" --device cuda --precision f16 -s 2 \
+    part "$name" "$limit" "$python" -m srcli benchmark --backend "$backend" --device cuda --precision fp16 -s 2 \
         --tile 384 --size 384 --size 720 --size 1440 --repetitions 3 --starts 1 \
         --json "$results/$name.json" --csv "$results/$name.csv" --markdown "$results/$name.md" "$@"
 }

@@ -66,12 +66,12 @@ def _pictures() -> str:
     try:
         import numpy as np
 
-        from srcli.media import images
+        from srcli.io import pictures
 
         with TemporaryDirectory() as folder:
             for path in (Path(folder, "a.jpg"), Path(folder, "a.png")):
-                images.write(path, images.Picture(np.full((16, 16, 3), 99, np.uint8)))
-                images.read(path)
+                pictures.write(path, pictures.Picture(np.full((16, 16, 3), 99, np.uint8)))
+                pictures.read(path)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return ""

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Does srcli run right on this GPU? The doctor's findings, then every test that needs a GPU, a backend at a time:
-# its pictures against the CPU's in f32, engines found again, short memory, streams, training. Under ten minutes.
+# its pictures against the CPU's in fp32, engines found again, short memory, streams, training. Under ten minutes.
 #
 #   benchmarks/gpu/prove.sh OUT [PART ...]
 #

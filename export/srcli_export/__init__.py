@@ -1,6 +1,6 @@
 """Checkpoint -> verified ONNX files: `export_checkpoint(Path("best.pt"), Path("models"))`."""
 
-from srcli.backends.private import silence_onnxruntime
+from srcli.backends.libraries import silence_onnxruntime
 
 silence_onnxruntime()
 

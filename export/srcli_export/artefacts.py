@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from srcli.backends.half import to_half
-from srcli.spec import ModelSpec
+from srcli.backends.rewrite import to_half
+from srcli.models.spec import ModelSpec
 from srcli_export.emulate import with_rounding
 from srcli_export.external import SharedWeights, share
 from srcli_export.graph import Stored, stored_weights

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.errors import UsageError
-from srcli.resize import downscale
+from srcli.imaging.resize import downscale
 from srcli_export.runtime import Pixels
 
 _SIDE = 480

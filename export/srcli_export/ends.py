@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from srcli.backends.half import IO, to_half
+from srcli.backends.rewrite import IO, to_half
 from srcli.errors import ExportError, UsageError
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 from srcli_export.runtime import Pixels, Runner, to_batch, to_pixels
 from srcli_export.storage import save, save_spec
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from srcli.errors import ExportError, UsageError
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 from srcli_export import calibration as images
 from srcli_export.artefacts import judged, write_halves, write_int8
 from srcli_export.collapse import collapsed

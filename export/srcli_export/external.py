@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import TensorProto, helper
 
-from srcli.spec import WEIGHTS_FILE_KEY, WEIGHTS_SHA256_KEY
+from srcli.models.spec import WEIGHTS_FILE_KEY, WEIGHTS_SHA256_KEY
 from srcli_export.graph import Stored
 
 _ALIGNMENT = 64

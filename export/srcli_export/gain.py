@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from srcli.backends import table
+from srcli.backends import registry
 from srcli.backends.base import BackendOptions
 from srcli.benchmark.rounds import Run, Spread, interleave, timed
 from srcli.errors import BackendUnavailableError, ExportError
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 
 MAX_LOSS = 0.1
 """Decibels that int8 may lose."""
 
-_OTHERS = (("openvino", "f32"), ("openvino", "bf16"), ("onnxruntime", "f32"))
+_OTHERS = (("openvino", "fp32"), ("openvino", "bf16"), ("onnxruntime", "fp32"))
 _INT8 = (("openvino", "auto"), ("onnxruntime", "auto"))
 """(backend, precision) to measure the float32 file and the int8 file with; "auto" is for what is not int8."""
 _SIDE = 192
@@ -54,7 +54,7 @@ def measure_timings(full: Path, int8: Path, spec: ModelSpec) -> list[Timing]:
     for path, about, ways in ((full, plain, _OTHERS), (int8, spec, _INT8)):
         for backend, precision in ways:
             try:
-                engine = table.load(backend, path, about, BackendOptions(precision, "cpu"))
+                engine = registry.load(backend, path, about, BackendOptions(precision, "cpu"))
             except BackendUnavailableError:
                 continue
             name = f"{backend} {engine.info.precision}" if path == full else f"{backend} int8"

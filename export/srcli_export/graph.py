@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from srcli.spec import METADATA_KEY, ModelSpec
+from srcli.models.spec import METADATA_KEY, ModelSpec
 from srcli_export.layers import Conv, FineConv, Layer, Rectifier, Shuffle, Skip, Upscale, arrays
 from srcli_train.deployed import HALF
 from srcli_train.networks.layers import MEAN_RGB

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from srcli.tiling import plan
+from srcli.tiles import plan
 from srcli_export.runtime import Pixels, Runner, to_batch, to_pixels
 
 _TILE = 64

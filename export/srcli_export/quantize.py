@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
 from srcli.errors import ExportError
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 from srcli_export.calibration import lettering
 from srcli_export.graph import Steps, Stored, build_model, embedded, kernel_of
 from srcli_export.layers import Chain, convolutions, never_negative

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from srcli.errors import OutputError
-from srcli.spec import METADATA_KEY, ModelSpec
+from srcli.models.spec import METADATA_KEY, ModelSpec
 
 
 @contextmanager

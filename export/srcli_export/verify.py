@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from srcli.errors import ExportError
-from srcli.metrics import decibels, psnr_y
+from srcli.imaging.metrics import decibels, psnr_y
 from srcli_export.runtime import Batch, Pixels, Runner, to_batch, to_levels
 
 MAX_ERROR = 1e-4

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 from srcli_export.external import fingerprint, share
 from srcli_export.graph import Steps, build_model, embedded, stored_weights
 from srcli_export.layers import Chain

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 
 Batch = NDArray[np.float32]
 """(N, C, H, W) float32 RGB, 0-1, C-contiguous."""
@@ -26,7 +26,7 @@ class BackendOptions:
     """What the user asked for; "auto" and 0 leave the choice to the backend.
 
     Attributes:
-        precision: "auto", "f32", "bf16", "f16" or, for files that compute in it, "int8". Anything but "auto"
+        precision: "auto", "fp32", "bf16", "fp16" or, for int8 files, "int8". Anything but "auto"
             is used or refused.
         device: "auto", "cpu", "cuda", "cuda:1", ... Anything but "auto" is used or refused; "cuda:0,1" and
             "all" (GPUs) share a picture's tiles.

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from srcli.backends.base import BackendOptions, Batch, EngineInfo
-from srcli.backends.failures import refused
-from srcli.resize import imresize
-from srcli.spec import ModelSpec
+from srcli.backends.libraries import refused
+from srcli.imaging.resize import imresize
+from srcli.models.spec import ModelSpec
 
 NAME = "bicubic"
 HALO = 3
@@ -19,7 +19,7 @@ class BicubicEngine:
 
     def __init__(self, scale: int) -> None:
         self.scale = scale
-        self.info = EngineInfo(NAME, "cpu", "f32")
+        self.info = EngineInfo(NAME, "cpu", "fp32")
 
     def run(self, lr: Batch) -> Batch:
         """(N, 3, H, W) -> (N, 3, scale*H, scale*W)."""
@@ -37,10 +37,10 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> BicubicEngine:
     """An engine for spec.scale; the file is not looked at.
 
     Raises:
-        BackendUnavailableError: another device than the CPU or another precision than f32.
+        BackendUnavailableError: another device than the CPU or another precision than fp32.
     """
-    if options.precision not in ("auto", "f32"):
-        raise refused(NAME, "precision", options.precision, ("f32",))
+    if options.precision not in ("auto", "fp32"):
+        raise refused(NAME, "precision", options.precision, ("fp32",))
     if options.device not in ("auto", "cpu"):
         raise refused(NAME, "device", options.device, ("cpu",))
     return BicubicEngine(spec.scale)

@@ -11,10 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from srcli.backends import sealed
 from srcli.backends.joined import join
-from srcli.files import cache_folder
-from srcli.spec import METADATA_KEY, read_metadata
+from srcli.io import storage
+from srcli.io.storage import cache_folder
+from srcli.models.spec import METADATA_KEY, read_metadata
 
 _SUFFIX = ".compiled"
 _MADE = 1
@@ -40,15 +40,15 @@ def load(core: Any, path: Path, config: Mapping[str, Any], library: str) -> Any:
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     file = cache_folder("openvino") / f"{path.stem}-{digest}{_SUFFIX}"
     content = None
-    with suppress(sealed.StaleError):
-        content = sealed.read(file, key)
+    with suppress(storage.StaleError):
+        content = storage.read(file, key)
     if content is not None:
         with suppress(RuntimeError):  # it is compiled again
             return core.import_model(content, "CPU", dict(config))
     made = compile_file(core, path, config)
     with suppress(OSError, RuntimeError):  # a full disk, or a plug-in that exports nothing
-        sealed.write(file, key, made.export_model().getvalue())
-        sealed.forget_unused(file.parent, (_SUFFIX,))
+        storage.write(file, key, made.export_model().getvalue())
+        storage.forget_unused(file.parent, (_SUFFIX,))
     return made
 
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime: in f32 on any CPU, the measure of other backends; on GPUs where its wheel has them.
+"""ONNX Runtime: in fp32 on any CPU, the measure of other backends; on GPUs where its wheel has them.
 
 CUDA ran on an H200. CoreML and DirectML are untested on hardware: their options and refusals were tested with
 a stand-in.
@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from srcli.backends import driver, private
+from srcli.backends import devices, libraries
 from srcli.backends.base import BackendOptions, Batch, EngineInfo, in_use
-from srcli.backends.failures import load_failed, one_line, refused, run_failed, settled
+from srcli.backends.libraries import load_failed, one_line, refused, run_failed, settled
 from srcli.errors import BackendUnavailableError, MissingExtraError, SrcliError
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 
 NAME = "onnxruntime"
 
@@ -31,15 +31,15 @@ class Provider:
 
     Attributes:
         name: of the execution provider.
-        precisions: what it computes in, best default last; f16 is a graph in halves.
+        precisions: what it computes in, best default last; fp16 is a graph in halves.
         options: of the provider, the same for every model.
-        in_halves: those that differ for f16.
+        in_halves: those that differ for fp16.
         numbered: whether there may be several ("cuda:1").
         on_device: whether input and output are bound to memory on the device.
     """
 
     name: str
-    precisions: tuple[str, ...] = ("f32",)
+    precisions: tuple[str, ...] = ("fp32",)
     options: Mapping[str, str] = field(default_factory=dict)
     in_halves: Mapping[str, str] = field(default_factory=dict)
     numbered: bool = False
@@ -49,19 +49,19 @@ class Provider:
 PROVIDERS: dict[str, Provider] = {
     "cuda": Provider(
         "CUDAExecutionProvider",
-        ("f32", "f16"),
+        ("fp32", "fp16"),
         {
             "cudnn_conv_algo_search": "EXHAUSTIVE",  # once a shape, and tiles share one shape
             "cudnn_conv_use_max_workspace": "1",
             "prefer_nhwc": "1",
-            "use_tf32": "0",  # f32 means f32
+            "use_tf32": "0",  # fp32 means fp32
         },
         {"use_tf32": "1"},  # says nothing of halves, but without it the search finds no matrix units for them
         numbered=True,
         on_device=True,
     ),
-    "directml": Provider("DmlExecutionProvider", ("f32", "f16"), numbered=True),
-    "coreml": Provider("CoreMLExecutionProvider", ("f32", "f16"), {"ModelFormat": "MLProgram"}),
+    "directml": Provider("DmlExecutionProvider", ("fp32", "fp16"), numbered=True),
+    "coreml": Provider("CoreMLExecutionProvider", ("fp32", "fp16"), {"ModelFormat": "MLProgram"}),
     "cpu": Provider("CPUExecutionProvider"),
 }
 """By kind of device, fastest first; "auto" is cuda or else the CPU, the others are had by name."""
@@ -90,23 +90,23 @@ class OnnxRuntimeEngine:
 def load(path: Path, spec: ModelSpec, options: BackendOptions) -> OnnxRuntimeEngine:
     """Open a session on one device, and on nothing else.
 
-    "auto" is an NVIDIA GPU where the installed wheel and the machine have one, in f16 there; else the CPU in
-    f32.
+    "auto" is an NVIDIA GPU where the installed wheel and the machine have one, in fp16 there; else the CPU in
+    fp32.
 
     Raises:
-        MissingExtraError: ONNX Runtime is not installed, or onnx is not and f16 needs it.
+        MissingExtraError: ONNX Runtime is not installed, or onnx is not and fp16 needs it.
         BackendUnavailableError: a device or precision that cannot be had here, or one that does not start.
         ModelFileError: the file cannot be loaded.
     """
     try:
-        onnxruntime = private.onnxruntime()
+        onnxruntime = libraries.onnxruntime()
     except ImportError as error:
-        extra = "gpu" if driver.ask().gpus else "cpu"
+        extra = "gpu" if devices.ask().gpus else "cpu"
         raise MissingExtraError("The onnxruntime backend", extra) from error
     kind, number = _device(onnxruntime, options.device)
     provider = PROVIDERS[kind]
     precision = _precision(options.precision, provider, spec)
-    told = {**provider.options, **(provider.in_halves if precision == "f16" else {})}
+    told = {**provider.options, **(provider.in_halves if precision == "fp16" else {})}
     told |= {"device_id": str(number)} if provider.numbered else {}
     graph = _graph(path, spec, precision, kind)
     opened = partial(_opened, onnxruntime, graph, (provider.name, told), options.threads)
@@ -166,9 +166,9 @@ def _blame(error: Exception, path: Path, kind: str, check: Callable[[], None]) -
     return load_failed(NAME, path, error)
 
 
-def devices(providers: list[str]) -> dict[str, int]:
+def kinds_here(providers: list[str]) -> dict[str, int]:
     """Kinds of devices that a wheel with these providers and this machine have, each with their number."""
-    gpus = len(driver.ask().gpus) if PROVIDERS["cuda"].name in providers else 0
+    gpus = len(devices.ask().gpus) if PROVIDERS["cuda"].name in providers else 0
     count = {"cuda": gpus, "directml": 8 if sys.platform == "win32" else 0, "coreml": 1, "cpu": 1}
     return {kind: count[kind] for kind, row in PROVIDERS.items() if row.name in providers and count[kind]}
 
@@ -180,11 +180,11 @@ def _device(onnxruntime: Any, asked: str) -> tuple[str, int]:
         BackendUnavailableError: it is not there.
     """
     providers = onnxruntime.get_available_providers()  # what was compiled in, not what works
-    there = devices(providers)
+    there = kinds_here(providers)
     if asked == "auto":
         return "cuda" if "cuda" in there else "cpu", 0
     kind, _, number = asked.partition(":")
-    if kind == "cuda" and PROVIDERS[kind].name not in providers and driver.ask().gpus:
+    if kind == "cuda" and PROVIDERS[kind].name not in providers and devices.ask().gpus:
         raise BackendUnavailableError("The ONNX Runtime that is installed was built for CPUs only.", _REPLACE)
     known = kind in there and (not number or PROVIDERS[kind].numbered)
     if not known or not (number or "0").isdecimal() or int(number or 0) >= there[kind]:
@@ -193,26 +193,26 @@ def _device(onnxruntime: Any, asked: str) -> tuple[str, int]:
 
 
 def _precision(asked: str, provider: Provider, spec: ModelSpec) -> str:
-    """As asked for; "auto" is f32 around a quantised body, and without onnx, which makes the halves."""
+    """As asked for; "auto" is fp32 around a quantised body, and without onnx, which makes the halves."""
     plain = spec.arithmetic == "int8" or find_spec("onnx") is None
-    return settled(NAME, asked, ("f32",) if asked == "auto" and plain else provider.precisions)
+    return settled(NAME, asked, ("fp32",) if asked == "auto" and plain else provider.precisions)
 
 
 def _graph(path: Path, spec: ModelSpec, precision: str, kind: str) -> str | bytes:
     """What the session reads: the file, or the same network in the other arithmetic. A CPU has no halves."""
-    if kind == "cpu" or (precision == "f16") == (spec.arithmetic == "fp16"):
+    if kind == "cpu" or (precision == "fp16") == (spec.arithmetic == "fp16"):
         return str(path)
     try:
         import onnx
 
-        from srcli.backends.half import to_float32, to_half
+        from srcli.backends.rewrite import to_float32, to_half
     except ImportError as error:
         raise MissingExtraError(f"Computing {path.name} in {precision}", "gpu") from error
     try:
         model = onnx.load(path)
     except Exception as error:  # protobuf's, onnx's and the system's
         raise load_failed(NAME, path, error) from error
-    rewritten: bytes = (to_half if precision == "f16" else to_float32)(model).SerializeToString()
+    rewritten: bytes = (to_half if precision == "fp16" else to_float32)(model).SerializeToString()
     return rewritten
 
 

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, in f32, native bf16 or a file's own int8: the fastest way to run these on x86."""
+"""OpenVINO on the CPU, in fp32, native bf16 or a file's own int8: the fastest way to run these on x86."""
 
 import platform
 from dataclasses import replace
@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from srcli.backends import compiled, private
+from srcli.backends import compiled, libraries
 from srcli.backends.base import BackendOptions, Batch, EngineInfo, in_use
-from srcli.backends.failures import load_failed, refused, run_failed, settled
+from srcli.backends.libraries import load_failed, refused, run_failed, settled
 from srcli.errors import BackendUnavailableError, MissingExtraError
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 
 NAME = "openvino"
 _X86 = ("x86_64", "amd64")
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+"""What OpenVINO calls a precision."""
 
 
 class OpenVinoEngine:
@@ -35,7 +37,7 @@ class OpenVinoEngine:
 
 
 def load(path: Path, spec: ModelSpec, options: BackendOptions) -> OpenVinoEngine:
-    """Compile an ONNX file for the CPU. "auto" is bf16 where the CPU has it natively, else f32.
+    """Compile an ONNX file for the CPU. "auto" is bf16 where the CPU has it natively, else fp32.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
@@ -43,13 +45,13 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> OpenVinoEngine
         ModelFileError: the file cannot be loaded.
     """
     try:
-        openvino = private.openvino()
+        openvino = libraries.openvino()
     except ImportError as error:
         raise MissingExtraError("The openvino backend", "cpu") from error
     core = _core()
     if options.device not in ("auto", "cpu"):
         raise refused(NAME, "device", options.device, ("cpu",))
-    precision = settled(NAME, options.precision, ("f32", "bf16") if has_bf16(core) else ("f32",))
+    precision = settled(NAME, options.precision, ("fp32", "bf16") if has_bf16(core) else ("fp32",))
     try:
         config = _config(precision, options.threads)
         made = compiled.load(core, path, config, openvino.__version__)
@@ -64,13 +66,13 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> OpenVinoEngine
 
 @lru_cache(maxsize=1)
 def _core() -> Any:
-    return private.openvino().Core()
+    return libraries.openvino().Core()
 
 
 def has_fast_int8() -> bool:
     """Whether int8 is likely the fastest: on x86 CPUs.
 
-    It was measured on two: with AVX2 alone it takes 0.71 to 0.89 of the time of f32, by how many convolutions
+    It was measured on two: with AVX2 alone it takes 0.71 to 0.89 of the time of fp32, as more convolutions
     bear eight bits, and with AVX-512 BF16, where other files were measured, 0.67 to 0.84 of that of bf16; not
     on what lies between. False on others, and without OpenVINO.
     """
@@ -90,11 +92,12 @@ def _capabilities(core: Any) -> list[str]:
 
 
 def _config(precision: str, threads: int) -> dict[str, Any]:
-    config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+    config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[precision]}
     return config | {"INFERENCE_NUM_THREADS": threads} if threads else config
 
 
 def _in_use(network: Any) -> tuple[str, str]:
     """(device, precision) as the compiled model reports them."""
     devices = ",".join(network.get_property("EXECUTION_DEVICES")).lower()
-    return devices, network.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    hint = network.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    return devices, {its: ours for ours, its in _HINTS.items()}.get(hint, hint)

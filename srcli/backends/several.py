@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Generic, TypeVar
 
-from srcli.backends import driver
+from srcli.backends import devices
 from srcli.backends.base import Batch, Engine, EngineInfo, Finishing, Levels, results
 from srcli.errors import BackendUnavailableError, UsageError
 
@@ -25,7 +25,7 @@ def split(device: str) -> tuple[str, ...]:
         BackendUnavailableError: "all" without a GPU.
     """
     if device == "all":
-        found = driver.ask()
+        found = devices.ask()
         if found.problem:
             raise BackendUnavailableError(f"--device all: {found.problem}.", "Use --device cpu, or auto.")
         return tuple(f"cuda:{number}" for number in range(len(found.gpus)))

@@ -1,6 +1,6 @@
 """PyTorch on the CPU or a CUDA device: runs the same ONNX file, operator by operator.
 
-On a GPU the operators of a shape are recorded once and replayed (`torch_graphs`).
+On a GPU the operators of a shape are recorded once and replayed (`torch_network`).
 """
 
 from collections.abc import Callable
@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from srcli.backends.base import BackendOptions, Batch, EngineInfo
-from srcli.backends.failures import refused, run_failed, settled
+from srcli.backends.libraries import refused, run_failed, settled
 from srcli.errors import MissingExtraError
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 
 NAME = "torch"
-_TYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+_TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 class TorchEngine:
-    """An ONNX graph in PyTorch, channels_last; f32 is true f32, never TF32."""
+    """An ONNX graph in PyTorch, channels_last; fp32 is true fp32, never TF32."""
 
     def __init__(self, network: Callable[[Batch], Batch], info: EngineInfo, scale: int) -> None:
         self.scale, self.info = scale, info
@@ -35,7 +35,7 @@ class TorchEngine:
 
 
 def load(path: Path, spec: ModelSpec, options: BackendOptions) -> TorchEngine:
-    """Read an ONNX file into PyTorch. "auto" is f16 on CUDA, bf16 on a CPU with native bf16, else f32.
+    """Read an ONNX file into PyTorch. "auto" is fp16 on CUDA, bf16 on a CPU with native bf16, else fp32.
 
     Raises:
         MissingExtraError: PyTorch or onnx is not installed.
@@ -45,7 +45,7 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> TorchEngine:
     try:
         import torch
 
-        from srcli.backends.onnx_in_torch import Network
+        from srcli.backends.torch_network import Network
     except ImportError as error:
         raise MissingExtraError("The torch backend", "export") from error
     device = _device(torch, options.device)
@@ -53,7 +53,7 @@ def load(path: Path, spec: ModelSpec, options: BackendOptions) -> TorchEngine:
     torch.backends.cudnn.allow_tf32 = False  # of the whole process: several engines may run at once
     if options.threads:
         torch.set_num_threads(options.threads)
-    in_float32 = spec.arithmetic == "fp16" and precision != "f16"
+    in_float32 = spec.arithmetic == "fp16" and precision != "fp16"
     network = Network(path, getattr(torch, _TYPES[precision]), device, in_float32=in_float32)
     run = _on_gpu(network, device, options) if device.type == "cuda" else _on_cpu(network)
     return TorchEngine(run, EngineInfo(NAME, str(device), precision), spec.scale)
@@ -68,7 +68,7 @@ def _on_cpu(network: Any) -> Callable[[Batch], Batch]:
 def _on_gpu(network: Any, device: Any, options: BackendOptions) -> Callable[[Batch], Batch]:
     import torch
 
-    from srcli.backends.torch_graphs import Cuda, Replayed
+    from srcli.backends.torch_network import Cuda, Replayed
 
     torch.backends.cudnn.benchmark = (
         True  # of the whole process, too: tiles of one shape come again and again
@@ -89,12 +89,12 @@ def _device(torch: Any, asked: str) -> Any:
 
 def _precisions(torch: Any, device: Any) -> tuple[str, ...]:
     """What the device computes natively, best default last."""
-    half = ("f16",) if device.type == "cuda" else ()
-    return ("f32", "bf16", *half) if has_bf16(torch, device) else ("f32", *half)
+    half = ("fp16",) if device.type == "cuda" else ()
+    return ("fp32", "bf16", *half) if has_bf16(torch, device) else ("fp32", *half)
 
 
 def has_bf16(torch: Any, device: Any) -> bool:
-    """Whether a device multiplies bf16 natively; elsewhere PyTorch emulates it, on CPUs far slower than f32.
+    """Whether a device multiplies bf16 natively; elsewhere PyTorch emulates it, on CPUs far slower than fp32.
 
     Args:
         torch: the module, which only those import who run it.

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.errors import InputError
-from srcli.media import images
-from srcli.pixels import as_rgb8
+from srcli.imaging.pixels import as_rgb8
+from srcli.io import pictures as images
 
 Pixels = NDArray[np.uint8]
 Plane = NDArray[np.float64]

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from srcli.backends import driver
-from srcli.backends.trt.cuda import Cuda
+from srcli.backends import devices
+from srcli.backends.tensorrt.cuda import Cuda
 from srcli.errors import InferenceError, SrcliError
-from srcli.tiling import smallest_tile
+from srcli.tiles import smallest_tile
 from srcli.upscaler import Upscaler
 
 
@@ -107,7 +107,7 @@ def free_on_device(device: str, library: Any = None) -> int | None:
     if kind != "cuda" or not (number or "0").isdecimal():
         return None
     try:
-        library = ctypes.CDLL(driver.LIBRARY) if library is None else library
+        library = ctypes.CDLL(devices.LIBRARY) if library is None else library
         Cuda(int(number or 0), library)  # the question needs a context: the one that all backends share
     except (OSError, MemoryError, InferenceError):
         return None

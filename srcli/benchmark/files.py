@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from srcli.errors import OutputError
-from srcli.files import write_text
+from srcli.io.storage import write_text
 
 
 def write(path: Path, text: str) -> None:

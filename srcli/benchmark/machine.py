@@ -3,8 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from srcli import doctor
-from srcli.backends import driver
+from srcli.backends import devices, doctor
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +39,12 @@ class Machine:
 
 def here() -> Machine:
     """This machine, now."""
-    processor = doctor.processor()
+    processor = devices.processor()
     return Machine(
         cpu=processor.name,
         cores=processor.cores,
         features=processor.features,
-        gpus=tuple(gpu.name for gpu in driver.ask().gpus),
+        gpus=tuple(gpu.name for gpu in devices.ask().gpus),
         memory=_memory(),
         system=doctor.system(),
         load=_load(),

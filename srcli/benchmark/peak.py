@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from srcli.backends import private
+from srcli.backends import libraries
 
 SIDE = 2048
 """Of the matrices; their product takes 2 * SIDE**3 floating-point operations, 17 billion."""
@@ -16,7 +16,7 @@ GPU_SIDE = 8192
 """The same on a GPU, which smaller ones do not fill: 1.1 trillion."""
 
 _ON_GPU = 8  # products for each synchronisation: one alone is soon over
-_TORCH_TYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+_TORCH_TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +37,14 @@ class Product:
 def product(device: str, precision: str, threads: int) -> Product | None:
     """The product that shows the peak of a device in a precision; None where nothing here can show it.
 
-    On the CPU it is OpenVINO's, or numpy's for f32 where OpenVINO is not installed (numpy's libraries
+    On the CPU it is OpenVINO's, or numpy's for fp32 where OpenVINO is not installed (numpy's libraries
     take their number of threads from the environment). On CUDA it is PyTorch's.
     """
     if device.startswith("cuda"):
         return _by_torch(device, precision)
     if device != "cpu":
         return None
-    return _by_openvino(precision, threads) or (_by_numpy() if precision == "f32" else None)
+    return _by_openvino(precision, threads) or (_by_numpy() if precision == "fp32" else None)
 
 
 def _matrices() -> tuple[Any, Any]:
@@ -60,12 +60,15 @@ def _by_numpy() -> Product:
 
 def _by_openvino(precision: str, threads: int) -> Product | None:
     """The second matrix is a constant, as the weights of a network are."""
-    if find_spec("openvino") is None or precision not in ("f32", "bf16"):
+    if find_spec("openvino") is None or precision not in ("fp32", "bf16"):
         return None
-    openvino = private.openvino()
+    openvino = libraries.openvino()
     ops = openvino.opset13
     a, b = _matrices()
-    config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+    config: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": precision.replace("fp32", "f32"),
+    }
     try:
         left = ops.parameter([SIDE, SIDE], np.float32)
         model = openvino.Model([ops.matmul(left, ops.constant(b), False, False)], [left])
@@ -76,7 +79,7 @@ def _by_openvino(precision: str, threads: int) -> Product | None:
         return None
     request = compiled.create_infer_request()
     run = Product(lambda: request.infer([a], share_inputs=True), 2.0 * SIDE**3, "openvino")
-    return run if used == precision else None
+    return run if used == precision.replace("fp32", "f32") else None
 
 
 def _by_torch(device: str, precision: str) -> Product | None:

@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from srcli import doctor, tiling
-from srcli.backends import bicubic, table
+from srcli import tiles
+from srcli.backends import bicubic, doctor, registry
 from srcli.backends.base import BackendOptions
-from srcli.doctor import Trial
+from srcli.backends.doctor import Trial
 from srcli.errors import BackendUnavailableError, UsageError
 from srcli.models import catalog
 from srcli.models.catalog import ModelFile
 
-PRECISIONS = tuple(precision for precision in table.PRECISIONS if precision != "auto")
+PRECISIONS = tuple(precision for precision in registry.PRECISIONS if precision != "auto")
 ALL = "all"
 LARGEST_TILE = 1024
 """LR pixels a side: inputs beyond go through tiles, unless the user says otherwise."""
@@ -28,7 +28,7 @@ class Request:
         models: names or paths, as `catalog.resolve` takes them, or "bicubic".
         scales: of the networks.
         backends: names; empty: all that work here.
-        precisions: "f32", "bf16", "f16", "int8"; empty: all that each backend has.
+        precisions: "fp32", "bf16", "fp16", "int8"; empty: all that each backend has.
         device: "auto" (the CPU, and the GPU where there is one), "cpu", "cuda", "cuda:1".
         sizes: sides of the square inputs, LR pixels.
         tile: largest tile, LR pixels; an input up to that is one tile, a larger one goes through several, as
@@ -97,8 +97,8 @@ def windows(size: int, tile: int, halo: int) -> tuple[int, int]:
     """(how many, their side): the tiles that a square input is computed in; alone, one has no halo."""
     if size <= tile:
         return 1, size
-    largest = tiling.fit((size, size), max(tile, tiling.smallest_tile(halo)), halo)
-    planned = tiling.plan((size, size), largest, halo)
+    largest = tiles.fit((size, size), max(tile, tiles.smallest_tile(halo)), halo)
+    planned = tiles.plan((size, size), largest, halo)
     return len(planned), planned[0].window.height
 
 
@@ -117,7 +117,7 @@ def make(request: Request, tell: Tell) -> Plan:
         UsageError: a backend, precision, model or scale does not exist.
         BackendUnavailableError: something asked for by name cannot run here; with the doctor's words.
     """
-    request = replace(request, backends=tuple(dict.fromkeys(map(table.canonical, request.backends))))
+    request = replace(request, backends=tuple(dict.fromkeys(map(registry.canonical, request.backends))))
     networks = [_subject(model, scale) for model in request.models for scale in request.scales]
     cases = _cases(request, tell)
     runs = tuple(case for case in cases if case.backend != bicubic.NAME)
@@ -127,7 +127,7 @@ def make(request: Request, tell: Tell) -> Plan:
     subjects = [subject for subject in subjects if subject.cases]
     plain = tuple(case for case in cases if case.backend == bicubic.NAME)
     if plain or bicubic.NAME in request.models:
-        plain = plain or (Case(bicubic.NAME, "cpu", "f32"),)
+        plain = plain or (Case(bicubic.NAME, "cpu", "fp32"),)
         subjects += [Subject(bicubic.NAME, _bicubic(scale), plain) for scale in request.scales]
     return Plan(request, tuple(subjects))
 
@@ -169,9 +169,9 @@ def _bicubic(scale: int) -> ModelFile:
 
 def _cases(request: Request, tell: Tell) -> list[Case]:
     """What works of what was asked for."""
-    _check_names("backend", request.backends, tuple(table.BACKENDS), f"{ALL}, ")
+    _check_names("backend", request.backends, tuple(registry.BACKENDS), f"{ALL}, ")
     _check_names("precision", request.precisions, PRECISIONS, "")
-    names = dict.fromkeys(request.backends or table.BACKENDS)
+    names = dict.fromkeys(request.backends or registry.BACKENDS)
     trials = [trial for name in names for trial in _trials(request, name, tell)]
     _refuse(request, trials)
     for trial in trials:
@@ -188,8 +188,8 @@ def _check_names(what: str, asked: Sequence[str], known: Sequence[str], more: st
 
 def _trials(request: Request, name: str, tell: Tell) -> list[Trial]:
     """The doctor's trial of each precision on each device that was asked for or is there."""
-    entry = table.BACKENDS[name]
-    here = table.present(entry)
+    entry = registry.BACKENDS[name]
+    here = registry.present(entry)
     if request.backends and not here:  # asked for by name: the trial says what is missing
         here = tuple(entry.computes)
     devices = here if request.device == "auto" else (request.device,)
@@ -200,7 +200,7 @@ def _trials(request: Request, name: str, tell: Tell) -> list[Trial]:
     ]
 
 
-def _precisions(entry: table.Entry, device: str) -> tuple[str, ...]:
+def _precisions(entry: registry.Entry, device: str) -> tuple[str, ...]:
     """Those of a device; all, where the backend does not know it: the trial says so."""
     return entry.computes.get(device.partition(":")[0], entry.precisions)
 

@@ -1,4 +1,4 @@
-"""What a precision costs: PSNR against the same model in f32, and against the HR pictures."""
+"""What a precision costs: PSNR against the same model in fp32, and against the HR pictures."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from srcli.benchmark.attempts import Attempts
 from srcli.benchmark.plan import Case
-from srcli.metrics import psnr, psnr_y, to_y
-from srcli.resize import downscale, modcrop
+from srcli.imaging.metrics import psnr, psnr_y, to_y
+from srcli.imaging.resize import downscale, modcrop
 from srcli.upscaler import Upscaler
 
 Pixels = NDArray[np.uint8]
 
-_REFERENCE = Case("", "cpu", "f32")
-"""Stands for the f32 output where it is none of what is measured."""
+_REFERENCE = Case("", "cpu", "fp32")
+"""Stands for the fp32 output where it is none of what is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Quality:
     """Means over the pictures, dB: luma, shave = scale.
 
     Attributes:
-        to_f32: against the f32 output, before rounding to 8 bits; infinite for equal ones, None for the
+        to_f32: against the fp32 output, before rounding to 8 bits; infinite for equal ones, None for the
             one that is compared with, and where there is none.
         to_hr: against the HR pictures, rounded to 8 bits.
     """
@@ -46,7 +46,7 @@ def measure(
 
     Args:
         upscalers: what is measured.
-        exact: the same model in f32, one of `upscalers` or another; None: there is none.
+        exact: the same model in fp32, one of `upscalers` or another; None: there is none.
         pictures: (H, W, 3) uint8 RGB, larger than 2 * scale a side; at least one.
         scale: of the model.
         attempts: keeps what fails.

@@ -22,7 +22,7 @@ SCHEMA = "srcli.benchmark/2"
 
 HEADER = (
     "model", "engine", "input", "start s", "tile ms", "p95 ms", "spread", "MP/s", "TFLOP/s", "of peak",
-    "host MB", "GPU MB", "dB to f32", "dB to HR", "decode s", "infer s", "encode s",
+    "host MB", "GPU MB", "dB to fp32", "dB to HR", "decode s", "infer s", "encode s",
 )  # fmt: skip
 
 NONE = "–"
@@ -43,7 +43,7 @@ class Row:
         device_memory: bytes that it took of the device until then; None where they are not known.
         speed: of tiles.
         stages: of one picture, from file to file.
-        quality: against f32 and HR.
+        quality: against fp32 and HR.
         problem: what failed and why; None stands for every figure that it cost. Empty: nothing.
     """
 

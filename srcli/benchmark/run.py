@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from functools import partial
 from platform import python_version
 
-from srcli import doctor, tiling
-from srcli.backends import bicubic, table
+from srcli import tiles
+from srcli.backends import bicubic, doctor, registry
 from srcli.backends.base import BackendOptions, EngineInfo
 from srcli.benchmark import chart, machine, quality, speed, stages, startup
 from srcli.benchmark.attempts import Attempts
@@ -140,11 +140,11 @@ def _quality(
 
 
 def _exact(subject: Subject, request: Request, upscalers: dict[Case, Upscaler]) -> Upscaler | None:
-    """The model in f32 on the first CPU backend, loaded already or not; None where there is none."""
+    """The model in fp32 on the first CPU backend, loaded already or not; None where there is none."""
 
     def load() -> Upscaler:
-        name = table.choose("auto", BackendOptions("f32", "cpu")).name
-        case = Case(name, "cpu", "f32")
+        name = registry.choose("auto", BackendOptions("fp32", "cpu")).name
+        case = Case(name, "cpu", "fp32")
         return upscalers.get(case) or _upscaler(subject, case, request.tiles[-1], request.threads)
 
     return Attempts[str]().of("exact", load)
@@ -166,6 +166,6 @@ def _upscaler(subject: Subject, case: Case, tile: int, threads: int) -> Upscaler
         backend=case.backend,
         precision=case.precision,
         device=case.device,
-        tile=max(tile, tiling.smallest_tile(spec.halo)),
+        tile=max(tile, tiles.smallest_tile(spec.halo)),
         threads=threads,
     )

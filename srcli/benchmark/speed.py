@@ -8,14 +8,14 @@ from itertools import repeat
 
 import numpy as np
 
-from srcli.backends import table
+from srcli.backends import registry
 from srcli.backends.base import Batch, Concurrent, Engine, EngineInfo, Finishing, results
 from srcli.benchmark import peak
 from srcli.benchmark.attempts import Attempts
 from srcli.benchmark.peak import Product
 from srcli.benchmark.plan import Case, Request, Subject, windows
 from srcli.benchmark.rounds import Run, Spread, timed
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 
 AT_ONCE = 8
 """Tiles in a row for engines that work on several at once, where the input is a single one."""
@@ -105,7 +105,7 @@ def flop(spec: ModelSpec, size: int) -> float:
 
 def _load(subject: Subject, case: Case, request: Request) -> Engine:
     file = subject.file.at(case.precision)
-    return table.load(case.backend, file.path, file.spec, case.options(request.threads))
+    return registry.load(case.backend, file.path, file.spec, case.options(request.threads))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from time import perf_counter
 from srcli.benchmark import chart
 from srcli.benchmark.attempts import Attempts
 from srcli.benchmark.plan import Case
-from srcli.media import images
-from srcli.media.images import Picture
+from srcli.io import pictures
+from srcli.io.pictures import Picture
 from srcli.upscaler import Upscaler
 
 _QUALITY = 92  # of the JPEG to read, as cameras write them
@@ -45,7 +45,7 @@ def measure(
     taken: dict[Case, list[Stages]] = {case: [] for case in upscalers}
     with TemporaryDirectory() as folder:
         source, target = Path(folder, "picture.jpg"), Path(folder, "large.jpg")
-        images.write(source, Picture(chart.render(side)), quality=_QUALITY)
+        pictures.write(source, Picture(chart.render(side)), quality=_QUALITY)
         runs = {case: _recorded(up, source, target, taken[case]) for case, up in upscalers.items()}
         done = attempts.interleave(runs, repetitions)
     return {case: _median(taken[case][-repetitions:]) for case in done}
@@ -61,11 +61,11 @@ def _recorded(upscaler: Upscaler, source: Path, target: Path, taken: list[Stages
 
 def _once(upscaler: Upscaler, source: Path, target: Path) -> Stages:
     begin = perf_counter()
-    picture = images.read(source)
+    picture = pictures.read(source)
     decoded = perf_counter()
     large = upscaler(picture.pixels)
     inferred = perf_counter()
-    images.write(target, Picture(large, picture.metadata))
+    pictures.write(target, Picture(large, picture.metadata))
     return Stages(decoded - begin, inferred - decoded, perf_counter() - inferred)
 
 

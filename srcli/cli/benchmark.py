@@ -40,7 +40,7 @@ def benchmark(
     precision: Annotated[
         list[str] | None,
         typer.Option(
-            help="f32, bf16, f16 or int8; may be given several times. [default: all the backend has]"
+            help="fp32, bf16, fp16 or int8; may be given several times. [default: all the backend has]"
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -82,7 +82,7 @@ def benchmark(
     """Measure start-up, speed, memory and quality of every engine that runs here.
 
     Start-up and peak memory in fresh processes, the time of a tile and its share of the machine's best, PSNR
-    against f32 and HR, and the time of a picture by stage; all engines run in turns. The table is on stdout.
+    against fp32 and HR, and the time of a picture by stage; all engines run in turns. The table is on stdout.
     What fails costs its own figures alone; reports are written anew after each model.
     """
     files = {"json": json_file, "csv": csv_file, "markdown": markdown_file, "html": html_file}
@@ -131,7 +131,7 @@ def _named(backends: list[str] | None) -> tuple[str, ...]:
 
 def _check_files(files: dict[str, Path]) -> None:
     """Refuse what could not be written in the end, before anything is measured."""
-    from srcli.pipelines.outputs import check_file
+    from srcli.jobs.plan import check_file
 
     for path in files.values():
         check_file(path)

@@ -8,14 +8,14 @@ from srcli.cli.console import printable, product, table, talk
 from srcli.errors import ExitCode
 
 if TYPE_CHECKING:
-    from srcli.doctor import Diagnosis, Trial
+    from srcli.backends.doctor import Diagnosis, Trial
 
 _HEADER = ["backend", "device", "precision", "runs", "start (s)", "tile (ms)"]
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False) -> None:
     """Say what this machine can run, by trying it, and how to get the rest."""
-    from srcli.doctor import examine
+    from srcli.backends.doctor import examine
 
     diagnosis = examine(talk)
     for line in [_json(diagnosis)] if as_json else _report(diagnosis):

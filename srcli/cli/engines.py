@@ -9,7 +9,7 @@ from srcli.cli.units import count
 from srcli.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
-    from srcli.spec import ModelSpec
+    from srcli.models.spec import ModelSpec
 
 
 def is_model(name: Path) -> bool:
@@ -34,7 +34,7 @@ def check() -> None:
         MissingExtraError, BackendUnavailableError: as `tensorrt.build_ahead`.
     """
     from srcli.backends.base import BackendOptions
-    from srcli.backends.tensorrt import found_ahead
+    from srcli.backends.tensorrt.engine import found_ahead
 
     found_ahead(BackendOptions())
 
@@ -45,13 +45,13 @@ def of_model(model: str, folder: Path | None, precision: str) -> None:
     Args:
         model: name or path.
         folder: where to; None: the cache.
-        precision: "auto", "f32" or "f16".
+        precision: "auto", "fp32" or "fp16".
 
     Raises:
         ModelNotFoundError: no such model.
         MissingExtraError, BackendUnavailableError, InferenceError: as `tensorrt.build_ahead`.
     """
-    from srcli.backends.trt.store import folder_of_engines
+    from srcli.backends.tensorrt.store import folder_of_engines
     from srcli.models.catalog import is_path, resolve, scales
 
     name = Path(model) if is_path(model) else model
@@ -62,7 +62,7 @@ def of_model(model: str, folder: Path | None, precision: str) -> None:
 def build(files: "Iterable[tuple[Path, ModelSpec, str]]", folder: Path) -> None:
     """Build the engine of each ONNX file, in a precision, for this machine's GPU, and say where it is."""
     from srcli.backends.base import BackendOptions
-    from srcli.backends.tensorrt import build_ahead
+    from srcli.backends.tensorrt.engine import build_ahead
 
     made = [
         build_ahead(path, spec, BackendOptions(precision, tell=talk), folder)

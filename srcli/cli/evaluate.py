@@ -29,7 +29,7 @@ def evaluate(
         bool, typer.Option("--ensemble", help="Mean over the eight flips and rotations.")
     ] = False,
     backend: Annotated[str, typer.Option(help="auto, openvino, onnxruntime, torch or bicubic.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, f32, bf16, f16 or int8.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16 or int8.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: all.")] = 0,
     degradation: Annotated[
@@ -80,11 +80,11 @@ def evaluate(
 
 def _only_pytorch(name: str, backend: str, precision: str, device: str) -> None:
     """Refuse to run a checkpoint otherwise than it can be run."""
-    asked = ((backend, ("auto", "torch")), (precision, ("auto", "f32")), (device, ("auto", "cpu")))
+    asked = ((backend, ("auto", "torch")), (precision, ("auto", "fp32")), (device, ("auto", "cpu")))
     for value, possible in asked:
         if value not in possible:
             hint = f"For {value}, export it first: srcli export {name}"
-            raise UsageError(f"{name}: a checkpoint runs in PyTorch f32 on the CPU, not in {value}.", hint)
+            raise UsageError(f"{name}: a checkpoint runs in PyTorch fp32 on the CPU, not in {value}.", hint)
 
 
 def _checkpoint(name: str, scale: int, ensemble: bool) -> "dict[str, Upscale]":
@@ -93,7 +93,7 @@ def _checkpoint(name: str, scale: int, ensemble: bool) -> "dict[str, Upscale]":
 
     try:
         run = from_checkpoint(Path(name), scale, ensemble=ensemble)
-        talk(f"{name} x{scale}: PyTorch f32 on cpu, whole images")
+        talk(f"{name} x{scale}: PyTorch fp32 on cpu, whole images")
         return {_plus(name, ensemble): run}
     except ImportError as error:
         raise missing_extra(error, "Evaluating a checkpoint", "train") from error
@@ -102,8 +102,8 @@ def _checkpoint(name: str, scale: int, ensemble: bool) -> "dict[str, Upscale]":
 def _model(
     name: str, scale: int, ensemble: bool, backend: str, precision: str, device: str, threads: int
 ) -> "dict[str, Upscale]":
+    from srcli.models.auto import name_of
     from srcli.models.catalog import is_path
-    from srcli.suited import name_of
     from srcli.upscaler import Upscaler
 
     upscaler = Upscaler(

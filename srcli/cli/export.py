@@ -12,7 +12,7 @@ from srcli.cli.units import count
 from srcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from srcli.media.containers.base import Pixels
+    from srcli.io.codec import Pixels
     from srcli_export.exporter import Exported
 
 _FORMATS = ("onnx", "trt")
@@ -147,7 +147,7 @@ def _of_engine(asked: str | None, arithmetic: str) -> str:
     """
     if asked is None or arithmetic == "int8":
         return "auto"
-    precisions = {"fp32": "f32", "fp16": "f16"}
+    precisions = {"fp32": "fp32", "fp16": "fp16"}
     if arithmetic == "fp32" and asked in precisions:
         return precisions[asked]
     if arithmetic == "fp32" and "fp32" not in asked:
@@ -189,8 +189,8 @@ def _told(file: "Exported") -> str:
 
 def _photographs(folder: Path | None) -> "list[Pixels]":
     """The pictures of a folder as 8-bit RGB; others in it are refused by the exporter."""
-    from srcli.media.images import read
-    from srcli.pipelines.inputs import discover
+    from srcli.io.pictures import read
+    from srcli.jobs.inputs import discover
 
     if folder is None:
         return []

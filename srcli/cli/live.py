@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from srcli.cli.console import error_lines, printable, product_path, say
 from srcli.cli.units import count, duration
-from srcli.pipelines.report import PictureResult, Status
+from srcli.jobs.report import PictureResult, Status
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
-    from srcli.pipelines.names import Job
+    from srcli.jobs.names import Job
 
 _FIRST_UPDATE = 0.5
 """Seconds before anything moves: short runs need no bar, nor the time to import one."""

@@ -13,7 +13,7 @@ from srcli.cli.importing import import_file
 if TYPE_CHECKING:
     from srcli.models.catalog import ModelFile
 
-_HEADER = ["name", "scale", "for", "parameters", "Set5 PSNR, f32 (dB)", "size (MB)", "licence", "from"]
+_HEADER = ["name", "scale", "for", "parameters", "Set5 PSNR, fp32 (dB)", "size (MB)", "licence", "from"]
 _INPUTS = dict.fromkeys(("paper", "fast", "modern"), "clean pictures") | {"photo": "JPEG, noise, blur"}
 """What a network suits, by the recipe that trained it."""
 
@@ -49,7 +49,7 @@ def _list(as_json: bool) -> None:
 def _is_whole(file: "ModelFile") -> bool:
     """Whether its shared weights are there; a shipped file without them is an error."""
     from srcli.errors import ModelFileError
-    from srcli.spec import check_weights
+    from srcli.models.spec import check_weights
 
     try:
         check_weights(file.path)
@@ -85,7 +85,7 @@ def _facts(file: "ModelFile") -> dict[str, object]:
 
 def _sizes(path: Path) -> tuple[int, int]:
     """Bytes of a network's file, and of the weights beside it that its scales share, if they do."""
-    from srcli.spec import weights_of
+    from srcli.models.spec import weights_of
 
     weights = weights_of(path)
     return path.stat().st_size, weights.stat().st_size if weights else 0

@@ -10,7 +10,7 @@ from srcli.cli.upscaling import Files, Network, Telling, run
 from srcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from srcli.pipelines.sizes import SizeRequest
+    from srcli.jobs.sizes import SizeRequest
 
 
 def upscale(
@@ -62,7 +62,7 @@ def upscale(
             help="auto (the fastest installed), tensorrt (trt), openvino, onnxruntime, torch or bicubic.",
         ),
     ] = "auto",
-    precision: Annotated[str, typer.Option(metavar="NAME", help="auto, f32, bf16, f16 or int8.")] = "auto",
+    precision: Annotated[str, typer.Option(metavar="NAME", help="auto, fp32, bf16, fp16 or int8.")] = "auto",
     device: Annotated[
         str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N, several as cuda:0,1, or all.")
     ] = "auto",
@@ -127,7 +127,7 @@ def upscale(
 
     Exit code: 0 all well, 1 some pictures failed, 2 wrong usage, 130 interrupted.
     """
-    from srcli.pipelines.folder import FolderOptions
+    from srcli.jobs.folder import FolderOptions
 
     size = _size(scale, width, height, long_edge)
     budget = parse_bytes(memory) if memory else default_memory()
@@ -150,7 +150,7 @@ def _check(inputs: list[str], out: str, report: Path | None) -> None:
 
 
 def _size(scale: float | None, width: int | None, height: int | None, long_edge: int | None) -> "SizeRequest":
-    from srcli.pipelines.sizes import SizeRequest
+    from srcli.jobs.sizes import SizeRequest
 
     if scale is not None and (width or height or long_edge):
         raise UsageError("-s cannot be combined with --width, --height or --long-edge.", "Keep one of them.")

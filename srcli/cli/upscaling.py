@@ -12,9 +12,9 @@ from srcli.cli.units import count, duration
 
 if TYPE_CHECKING:
     from srcli.interrupt import Interrupt
-    from srcli.pipelines.folder import FolderOptions, FolderRun
-    from srcli.pipelines.outputs import Plan
-    from srcli.pipelines.report import Engine, PictureResult, Report
+    from srcli.jobs.folder import FolderOptions, FolderRun
+    from srcli.jobs.plan import Plan
+    from srcli.jobs.report import Engine, PictureResult, Report
     from srcli.upscaler import Upscaler
 
 
@@ -66,7 +66,7 @@ def run(files: Files, network: Network, options: "FolderOptions", telling: Telli
 
 def _tell(report: "Report", plan: "Plan", options: "FolderOptions", telling: Telling) -> None:
     """What happened, wherever it is wanted."""
-    from srcli.pipelines.report import write_report
+    from srcli.jobs.report import write_report
 
     if telling.report is not None:
         write_report(report, telling.report)
@@ -79,7 +79,7 @@ def _tell(report: "Report", plan: "Plan", options: "FolderOptions", telling: Tel
 
 def _plan(files: Files, network: Network, telling: Telling) -> "Plan":
     """What to read and where to write, with everything refused that must not start."""
-    from srcli.pipelines.outputs import check_report, plan
+    from srcli.jobs.plan import check_report, plan
 
     made = plan(files.inputs, files.out, recursive=files.recursive, format=files.format)
     if telling.report is not None:
@@ -93,11 +93,11 @@ def _plan(files: Files, network: Network, telling: Telling) -> "Plan":
 
 def _alternative(network: Network, plan: "Plan") -> Iterator[str]:
     """What suits JPEGs, where the default network is to work on some."""
-    from srcli import suited
-    from srcli.media.images import SUFFIXES
+    from srcli.io.pictures import SUFFIXES
+    from srcli.models import auto
 
     jpegs = any(SUFFIXES.get(job.source.suffix.lower()) == "jpeg" for job in plan.jobs)
-    if jpegs and network.model == suited.CLEAN and network.backend != "bicubic":
+    if jpegs and network.model == auto.CLEAN and network.backend != "bicubic":
         yield (
             "mdsr suits clean pictures and sharpens JPEG blocks and noise as well; --model mdsr-photo "
             "removes them, --model auto decides picture by picture."
@@ -118,7 +118,7 @@ def _left(plan: "Plan") -> Iterator[str]:
 def _load(network: Network, plan: "Plan", options: "FolderOptions", telling: Telling) -> "list[Upscaler]":
     """The network for the first picture, on each device if all get a picture; none if there is no picture."""
     from srcli.backends.several import split
-    from srcli.pipelines.outputs import first_factor
+    from srcli.jobs.plan import first_factor
 
     if not plan.jobs:
         return []
@@ -148,8 +148,8 @@ def _upscaler(network: Network, device: str, scale: float, telling: Telling) -> 
 
 def _exact_halo(network: Network) -> int | None:
     """How far the model sees, at the scale where it sees farthest; None for bicubic, always exact."""
+    from srcli.models.auto import models
     from srcli.models.catalog import resolve, scales
-    from srcli.suited import models
 
     if "bicubic" in (network.backend, network.model):
         return None
@@ -165,7 +165,7 @@ def _work(
     interrupt: "Interrupt",
 ) -> "Report":
     """Do it, or foresee it, and collect what happened."""
-    from srcli.pipelines.report import Report
+    from srcli.jobs.report import Report
 
     begin = perf_counter()
     results, interrupted = [problem.result() for problem in plan.problems], False
@@ -185,7 +185,7 @@ def _upscale(
     interrupt: "Interrupt",
 ) -> "FolderRun":
     from srcli.cli.live import Teller, screen
-    from srcli.pipelines.folder import FolderRun
+    from srcli.jobs.folder import FolderRun
 
     view = screen(quiet=telling.quiet)
     paths = not (telling.as_json or telling.quiet or sys.stdout.isatty())
@@ -201,8 +201,8 @@ def _foresee(
     plan: "Plan", options: "FolderOptions", telling: Telling, interrupt: "Interrupt"
 ) -> list["PictureResult"]:
     """What would happen to each picture, a line each on stdout."""
-    from srcli.pipelines.folder import foresee
-    from srcli.pipelines.report import Status
+    from srcli.jobs.folder import foresee
+    from srcli.jobs.report import Status
 
     results = []
     for job in plan.jobs:
@@ -226,8 +226,8 @@ def _line(result: "PictureResult") -> str:
 
 
 def _engine(upscalers: "list[Upscaler]") -> "Engine":
-    from srcli.pipelines.report import Engine
-    from srcli.suited import name_of
+    from srcli.jobs.report import Engine
+    from srcli.models.auto import name_of
 
     if not upscalers:
         return Engine("", "", "", "")
@@ -240,7 +240,7 @@ def _engine(upscalers: "list[Upscaler]") -> "Engine":
 
 def _summary(report: "Report", out: Path, *, overwrite: bool) -> list[str]:
     """Where the pictures are and what made them, then what else there is to know."""
-    from srcli.pipelines.report import Status
+    from srcli.jobs.report import Status
 
     engine = report.engine
     lines = [f"note: {note}" for note in engine.notes]

@@ -4,6 +4,7 @@ Named models are the shipped ones and the user's: .onnx files in `user_folder()`
 `srcli models import` or by hand. A shipped name cannot be taken by a user's file.
 """
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass, replace
@@ -11,9 +12,12 @@ from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 
-from srcli.errors import ModelFileError, ModelNotFoundError
-from srcli.models import foreign
-from srcli.spec import (
+import numpy as np
+
+from srcli.backends import registry
+from srcli.backends.base import BackendOptions
+from srcli.errors import ModelFileError, ModelNotFoundError, SrcliError
+from srcli.models.spec import (
     WEIGHTS_FILE_KEY,
     WEIGHTS_SHA256_KEY,
     ModelSpec,
@@ -132,7 +136,7 @@ def resolve(model: str | Path, scale: int, folder: Path | None = None) -> ModelF
     best = max(files, key=lambda file: (file.yours, _quality(file.spec), file.spec.parameters))
     best.spec.check_io(best.path)
     check_weights(best.path)
-    foreign.check_sum_beside(best.path)
+    check_sum_beside(best.path)
     by_family = str(model) in FAMILIES and best.name != str(model)
     note = f"{model}: {best.name} is the best shipped network of the family"
     best = replace(best, note=note) if by_family else best
@@ -147,7 +151,7 @@ def _with_int8(file: ModelFile) -> ModelFile:
     try:
         spec, keys = read_spec(path), (WEIGHTS_FILE_KEY, WEIGHTS_SHA256_KEY)
         own, its = ([read_metadata(one).get(key) for key in keys] for one in (file.path, path))
-        foreign.check_sum_beside(path)
+        check_sum_beside(path)
     except ModelFileError as error:
         return replace(file, note="; ".join(filter(None, (file.note, f"left out: {error.message}"))))
     expected = ("int8", file.spec.scale, "float32")
@@ -239,7 +243,7 @@ def _of_user(path: Path, taken: set[str]) -> ModelFile:
     if named is None:
         hint = f"Call it {path.stem}-xN.onnx, where N is its scale, or give its path."
         raise ModelFileError(f"{path}: carries no description.", hint)
-    return ModelFile(path, foreign.unknown(named["name"], int(named["scale"])), yours=True)
+    return ModelFile(path, unknown(named["name"], int(named["scale"])), yours=True)
 
 
 def _name_of(path: Path) -> str:
@@ -278,7 +282,7 @@ def probe(path: Path) -> ModelFile:
         ModelFileError: it does not turn (1, 3, H, W) into (1, 3, sH, sW).
         MissingExtraError, BackendUnavailableError: no backend for the CPU is installed.
     """
-    spec = foreign.unknown(path.stem, foreign.measure_scale(path))
+    spec = unknown(path.stem, measure_scale(path))
     note = f"{path.name} carries no description: found x{spec.scale}, halo assumed {spec.halo}"
     return ModelFile(path, spec, note)
 
@@ -294,3 +298,55 @@ def _not_found(model: str, names: list[str]) -> ModelNotFoundError:
         return ModelNotFoundError(f"No model {model!r}.", f"Did you mean {near[0]!r}?")
     listing = f"There are {', '.join(known)}" if known else "None are shipped with this copy"
     return ModelNotFoundError(f"No model {model!r}.", f"{listing}; or give the path of an .onnx file.")
+
+
+UNKNOWN_HALO = 32
+"""LR pixels of halo for a network that does not say how far it sees; more than trained ones use."""
+_PROBE = 16
+
+
+def unknown(name: str, scale: int) -> ModelSpec:
+    """What can be said about a network of which only the scale is known."""
+    return ModelSpec(name=name, family="other", scale=scale, exact_halo=UNKNOWN_HALO, halo=UNKNOWN_HALO)
+
+
+def measure_scale(path: Path) -> int:
+    """The scale of a network, by running it once on a small black picture on the CPU.
+
+    Raises:
+        ModelFileError: it does not turn (1, 3, H, W) into (1, 3, sH, sW).
+        MissingExtraError, BackendUnavailableError: no backend for the CPU is installed.
+    """
+    options = BackendOptions("fp32", "cpu")  # a GPU's engine would be built for this alone
+    hint = "srcli runs networks that turn (N, 3, H, W) RGB 0-1 of any size into (N, 3, sH, sW)."
+    engine = registry.load(registry.choose("auto", options).name, path, unknown(path.stem, 1), options)
+    try:
+        shape = engine.run(np.zeros((1, 3, _PROBE, _PROBE), np.float32)).shape
+    except (SrcliError, MemoryError) as error:
+        raise ModelFileError(f"{path}: fails on a {_PROBE}x{_PROBE} RGB picture ({error}).", hint) from error
+    scale = shape[-1] // _PROBE
+    if shape != (1, 3, _PROBE * scale, _PROBE * scale) or scale < 1:
+        raise ModelFileError(f"{path}: turns (1, 3, {_PROBE}, {_PROBE}) into {shape}.", hint)
+    return int(scale)
+
+
+def check_sum_beside(path: Path) -> None:
+    """Compare a file with the SHA-256 in the .sha256 file beside it (hex, as `sha256sum` writes it), if any.
+
+    Raises:
+        ModelFileError: they differ, or one of them cannot be read.
+    """
+    if path.with_name(f"{path.name}.sha256").exists():
+        _check_sum(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _check_sum(path: Path, modified: int) -> None:
+    try:
+        wanted = path.with_name(f"{path.name}.sha256").read_text("ascii").split()
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelFileError(f"{path}: its checksum cannot be read ({error}).") from error
+    if [word.lower() for word in wanted[:1]] != [found]:
+        raise ModelFileError(f"{path}: is not what {path.name}.sha256 says.", "Copy or download it again.")

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.backends import tensorrt
 from srcli.backends.base import BackendOptions, Batch
-from srcli.backends.driver import Driver, Gpu
-from srcli.backends.tensorrt import TensorRtEngine
-from srcli.backends.trt.lane import Shape
+from srcli.backends.devices import Driver, Gpu
+from srcli.backends.tensorrt import engine
+from srcli.backends.tensorrt.engine import TensorRtEngine
+from srcli.backends.tensorrt.lane import Shape
 from srcli.errors import InferenceError
-from srcli.spec import ModelSpec, read_spec
+from srcli.models.spec import ModelSpec, read_spec
 
 Work = Callable[[], None]
 
@@ -201,7 +201,7 @@ def picture(height: int, width: int, seed: int = 0, count: int = 1) -> Batch:
 
 def load(folder: Path, options: BackendOptions) -> TensorRtEngine:
     path = folder / "tiny-x2.onnx"
-    return tensorrt.load(path, spec_of(path), options)
+    return engine.load(path, spec_of(path), options)
 
 
 def spec_of(path: Path) -> ModelSpec:

@@ -9,9 +9,9 @@ import onnx
 import pytest
 from engines import picture
 
-from srcli.backends import compiled, private
+from srcli.backends import compiled, libraries
 from srcli.backends.base import Batch
-from srcli.files import cache_folder
+from srcli.io.storage import cache_folder
 
 CONFIG = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 
@@ -20,7 +20,7 @@ class Core:
     """OpenVINO's, which notes what is asked of it."""
 
     def __init__(self) -> None:
-        self.openvino = private.openvino()
+        self.openvino = libraries.openvino()
         self._core, self.asked = self.openvino.Core(), list[str]()
 
     def __getattr__(self, name: str) -> Any:

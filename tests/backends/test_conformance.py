@@ -12,16 +12,16 @@ import tiny_networks
 from engines import F32_TOLERANCE, load, picture, psnr
 from onnx import helper
 
-from srcli.backends import bicubic, failures, table
+from srcli.backends import bicubic, libraries, registry
 from srcli.backends.base import BackendOptions, Batch, Engine
 from srcli.errors import BackendUnavailableError, InferenceError, ModelFileError, SrcliError, UsageError
 from srcli.models import catalog
-from srcli.spec import read_spec
+from srcli.models.spec import read_spec
 
 SCALES = (2, 3, 4)
 
 BF16_PSNR = 50.0
-"""dB against f32: eight bits of mantissa through a dozen layers; 59 dB were measured on trained networks."""
+"""dB against fp32: eight bits of mantissa through a dozen layers; 59 dB were measured on trained networks."""
 
 
 ANOTHER_ENGINE_PSNR = 60.0
@@ -34,21 +34,21 @@ class Row(NamedTuple):
     name: str
     device: str
 
-    def load(self, path: Path, precision: str = "f32") -> Engine:
+    def load(self, path: Path, precision: str = "fp32") -> Engine:
         return load(self.name, path, precision, self.device)
 
 
 def rows() -> Iterator[Any]:
     """Every installed backend on CPU and GPU; those on a GPU are marked, and skipped where there is none."""
-    for name in table.available():
+    for name in registry.available():
         for device in ("cpu", "cuda"):
-            if name != "bicubic" and device in table.BACKENDS[name].computes:
+            if name != "bicubic" and device in registry.BACKENDS[name].computes:
                 marks = on_gpu(name) if device == "cuda" else []
                 yield pytest.param(Row(name, device), marks=marks, id=f"{name}-{device}")
 
 
 def on_gpu(name: str) -> list[pytest.MarkDecorator]:
-    there = "cuda" in table.reachable(table.BACKENDS[name])
+    there = "cuda" in registry.reachable(registry.BACKENDS[name])
     return [pytest.mark.gpu, pytest.mark.skipif(not there, reason="needs an NVIDIA GPU and a build for it")]
 
 
@@ -76,7 +76,7 @@ def test_f32_agrees_with_onnxruntime(row: Row, path: Path, size: tuple[int, int]
     assert np.abs(sr - reference(path, lr)).max() < F32_TOLERANCE
 
 
-@pytest.mark.parametrize("precision", ["bf16", "f16"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_low_precision_is_close(row: Row, path: Path, precision: str) -> None:
     try:
         engine = row.load(path, precision)
@@ -90,7 +90,7 @@ def test_low_precision_is_close(row: Row, path: Path, precision: str) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 3), (19, 23)])
-@pytest.mark.parametrize(("precision", "least"), [("f32", 90.0), ("bf16", BF16_PSNR), ("f16", 65.0)])
+@pytest.mark.parametrize(("precision", "least"), [("fp32", 90.0), ("bf16", BF16_PSNR), ("fp16", 65.0)])
 def test_shipped_networks_are_right_at_borders(
     row: Row, precision: str, least: float, size: tuple[int, int]
 ) -> None:
@@ -112,7 +112,7 @@ def test_batches(row: Row, path: Path) -> None:
     assert np.abs(engine.run(lr) - one_by_one).max() < F32_TOLERANCE
 
 
-@pytest.mark.parametrize("precision", ["f32", "auto"])
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
 def test_deterministic_whatever_ran_before(row: Row, path: Path, precision: str) -> None:
     engine, lr = row.load(path, precision), picture(15, 17)
     first = engine.run(lr)
@@ -126,7 +126,7 @@ def test_deterministic_whatever_ran_before(row: Row, path: Path, precision: str)
 
 def test_info_is_what_runs(row: Row, tiny_models: Path) -> None:
     info = row.load(tiny_models / "tiny-x2.onnx").info
-    assert (info.backend, info.device.partition(":")[0], info.precision) == (*row, "f32")
+    assert (info.backend, info.device.partition(":")[0], info.precision) == (*row, "fp32")
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "tpu", "gpu"])
@@ -135,7 +135,7 @@ def test_a_wrong_device_is_refused(row: Row, tiny_models: Path, device: str) -> 
         load(row.name, tiny_models / "tiny-x2.onnx", device=device)
 
 
-@pytest.mark.parametrize("precision", ["f16", "bf16"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_a_precision_is_used_or_refused(row: Row, tiny_models: Path, precision: str) -> None:
     path = tiny_models / "tiny-x2.onnx"
     try:
@@ -168,7 +168,7 @@ def with_threads(row: Row, path: Path, threads: int) -> Engine:
         pytest.skip("threads are the CPU's")
     spec = read_spec(path)
     assert spec is not None
-    return table.load(row.name, path, spec, BackendOptions("f32", row.device, threads))
+    return registry.load(row.name, path, spec, BackendOptions("fp32", row.device, threads))
 
 
 def test_threads_change_no_result(row: Row, path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_damaged_file_is_named(row: Row, tmp_path: Path, content: bytes) -> No
     path = tmp_path / "bad.onnx"
     path.write_bytes(content)
     with pytest.raises(ModelFileError, match=r"bad\.onnx"):
-        table.load(row.name, path, tiny_networks.tiny_spec(2), BackendOptions("f32", row.device))
+        registry.load(row.name, path, tiny_networks.tiny_spec(2), BackendOptions("fp32", row.device))
 
 
 def test_input_of_the_wrong_kind_is_an_srcli_error(row: Row, tiny_models: Path) -> None:
@@ -221,11 +221,11 @@ def test_input_of_the_wrong_kind_is_an_srcli_error(row: Row, tiny_models: Path) 
     ],
 )
 def test_out_of_memory_is_recognised(text: str) -> None:
-    assert isinstance(failures.run_failed("any", RuntimeError(text)), MemoryError)
+    assert isinstance(libraries.run_failed("any", RuntimeError(text)), MemoryError)
 
 
 def test_other_failures_are_not_taken_for_memory() -> None:
-    assert isinstance(failures.run_failed("any", RuntimeError("shape mismatch")), InferenceError)
+    assert isinstance(libraries.run_failed("any", RuntimeError("shape mismatch")), InferenceError)
 
 
 class Broken:
@@ -253,7 +253,7 @@ def test_a_backend_out_of_memory_raises_memory_error(
 
 
 def test_every_row_has_a_module() -> None:
-    for entry in table.BACKENDS.values():
+    for entry in registry.BACKENDS.values():
         assert callable(importlib.import_module(entry.module).load)
 
 
@@ -262,31 +262,31 @@ def test_every_row_has_a_module() -> None:
 )
 def test_unknown_names_are_refused(name: str, options: BackendOptions) -> None:
     with pytest.raises(UsageError):
-        table.choose(name, options)
+        registry.choose(name, options)
 
 
-@pytest.mark.parametrize("options", [BackendOptions(device="tpu"), BackendOptions("f16", "npu")])
+@pytest.mark.parametrize("options", [BackendOptions(device="tpu"), BackendOptions("fp16", "npu")])
 def test_auto_refuses_what_nothing_can_do(options: BackendOptions) -> None:
     with pytest.raises(UsageError, match=options.device):
-        table.choose("auto", options)
+        registry.choose("auto", options)
 
 
 def test_auto_takes_the_first_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = {"openvino"}
-    monkeypatch.setattr(table, "find_spec", lambda name: None if name in missing else name)
-    assert table.choose("auto", BackendOptions()).name == "onnxruntime"
+    monkeypatch.setattr(registry, "find_spec", lambda name: None if name in missing else name)
+    assert registry.choose("auto", BackendOptions()).name == "onnxruntime"
     missing.add("onnxruntime")
-    assert table.choose("auto", BackendOptions()).name == "torch"
+    assert registry.choose("auto", BackendOptions()).name == "torch"
     missing.add("torch")
     with pytest.raises(SrcliError, match=r"srcli\[cpu\]"):
-        table.choose("auto", BackendOptions())
+        registry.choose("auto", BackendOptions())
 
 
 # What only one of them does.
 
 
 def test_torch_names_an_operator_it_does_not_know(tmp_path: Path) -> None:
-    if "torch" not in table.available():
+    if "torch" not in registry.available():
         pytest.skip("torch is not installed")
     model = tiny_networks.build(tiny_networks.tiny_spec(2))
     model.graph.node[-1].output[0] = "before"
@@ -298,9 +298,9 @@ def test_torch_names_an_operator_it_does_not_know(tmp_path: Path) -> None:
 
 
 def test_bicubic_is_an_engine() -> None:
-    engine = table.load("bicubic", Path(), bicubic.spec(3), BackendOptions())
+    engine = registry.load("bicubic", Path(), bicubic.spec(3), BackendOptions())
     flat = np.full((2, 3, 5, 7), 0.25, np.float32)
     assert engine.run(flat).shape == (2, 3, 15, 21)
     assert np.abs(engine.run(flat) - 0.25).max() < 1e-6, "the taps sum to one, up to float32"
     with pytest.raises(BackendUnavailableError):
-        table.load("bicubic", Path(), bicubic.spec(3), BackendOptions(device="cuda"))
+        registry.load("bicubic", Path(), bicubic.spec(3), BackendOptions(device="cuda"))

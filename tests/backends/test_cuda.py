@@ -8,25 +8,25 @@ import pytest
 from engines import F32_TOLERANCE, psnr
 
 from srcli import Upscaler
-from srcli.backends import driver, table
+from srcli.backends import devices, registry
 from srcli.backends.base import BackendOptions, Batch, Engine, results
 from srcli.errors import SrcliError
 from srcli.models import catalog
 
-GPUS = driver.ask().gpus
+GPUS = devices.ask().gpus
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not GPUS, reason="needs an NVIDIA GPU")]
 
-LOW_PSNR = {"bf16": 50.0, "f16": 60.0}
-"""dB against f32 on trained networks: eight and eleven bits of mantissa; 59 and 75 were measured on CPUs."""
+LOW_PSNR = {"bf16": 50.0, "fp16": 60.0}
+"""dB against fp32 on trained networks: eight and eleven bits of mantissa; 59 and 75 were measured on CPUs."""
 
-BACKENDS = [name for name, entry in table.BACKENDS.items() if "cuda" in entry.computes]
+BACKENDS = [name for name, entry in registry.BACKENDS.items() if "cuda" in entry.computes]
 
 
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     name = str(request.param)
     try:
-        load(name, "edsr-baseline", 2, "f32")
+        load(name, "edsr-baseline", 2, "fp32")
     except SrcliError as error:
         pytest.skip(f"{name}: {error.message}")
     return name
@@ -35,7 +35,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 def load(backend: str, model: str, scale: int, precision: str, device: str = "cuda:0") -> Engine:
     file = catalog.resolve(model, scale)
     options = BackendOptions(precision, device)
-    return table.load(table.choose(backend, options).name, file.path, file.spec, options)
+    return registry.load(registry.choose(backend, options).name, file.path, file.spec, options)
 
 
 def picture(height: int, width: int, seed: int = 0) -> Batch:
@@ -50,25 +50,25 @@ def picture(height: int, width: int, seed: int = 0) -> Batch:
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_f32_is_the_cpus_picture(backend: str, model: str, scale: int) -> None:
     lr = picture(80, 72)
-    engine = load(backend, model, scale, "f32")
+    engine = load(backend, model, scale, "fp32")
     assert engine.info.device == "cuda:0"
-    assert np.abs(engine.run(lr) - load("auto", model, scale, "f32", "cpu").run(lr)).max() < F32_TOLERANCE
+    assert np.abs(engine.run(lr) - load("auto", model, scale, "fp32", "cpu").run(lr)).max() < F32_TOLERANCE
 
 
-@pytest.mark.parametrize("precision", ["bf16", "f16"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_low_precision_is_close_and_is_low_precision(backend: str, precision: str) -> None:
-    if precision not in table.BACKENDS[backend].computes["cuda"]:
+    if precision not in registry.BACKENDS[backend].computes["cuda"]:
         pytest.skip(f"{backend} has no {precision}")
     lr = picture(96, 96)
     engine = load(backend, "mdsr-baseline", 4, precision)
-    exact = load("auto", "mdsr-baseline", 4, "f32", "cpu").run(lr)
+    exact = load("auto", "mdsr-baseline", 4, "fp32", "cpu").run(lr)
     assert engine.info.precision == precision
     assert psnr(engine.run(lr), exact) > LOW_PSNR[precision]
-    assert np.abs(engine.run(lr) - exact).max() > 1e-5, "as exact as f32: it did not run in low precision"
+    assert np.abs(engine.run(lr) - exact).max() > 1e-5, "as exact as fp32: it did not run in low precision"
 
 
 def test_many_sizes_in_any_order_give_each_its_own_picture(backend: str) -> None:
-    engine = load(backend, "edsr-baseline", 2, "f32")
+    engine = load(backend, "edsr-baseline", 2, "fp32")
     batches = [picture(*size, seed) for seed, size in enumerate([(64, 64), (40, 64), (64, 40), (64, 64)] * 3)]
     alone = [engine.run(batch) for batch in batches]
     for one, other in zip(results(engine, batches), alone, strict=True):
@@ -77,10 +77,10 @@ def test_many_sizes_in_any_order_give_each_its_own_picture(backend: str) -> None
 
 def test_tiles_leave_no_trace_and_the_picture_is_the_cpus(backend: str) -> None:
     image = np.rint(picture(500, 420)[0].transpose(1, 2, 0) * 255).astype(np.uint8)
-    upscaler = Upscaler("mdsr", 2, backend=backend, precision="f32", device="cuda")
+    upscaler = Upscaler("mdsr", 2, backend=backend, precision="fp32", device="cuda")
     whole = upscaler(image)
-    tiled = Upscaler("mdsr", 2, backend=backend, precision="f32", device="cuda", tile=160)(image)
-    on_cpu = Upscaler("mdsr", 2, precision="f32", device="cpu")(image)
+    tiled = Upscaler("mdsr", 2, backend=backend, precision="fp32", device="cuda", tile=160)(image)
+    on_cpu = Upscaler("mdsr", 2, precision="fp32", device="cpu")(image)
     for other in (tiled, on_cpu):
         steps = np.abs(whole.astype(int) - other.astype(int))
         assert steps.max() <= 1, "only rounding may differ"
@@ -103,7 +103,7 @@ def short_memory() -> Iterator[None]:
 def test_out_of_memory_halves_the_tile(backend: str, short_memory: None) -> None:
     """A tile of 2,400 pixels at x4 needs 2 GB for one layer's features alone."""
     image = np.rint(picture(2400, 2400)[0].transpose(1, 2, 0) * 255).astype(np.uint8)
-    upscaler = Upscaler("mdsr", 4, backend=backend, precision="f16", device="cuda", tile=2400)
+    upscaler = Upscaler("mdsr", 4, backend=backend, precision="fp16", device="cuda", tile=2400)
     result = upscaler(image)
     assert result.shape == (9600, 9600, 3)
     assert any("out of memory" in note for note in upscaler.notes)

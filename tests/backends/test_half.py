@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from srcli import pixels
-from srcli.backends.half import to_float32, to_half
+from srcli.backends.rewrite import to_float32, to_half
 from srcli.errors import ModelFileError, UsageError
-from srcli.metrics import decibels
+from srcli.imaging import pixels
+from srcli.imaging.metrics import decibels
 from srcli.models import catalog
-from srcli.spec import METADATA_KEY, WEIGHTS_FILE_KEY, WEIGHTS_SHA256_KEY, ModelSpec
+from srcli.models.spec import METADATA_KEY, WEIGHTS_FILE_KEY, WEIGHTS_SHA256_KEY, ModelSpec
 
 FLOAT, HALF, UINT8, INT8 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8, TensorProto.INT8
 KINDS = {"float32": FLOAT, "float16": HALF, "uint8": UINT8}
@@ -270,7 +270,7 @@ def test_a_network_in_eight_bits_keeps_them() -> None:
 def test_tensorrt_takes_every_kind(io: str) -> None:
     """Strongly typed, as TensorRT 11 always is; needs no GPU."""
     api = pytest.importorskip("tensorrt_rtx")
-    from srcli.backends.trt.build import Log
+    from srcli.backends.tensorrt.build import Log
 
     builder = api.Builder(Log.of(api).logger)
     network = builder.create_network(1 << int(api.NetworkDefinitionCreationFlag.STRONGLY_TYPED))

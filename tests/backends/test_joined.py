@@ -1,4 +1,4 @@
-"""What the export split for bf16 is one convolution in f32, and stays split in bf16."""
+"""What the export split for bf16 is one convolution in fp32, and stays split in bf16."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from engines import picture
 
-from srcli.backends import compiled, private
+from srcli.backends import compiled, libraries
 from srcli.backends.joined import join
 from srcli.models import catalog
 
@@ -28,7 +28,7 @@ def doubled(network: Any) -> list[str]:
 def test_shipped_networks_give_the_same_from_half_the_channels(
     name: str, scale: int, arithmetic: str
 ) -> None:
-    core, path = private.openvino().Core(), catalog.resolve(name, scale).path
+    core, path = libraries.openvino().Core(), catalog.resolve(name, scale).path
     path = path if arithmetic == "fp32" else path.with_suffix(f".{arithmetic}.onnx")
     split, joined = core.read_model(path), core.read_model(path)
     assert len(doubled(split)) == join(joined) == 5  # the picture, and its four borders
@@ -43,7 +43,7 @@ def test_shipped_networks_give_the_same_from_half_the_channels(
 def test_a_network_without_them_stays_as_it_is() -> None:
     ops = pytest.importorskip("openvino").opset13
     given = ops.parameter([1, 2], np.float32)
-    network = private.openvino().Model([ops.add(given, given)], [given])
+    network = libraries.openvino().Model([ops.add(given, given)], [given])
     assert join(network) == 0
 
 
@@ -53,13 +53,11 @@ def test_the_same_names_in_another_network_mean_nothing() -> None:
     leading, rest = ops.relu(given), ops.relu(given)
     leading.set_friendly_name("body.leading")
     rest.set_friendly_name("body.rest")
-    assert join(private.openvino().Model([ops.add(leading, rest)], [given])) == 0
+    assert join(libraries.openvino().Model([ops.add(leading, rest)], [given])) == 0
 
 
-@pytest.mark.parametrize(("precision", "split"), [("f32", 0), ("bf16", 5)])
-def test_what_is_compiled(
-    precision: str, split: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("hint", "split"), [("f32", 0), ("bf16", 5)])
+def test_what_is_compiled(hint: str, split: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing computes: a CPU without bf16 refuses it."""
 
     class Core:
@@ -74,7 +72,7 @@ def test_what_is_compiled(
             return real.compile_model(network, device, {})
 
     monkeypatch.setenv("SRCLI_CACHE", str(tmp_path))
-    real, core = private.openvino().Core(), Core()
+    real, core = libraries.openvino().Core(), Core()
     path = catalog.resolve("edsr-baseline", 2).path
-    compiled.load(core, path, {"INFERENCE_PRECISION_HINT": precision}, "1.0")
+    compiled.load(core, path, {"INFERENCE_PRECISION_HINT": hint}, "1.0")
     assert len(doubled(core.network)) == split

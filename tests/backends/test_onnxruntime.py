@@ -14,13 +14,13 @@ import pytest
 import tiny_networks
 from onnx import TensorProto
 
-from srcli.backends import driver, table
+from srcli.backends import devices, registry
 from srcli.backends.base import BackendOptions
-from srcli.backends.driver import Driver, Gpu
-from srcli.backends.half import to_half
-from srcli.backends.onnxruntime import PROVIDERS, BoundSession, devices
+from srcli.backends.devices import Driver, Gpu
+from srcli.backends.onnxruntime import PROVIDERS, BoundSession, kinds_here
+from srcli.backends.rewrite import to_half
 from srcli.errors import BackendUnavailableError, ModelFileError, UsageError
-from srcli.spec import read_spec
+from srcli.models.spec import read_spec
 
 CUDA, CPU = PROVIDERS["cuda"].name, PROVIDERS["cpu"].name
 REAL_SESSION, REAL_VALUE = onnxruntime.InferenceSession, onnxruntime.OrtValue
@@ -85,7 +85,7 @@ class GpuWheel:
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Any:
     def put(wheel: GpuWheel, nvidia: Driver = TWO_GPUS) -> GpuWheel:
-        monkeypatch.setattr(driver, "ask", lambda: nvidia)
+        monkeypatch.setattr(devices, "ask", lambda: nvidia)
         monkeypatch.setattr(onnxruntime, "get_available_providers", wheel.get_available_providers)
         monkeypatch.setattr(onnxruntime, "preload_dlls", wheel.preload_dlls, raising=False)
         monkeypatch.setattr(onnxruntime, "set_default_logger_severity", wheel.set_default_logger_severity)
@@ -108,21 +108,21 @@ def load(folder: Path, device: str, precision: str = "auto") -> Any:
     path = folder / "tiny-x2.onnx"
     spec = read_spec(path)
     assert spec is not None
-    return table.load("onnxruntime", path, spec, BackendOptions(precision, device))
+    return registry.load("onnxruntime", path, spec, BackendOptions(precision, device))
 
 
 def test_a_gpu_is_taken_where_there_is_one_in_halves(tiny_models: Path, install: Any) -> None:
     wheel = install(GpuWheel())
     engine = load(tiny_models, "auto")
-    assert (engine.info.device, engine.info.precision) == ("cuda:0", "f16")
+    assert (engine.info.device, engine.info.precision) == ("cuda:0", "fp16")
     assert wheel.preloaded == 1
-    assert isinstance(wheel.graphs[0], bytes), "f16 is a graph in halves, not the file"
+    assert isinstance(wheel.graphs[0], bytes), "fp16 is a graph in halves, not the file"
 
 
 def test_halves_on_cuda_may_use_matrix_units(tiny_models: Path, install: Any) -> None:
     """Without TF32 the exhaustive search takes kernels without them, seven times slower on an H200."""
     wheel = install(GpuWheel())
-    load(tiny_models, "cuda", "f16")
+    load(tiny_models, "cuda", "fp16")
     ((_, options),) = wheel.asked[0]
     assert options["use_tf32"] == "1"
     assert wheel.severity == 4, "cuDNN's attempts are not the user's business"
@@ -138,7 +138,7 @@ def test_f32_on_cuda_is_the_file_without_tf32_and_without_a_way_back_to_the_cpu(
     tiny_models: Path, install: Any
 ) -> None:
     wheel = install(GpuWheel())
-    assert load(tiny_models, "cuda:1", "f32").info.device == "cuda:1"
+    assert load(tiny_models, "cuda:1", "fp32").info.device == "cuda:1"
     ((name, options),) = wheel.asked[0]
     assert (name, options["device_id"], options["use_tf32"]) == (CUDA, "1", "0")
     assert options["cudnn_conv_algo_search"] == "EXHAUSTIVE"
@@ -146,12 +146,12 @@ def test_f32_on_cuda_is_the_file_without_tf32_and_without_a_way_back_to_the_cpu(
     assert wheel.graphs == [str(tiny_models / "tiny-x2.onnx")]
 
 
-@pytest.mark.parametrize("precision", ["f32", "f16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_bound_memory_gives_what_copies_give(tiny_models: Path, install: Any, precision: str) -> None:
     install(GpuWheel())
     engine, exact = load(tiny_models, "cuda", precision), load(tiny_models, "cpu")
     # halves: 2**-11 a rounding through a few layers; the same graph elsewhere: kernels alone
-    tolerance = 1e-6 if precision == "f32" else 5e-3
+    tolerance = 1e-6 if precision == "fp32" else 5e-3
     for size in ((8, 9), (8, 9), (16, 4), (8, 9)):
         lr = np.random.default_rng(size[0]).random((1, 3, *size), np.float32)
         assert np.abs(engine.run(lr) - exact.run(lr)).max() < tolerance
@@ -163,8 +163,8 @@ def test_a_file_in_halves_computes_in_f32_where_that_is_asked_for(
     halves = to_half(onnx.load(tiny_models / "tiny-x2.onnx"))
     onnx.save(halves, tmp_path / "tiny-x2.onnx")
     wheel = install(GpuWheel())
-    assert load(tmp_path, "cuda", "f16").info.precision == "f16"
-    assert load(tmp_path, "cuda", "f32").info.precision == "f32"
+    assert load(tmp_path, "cuda", "fp16").info.precision == "fp16"
+    assert load(tmp_path, "cuda", "fp32").info.precision == "fp32"
     as_it_is, widened = wheel.graphs
     assert as_it_is == str(tmp_path / "tiny-x2.onnx")
     assert isinstance(widened, bytes)
@@ -179,10 +179,10 @@ def test_a_quantised_file_says_so_and_takes_no_other_precision(tiny_models: Path
     assert spec is not None
     quantised = replace(spec, arithmetic="int8")
     for backend in ("onnxruntime", "openvino"):
-        engine = table.load(backend, path, quantised, BackendOptions(device="cpu"))
+        engine = registry.load(backend, path, quantised, BackendOptions(device="cpu"))
         assert engine.info.precision == "int8"
-        with pytest.raises(BackendUnavailableError, match="computes in int8, not in f32"):
-            table.load(backend, path, quantised, BackendOptions("f32", "cpu"))
+        with pytest.raises(BackendUnavailableError, match="computes in int8, not in fp32"):
+            registry.load(backend, path, quantised, BackendOptions("fp32", "cpu"))
 
 
 @pytest.fixture
@@ -236,13 +236,13 @@ def test_operators_that_a_started_provider_lacks_are_the_files(tiny_models: Path
         load(tiny_models, "cuda")
 
 
-@pytest.mark.parametrize("precision", ["f32", "f16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_damaged_file_is_blamed_on_a_gpu_too(precision: str, tmp_path: Path, install: Any) -> None:
     install(GpuWheel())
     path = tmp_path / "bad.onnx"
     path.write_bytes(b"neither ONNX nor anything")
     with pytest.raises(ModelFileError, match=r"bad\.onnx"):
-        table.load("onnxruntime", path, tiny_networks.tiny_spec(2), BackendOptions(precision, "cuda"))
+        registry.load("onnxruntime", path, tiny_networks.tiny_spec(2), BackendOptions(precision, "cuda"))
 
 
 def test_a_wheel_for_cpus_beside_a_gpu_names_the_commands(
@@ -271,21 +271,21 @@ def test_devices_that_are_not_there_are_refused(tiny_models: Path, install: Any,
 
 
 def test_halves_on_the_cpu_are_refused(tiny_models: Path) -> None:
-    with pytest.raises(BackendUnavailableError, match="f16"):
-        load(tiny_models, "cpu", "f16")
+    with pytest.raises(BackendUnavailableError, match="fp16"):
+        load(tiny_models, "cpu", "fp16")
 
 
 def test_coreml_comes_with_its_wheel_and_by_name_only(
     tiny_models: Path, install: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     providers = [PROVIDERS["coreml"].name, CPU]
-    assert list(devices(providers)) == ["coreml", "cpu"]
+    assert list(kinds_here(providers)) == ["coreml", "cpu"]
     install(GpuWheel(), Driver(problem="there is no NVIDIA driver"))
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
     assert load(tiny_models, "auto").info.device == "cpu"
     monkeypatch.setattr(sys, "platform", "darwin")
-    with pytest.raises(BackendUnavailableError, match="f16"):
-        table.choose("auto", BackendOptions("f16"))
+    with pytest.raises(BackendUnavailableError, match="fp16"):
+        registry.choose("auto", BackendOptions("fp16"))
 
 
 def test_a_bound_session_keeps_its_memory_while_the_shape_stays(tiny_models: Path) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from srcli.backends import driver, table
+from srcli.backends import devices, registry
 from srcli.backends.base import BackendOptions, Batch, EngineInfo
-from srcli.backends.driver import Driver, Gpu
+from srcli.backends.devices import Driver, Gpu
 from srcli.backends.several import AHEAD, Several, SeveralFinishing, split, together
 from srcli.errors import BackendUnavailableError, UsageError
-from srcli.spec import read_spec
+from srcli.models.spec import read_spec
 
 TWO = Driver("13.0", (Gpu("A", "9.0", 1 << 36), Gpu("B", "9.0", 1 << 36)))
 
@@ -24,7 +24,7 @@ class Device:
     scale = 1
 
     def __init__(self, name: str, seconds: float = 0.0, fails_at: float | None = None) -> None:
-        self.info = EngineInfo("test", name, "f32")
+        self.info = EngineInfo("test", name, "fp32")
         self.seconds, self.fails_at, self.ran = seconds, fails_at, list[float]()
         self._busy = threading.Lock()
 
@@ -128,7 +128,7 @@ def test_two_engines_give_the_pixels_of_one(tiny_models: Path) -> None:
     path = tiny_models / "tiny-x2.onnx"
     spec = read_spec(path)
     assert spec is not None
-    engines = [table.load("onnxruntime", path, spec, BackendOptions("f32", threads=1)) for _ in range(2)]
+    engines = [registry.load("onnxruntime", path, spec, BackendOptions("fp32", threads=1)) for _ in range(2)]
     tiles = [np.random.default_rng(n).random((1, 3, 16 + n, 20), np.float32) for n in range(6)]
     for one, both in zip(map(engines[0].run, tiles), Several(engines).run_each(tiles), strict=True):
         np.testing.assert_array_equal(one, both)
@@ -147,7 +147,7 @@ def test_two_engines_give_the_pixels_of_one(tiny_models: Path) -> None:
 def test_names_of_several_devices(
     device: str, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "ask", lambda: TWO)
+    monkeypatch.setattr(devices, "ask", lambda: TWO)
     assert split(device) == names
 
 
@@ -160,7 +160,7 @@ def test_what_names_no_devices_of_one_kind_is_refused(device: str) -> None:
 
 
 def test_all_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "ask", lambda: Driver(problem="there is no NVIDIA driver"))
+    monkeypatch.setattr(devices, "ask", lambda: Driver(problem="there is no NVIDIA driver"))
     with pytest.raises(BackendUnavailableError, match="no NVIDIA driver"):
         split("all")
 
@@ -170,4 +170,4 @@ def test_one_device_of_several_that_is_missing_is_refused(tiny_models: Path) -> 
     spec = read_spec(path)
     assert spec is not None
     with pytest.raises(BackendUnavailableError, match="cuda:6"):
-        table.load("onnxruntime", path, spec, BackendOptions("f32", "cuda:6,7"))
+        registry.load("onnxruntime", path, spec, BackendOptions("fp32", "cuda:6,7"))

@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from srcli.backends.signed import with_signs
-from srcli.backends.trt.build import graph
+from srcli.backends.rewrite import with_signs
+from srcli.backends.tensorrt.build import graph
 from srcli.models import catalog
 
 INT8 = sorted(catalog.MODELS_FOLDER.glob("*.int8.onnx"))
@@ -51,5 +51,5 @@ def test_what_has_signs_stays_as_it_is() -> None:
 def test_shipped_files_go_to_tensorrt_with_signs(path: Path) -> None:
     zeros = {t.data_type for t in onnx.load(path).graph.initializer if t.name.endswith(".zero")}
     assert zeros == {TensorProto.INT8, TensorProto.UINT8}, "the file itself has both"
-    made = onnx.load_from_string(graph(path, "f32"))
+    made = onnx.load_from_string(graph(path, "fp32"))
     assert {t.data_type for t in made.graph.initializer if t.name.endswith(".zero")} == {TensorProto.INT8}

@@ -8,16 +8,16 @@ import pytest
 import tiny_networks
 from onnx import helper
 
-from srcli.backends import driver, tensorrt
+from srcli.backends import devices
 from srcli.backends.base import BackendOptions
-from srcli.backends.driver import Driver, Gpu
-from srcli.backends.half import to_half
-from srcli.backends.trt import flavour, store
-from srcli.backends.trt.build import Log, build, failure, graph
-from srcli.backends.trt.progress import Watch
+from srcli.backends.devices import Driver, Gpu
+from srcli.backends.rewrite import to_half
+from srcli.backends.tensorrt import engine, flavour, store
+from srcli.backends.tensorrt.build import Log, build, failure, graph
+from srcli.backends.tensorrt.progress import Watch
 from srcli.errors import InferenceError, ModelFileError
 from srcli.models import catalog
-from srcli.spec import read_spec
+from srcli.models.spec import read_spec
 
 pytest.importorskip("tensorrt_rtx", reason="needs TensorRT for RTX")
 
@@ -34,7 +34,7 @@ def rtx() -> flavour.Flavour:
 
 @pytest.fixture(autouse=True)
 def only_rtx_and_no_gpu(monkeypatch: pytest.MonkeyPatch, rtx: flavour.Flavour) -> None:
-    monkeypatch.setattr(driver, "ask", lambda: Driver(problem="there is no NVIDIA driver"))
+    monkeypatch.setattr(devices, "ask", lambda: Driver(problem="there is no NVIDIA driver"))
     monkeypatch.setattr(flavour, "installed", lambda: ("tensorrt_rtx",))
     monkeypatch.setattr(flavour, "find", lambda names: rtx)
 
@@ -48,32 +48,32 @@ def test_every_shipped_network_builds(path: Path, tmp_path: Path) -> None:
     spec = read_spec(path)
     assert spec is not None
     sizes = {}
-    for precision, width in (("f32", 4), ("f16", 2)):
-        file = tensorrt.build_ahead(path, spec, BackendOptions(precision), tmp_path)
+    for precision, width in (("fp32", 4), ("fp16", 2)):
+        file = engine.build_ahead(path, spec, BackendOptions(precision), tmp_path)
         plan = store.read(file, _key(path, precision).text, lambda text: None)
         assert plan is not None
         sizes[precision] = len(plan)
         assert len(plan) > width * spec.parameters
-    assert sizes["f16"] < 0.7 * sizes["f32"], "weights in that precision"
+    assert sizes["fp16"] < 0.7 * sizes["fp32"], "weights in that precision"
 
 
 @pytest.mark.parametrize("path", INT8, ids=lambda path: path.stem)
 def test_every_shipped_int8_file_builds(path: Path, rtx: flavour.Flavour) -> None:
     """Its weights are halves, which a network in float32 that TensorRT is to quantise cannot have."""
-    made = onnx.load_from_string(graph(path, "f32"))
+    made = onnx.load_from_string(graph(path, "fp32"))
     assert not any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in made.graph.initializer)
     assert any(node.op_type == "QuantizeLinear" for node in made.graph.node)
-    assert build(rtx, path, "f32", 96, None, b"", quiet()).plan
+    assert build(rtx, path, "fp32", 96, None, b"", quiet()).plan
 
 
 def _key(path: Path, precision: str) -> store.Key:
     found = flavour.find(flavour.installed())
-    return store.key_of(path, precision, tensorrt.DEFAULT_SIDE, found.name, found.version, None)
+    return store.key_of(path, precision, engine.DEFAULT_SIDE, found.name, found.version, None)
 
 
 def test_progress_reaches_the_end(tiny_models: Path, rtx: flavour.Flavour) -> None:
     watch = quiet()
-    build(rtx, tiny_models / "tiny-x2.onnx", "f32", 96, None, b"", watch)
+    build(rtx, tiny_models / "tiny-x2.onnx", "fp32", 96, None, b"", watch)
     assert watch.fraction == 1
 
 
@@ -81,7 +81,7 @@ def test_a_build_can_be_stopped(tiny_models: Path, rtx: flavour.Flavour) -> None
     watch = quiet()
     watch.cancelled = True
     with pytest.raises(KeyboardInterrupt):
-        build(rtx, tiny_models / "tiny-x2.onnx", "f32", 96, None, b"", watch)
+        build(rtx, tiny_models / "tiny-x2.onnx", "fp32", 96, None, b"", watch)
 
 
 @pytest.mark.parametrize("capability", ["7.5", "8.9", "9.0", "12.0"])
@@ -91,22 +91,22 @@ def test_it_builds_for_a_gpu_that_is_not_here(
     gpu = Gpu("G", capability, 8 << 30)
     listed = flavour.capability_name(rtx.api, gpu)
     assert listed == (None if capability == "9.0" else "SM" + capability.replace(".", ""))
-    assert build(rtx, tiny_models / "tiny-x2.onnx", "f16", 96, gpu, b"", quiet()).plan
+    assert build(rtx, tiny_models / "tiny-x2.onnx", "fp16", 96, gpu, b"", quiet()).plan
 
 
 def test_too_little_memory_to_build_is_a_memory_error(tiny_models: Path, rtx: flavour.Flavour) -> None:
     with pytest.raises(MemoryError):
-        build(rtx, tiny_models / "tiny-x4.onnx", "f32", 1536, Gpu("G", "8.9", 1 << 20), b"", quiet())
+        build(rtx, tiny_models / "tiny-x4.onnx", "fp32", 1536, Gpu("G", "8.9", 1 << 20), b"", quiet())
 
 
 def test_weights_beside_the_model_are_found(tmp_path: Path, rtx: flavour.Flavour) -> None:
     path = tmp_path / "tiny-x2.onnx"
     model = tiny_networks.build(tiny_networks.tiny_spec(2))
     onnx.save(model, path, save_as_external_data=True, location="w.bin", size_threshold=64)
-    assert build(rtx, path, "f32", 96, None, b"", quiet()).plan
+    assert build(rtx, path, "fp32", 96, None, b"", quiet()).plan
 
 
-@pytest.mark.parametrize("precision", ["f32", "f16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_file_in_halves_builds_in_both_precisions(
     precision: str, tmp_path: Path, rtx: flavour.Flavour
 ) -> None:
@@ -115,7 +115,7 @@ def test_a_file_in_halves_builds_in_both_precisions(
     onnx.save(to_half(tiny_networks.build(spec), "float16"), path)
     made = onnx.load_from_string(graph(path, precision))
     halves = sum(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in made.graph.initializer)
-    assert (halves == 0) == (precision == "f32")
+    assert (halves == 0) == (precision == "fp32")
     assert build(rtx, path, precision, 96, None, b"", quiet()).plan
 
 
@@ -126,14 +126,14 @@ def test_a_network_it_cannot_parse_is_named(tmp_path: Path, rtx: flavour.Flavour
     path = tmp_path / "det.onnx"
     onnx.save(model, path)
     with pytest.raises(ModelFileError, match=r"det\.onnx.*tensorrt"):
-        build(rtx, path, "f32", 96, None, b"", quiet())
+        build(rtx, path, "fp32", 96, None, b"", quiet())
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "bad.onnx"
     path.write_bytes(b"neither ONNX nor anything")
     with pytest.raises(ModelFileError, match=r"bad\.onnx"):
-        tensorrt.build_ahead(path, tiny_networks.tiny_spec(2), BackendOptions(), tmp_path)
+        engine.build_ahead(path, tiny_networks.tiny_spec(2), BackendOptions(), tmp_path)
 
 
 def test_tensorrts_words_become_errors(rtx: flavour.Flavour) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from srcli.backends.trt.build import Log, build, failure
-from srcli.backends.trt.flavour import Flavour
-from srcli.backends.trt.progress import Watch
-from srcli.backends.trt.runtime import TensorRtContext
+from srcli.backends.tensorrt.build import Log, build, failure
+from srcli.backends.tensorrt.flavour import Flavour
+from srcli.backends.tensorrt.progress import Watch
+from srcli.backends.tensorrt.runtime import TensorRtContext
 from srcli.errors import InferenceError, ModelFileError
 
 FREE = (-1, 3, -1, -1)
@@ -102,7 +102,7 @@ class Stand:
 def built(api: Stand, folder: Path) -> bytes:
     watch = Watch(lambda text: None, "engine")
     return build(
-        Flavour("tensorrt_rtx", "1.7", api), folder / "tiny-x2.onnx", "f32", 96, None, b"", watch
+        Flavour("tensorrt_rtx", "1.7", api), folder / "tiny-x2.onnx", "fp32", 96, None, b"", watch
     ).plan
 
 

@@ -12,12 +12,11 @@ from tensorrt_doubles import (
     load,
 )
 
-from srcli import doctor
-from srcli.backends import driver, table
+from srcli.backends import devices, doctor, registry
 from srcli.backends.base import BackendOptions, say_nothing
-from srcli.backends.driver import Driver, Gpu
-from srcli.backends.trt import flavour
-from srcli.backends.trt.flavour import Flavour
+from srcli.backends.devices import Driver, Gpu
+from srcli.backends.tensorrt import flavour
+from srcli.backends.tensorrt.flavour import Flavour
 from srcli.errors import BackendUnavailableError, MissingExtraError
 
 
@@ -48,7 +47,7 @@ def untouchable(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_cannot_run_here_is_refused(
     found: Driver, options: BackendOptions, words: str, tiny_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "ask", lambda: found)
+    monkeypatch.setattr(devices, "ask", lambda: found)
     with pytest.raises(BackendUnavailableError, match=words):
         load(tiny_models, options)
 
@@ -85,17 +84,17 @@ def test_a_broken_full_tensorrt_makes_way_for_rtx(monkeypatch: pytest.MonkeyPatc
 
 
 def test_auto_takes_it_only_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "find_spec", lambda name: name)
+    monkeypatch.setattr(registry, "find_spec", lambda name: name)
     monkeypatch.setattr(flavour, "installed", lambda: ("tensorrt_rtx",))
     monkeypatch.setattr(flavour, "cuda_of", lambda name: 13)
-    monkeypatch.setattr(driver, "ask", lambda: NO_DRIVER)
-    assert table.choose("auto", BackendOptions()).name == "openvino"
-    assert "tensorrt" not in table.available()
-    monkeypatch.setattr(driver, "ask", lambda: TWO)
-    assert table.choose("auto", BackendOptions()).name == "tensorrt"
-    assert table.choose("auto", BackendOptions(device="cpu")).name == "openvino"
-    assert table.choose("auto", BackendOptions("bf16")).name == "openvino"
-    assert table.choose("trt", BackendOptions()).name == "tensorrt"
+    monkeypatch.setattr(devices, "ask", lambda: NO_DRIVER)
+    assert registry.choose("auto", BackendOptions()).name == "openvino"
+    assert "tensorrt" not in registry.available()
+    monkeypatch.setattr(devices, "ask", lambda: TWO)
+    assert registry.choose("auto", BackendOptions()).name == "tensorrt"
+    assert registry.choose("auto", BackendOptions(device="cpu")).name == "openvino"
+    assert registry.choose("auto", BackendOptions("bf16")).name == "openvino"
+    assert registry.choose("trt", BackendOptions()).name == "tensorrt"
 
 
 @pytest.mark.parametrize(
@@ -120,12 +119,12 @@ def test_auto_takes_it_only_on_gpus_it_knows(
 
 @pytest.mark.parametrize("there", [("tensorrt", "onnx"), ("tensorrt_rtx", "onnx")])
 def test_either_flavour_counts_as_installed(there: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "ask", lambda: TWO)
-    monkeypatch.setattr(table, "find_spec", lambda name: name if name in there else None)
-    assert table.choose("tensorrt", BackendOptions()).name == "tensorrt"
-    monkeypatch.setattr(table, "find_spec", lambda name: name if name == there[0] else None)
+    monkeypatch.setattr(devices, "ask", lambda: TWO)
+    monkeypatch.setattr(registry, "find_spec", lambda name: name if name in there else None)
+    assert registry.choose("tensorrt", BackendOptions()).name == "tensorrt"
+    monkeypatch.setattr(registry, "find_spec", lambda name: name if name == there[0] else None)
     with pytest.raises(MissingExtraError, match=r"srcli\[trt\]"):
-        table.choose("tensorrt", BackendOptions())
+        registry.choose("tensorrt", BackendOptions())
 
 
 def test_the_doctor_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,10 +132,10 @@ def test_the_doctor_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> Non
         raise AssertionError("tried without a GPU")
 
     monkeypatch.setattr(doctor, "trial", never)
-    monkeypatch.setattr(driver, "ask", lambda: NO_DRIVER)
+    monkeypatch.setattr(devices, "ask", lambda: NO_DRIVER)
     trials = doctor._trials("tensorrt", NO_DRIVER, say_nothing)
     assert {t.reason for t in trials} == {"It needs an NVIDIA GPU, but there is no NVIDIA driver."}
     assert [(t.device, t.precision, t.works) for t in trials] == [
-        ("cuda", "f32", False),
-        ("cuda", "f16", False),
+        ("cuda", "fp32", False),
+        ("cuda", "fp16", False),
     ]

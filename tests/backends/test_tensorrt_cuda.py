@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from srcli.backends.trt.cuda import Cuda
+from srcli.backends.tensorrt.cuda import Cuda
 from srcli.errors import InferenceError
 
 

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from tensorrt_doubles import FakeDevice, FakeProgram, enlarged, finished, picture
 
-from srcli.backends import tensorrt
 from srcli.backends.base import EngineInfo
-from srcli.backends.tensorrt import SIDES, TensorRtEngine, sides_for
+from srcli.backends.tensorrt.engine import DEFAULT_SIDE, SIDES, TensorRtEngine, sides_for
 from srcli.errors import InferenceError
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 
 
 class Programs:
@@ -31,11 +30,11 @@ def programs() -> Programs:
 
 @pytest.fixture
 def engine(programs: Programs) -> TensorRtEngine:
-    return TensorRtEngine(programs, programs.device, EngineInfo("tensorrt", "cuda:0", "f16"), 2)
+    return TensorRtEngine(programs, programs.device, EngineInfo("tensorrt", "cuda:0", "fp16"), 2)
 
 
 def test_one_engine_serves_all_tiles_of_a_picture(engine: TensorRtEngine, programs: Programs) -> None:
-    engine.lanes(tensorrt.DEFAULT_SIDE)
+    engine.lanes(DEFAULT_SIDE)
     for size in ((384, 384), (384, 120), (1, 1), (37, 384)):  # whole tile, turned, tiny, last
         assert np.array_equal(engine.run(picture(*size)), enlarged(picture(*size)))
     assert programs.made == [384]
@@ -51,7 +50,7 @@ def test_a_new_engine_is_the_smallest_that_will_do(
 
 def test_half_a_tile_that_is_too_large_asks_for_the_next_smaller_engine() -> None:
     programs = Programs(FakeDevice(), largest=192)
-    engine = TensorRtEngine(programs, programs.device, EngineInfo("tensorrt", "cuda:0", "f16"), 2)
+    engine = TensorRtEngine(programs, programs.device, EngineInfo("tensorrt", "cuda:0", "fp16"), 2)
     with pytest.raises(MemoryError):
         engine.run(picture(384, 384))
     engine.run(picture(192, 192))
@@ -62,7 +61,7 @@ def test_after_no_memory_smaller_tiles_run_on_smaller_engines() -> None:
     """An engine's scratch memory may be as large for half a tile as for a whole one."""
     device = FakeDevice(memory=600_000)  # 80 bytes a pixel: 100x60 takes 480 kB, 100x80 too much
     programs = Programs(device)
-    engine = TensorRtEngine(programs, device, EngineInfo("tensorrt", "cuda:0", "f16"), 2)
+    engine = TensorRtEngine(programs, device, EngineInfo("tensorrt", "cuda:0", "fp16"), 2)
     engine.lanes(384)
     engine.run(picture(100, 60))
     assert programs.made == [384]
@@ -92,7 +91,7 @@ def test_no_engine_is_asked_for_whose_tensors_are_too_large(scale: int, features
     for side, fits in ((largest, True), (largest + 1, largest == SIDES[-1])):
         assert (scale**2 * max(features, 3) * side**2 < 2**31) == fits
     programs = Programs(FakeDevice())
-    info = EngineInfo("tensorrt", "cuda:0", "f16")
+    info = EngineInfo("tensorrt", "cuda:0", "fp16")
     engine = TensorRtEngine(programs, programs.device, info, scale, sides)
     with pytest.raises(MemoryError, match=str(largest)):
         engine.run(picture(1, largest + 1))

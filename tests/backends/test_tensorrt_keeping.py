@@ -21,13 +21,13 @@ from tensorrt_doubles import (
 )
 
 from srcli import Upscaler
-from srcli.backends import driver, table, tensorrt
+from srcli.backends import devices, registry
 from srcli.backends.base import BackendOptions, EngineInfo
-from srcli.backends.driver import Driver, Gpu
-from srcli.backends.trt import flavour, workshop
-from srcli.backends.trt.build import Built
-from srcli.backends.trt.flavour import Flavour
-from srcli.backends.trt.progress import Watch
+from srcli.backends.devices import Driver, Gpu
+from srcli.backends.tensorrt import engine, flavour, workshop
+from srcli.backends.tensorrt.build import Built
+from srcli.backends.tensorrt.flavour import Flavour
+from srcli.backends.tensorrt.progress import Watch
 from srcli.errors import BackendUnavailableError, InferenceError, UsageError
 from srcli.tiled import TiledNetwork
 
@@ -57,10 +57,10 @@ class Builds:
 def builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Builds]:
     made = Builds(FakeDevice())
     monkeypatch.setenv("SRCLI_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(driver, "ask", lambda: TWO)
+    monkeypatch.setattr(devices, "ask", lambda: TWO)
     monkeypatch.setattr(workshop, "build", made.build)
     monkeypatch.setattr(workshop, "TensorRtProgram", made.program)
-    monkeypatch.setattr(tensorrt, "Cuda", lambda number: made.device)
+    monkeypatch.setattr(engine, "Cuda", lambda number: made.device)
     monkeypatch.setattr(flavour, "cuda_of", lambda name: 13)
     set_flavour(monkeypatch, "tensorrt_rtx", "1.7.1")
     return made
@@ -70,15 +70,15 @@ def set_flavour(monkeypatch: pytest.MonkeyPatch, name: str, version: str) -> Non
     api = SimpleNamespace(IRuntimeCache=object) if name == "tensorrt_rtx" else SimpleNamespace()
     monkeypatch.setattr(flavour, "installed", lambda: (name,))
     monkeypatch.setattr(flavour, "find", lambda names: Flavour(name, version, api))
-    monkeypatch.setattr(table, "find_spec", lambda module: module)  # as if everything were installed
+    monkeypatch.setattr(registry, "find_spec", lambda module: module)  # as if everything were installed
 
 
 def test_an_engine_is_built_once(builds: Builds, tiny_models: Path) -> None:
     told: list[str] = []
     first = load(tiny_models, BackendOptions(tell=told.append))
-    assert (first.info, first.scale) == (EngineInfo("tensorrt", "cuda:0", "f16"), 2)
+    assert (first.info, first.scale) == (EngineInfo("tensorrt", "cuda:0", "fp16"), 2)
     assert np.array_equal(first.run(picture(9, 9)), enlarged(picture(9, 9)))
-    assert builds.built == [("f16", 384)]
+    assert builds.built == [("fp16", 384)]
     assert "building it once for NVIDIA GeForce RTX 4090" in told[0]
     assert "kept as" in told[-1]
     told.clear()
@@ -90,12 +90,12 @@ def test_another_precision_version_or_gpu_is_another_engine(
     builds: Builds, tiny_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load(tiny_models, BackendOptions())
-    load(tiny_models, BackendOptions("f32"))
+    load(tiny_models, BackendOptions("fp32"))
     set_flavour(monkeypatch, "tensorrt_rtx", "1.8.0")
     load(tiny_models, BackendOptions())
     set_flavour(monkeypatch, "tensorrt", "11.4.0")
     load(tiny_models, BackendOptions())
-    monkeypatch.setattr(driver, "ask", lambda: Driver("13.0", (Gpu("NVIDIA H200", "9.0", 1 << 37),)))
+    monkeypatch.setattr(devices, "ask", lambda: Driver("13.0", (Gpu("NVIDIA H200", "9.0", 1 << 37),)))
     load(tiny_models, BackendOptions())
     assert len(builds.built) == 5
     load(tiny_models, BackendOptions(device="cuda:0"))
@@ -105,8 +105,8 @@ def test_another_precision_version_or_gpu_is_another_engine(
 def test_a_quantised_network_is_int8_in_f32(builds: Builds, tiny_models: Path) -> None:
     path = tiny_models / "tiny-x2.onnx"
     spec = replace(spec_of(path), arithmetic="int8")
-    assert tensorrt.load(path, spec, BackendOptions()).info.precision == "int8"
-    assert builds.built == [("f32", 384)]
+    assert engine.load(path, spec, BackendOptions()).info.precision == "int8"
+    assert builds.built == [("fp32", 384)]
 
 
 def test_uninstalled_it_still_has_a_key(
@@ -148,12 +148,12 @@ def test_measurements_of_the_builder_are_kept_for_the_next(
 ) -> None:
     set_flavour(monkeypatch, "tensorrt", "11.4.0")
     load(tiny_models, BackendOptions())
-    load(tiny_models, BackendOptions("f32"))
+    load(tiny_models, BackendOptions("fp32"))
     assert builds.timings == [b"", b"measured"]
     (file,) = (tmp_path / "cache" / "tensorrt").glob("*.timings")
     file.write_bytes(file.read_bytes()[:-1] + b"X")  # a damaged one would abort the process
-    (tmp_path / "cache" / "tensorrt").joinpath(next(file.parent.glob("*f32*.engine"))).unlink()
-    load(tiny_models, BackendOptions("f32"))
+    (tmp_path / "cache" / "tensorrt").joinpath(next(file.parent.glob("*fp32*.engine"))).unlink()
+    load(tiny_models, BackendOptions("fp32"))
     assert builds.timings[-1] == b""
 
 
@@ -180,12 +180,12 @@ def test_what_was_built_ahead_is_found_beside_the_model(
 ) -> None:
     path = tmp_path / "tiny-x2.onnx"
     path.write_bytes((tiny_models / "tiny-x2.onnx").read_bytes())
-    file = tensorrt.build_ahead(path, spec_of(path), BackendOptions(), tmp_path)
+    file = engine.build_ahead(path, spec_of(path), BackendOptions(), tmp_path)
     assert file.parent == tmp_path
-    assert file.name.startswith("tiny-x2-f16-384-")
-    assert tensorrt.build_ahead(path, spec_of(path), BackendOptions(), tmp_path) == file
+    assert file.name.startswith("tiny-x2-fp16-384-")
+    assert engine.build_ahead(path, spec_of(path), BackendOptions(), tmp_path) == file
     load(tmp_path, BackendOptions())
-    assert builds.built == [("f16", 384)]
+    assert builds.built == [("fp16", 384)]
 
 
 def test_without_a_gpu_it_is_built_for_any_and_found_on_all(
@@ -193,9 +193,9 @@ def test_without_a_gpu_it_is_built_for_any_and_found_on_all(
 ) -> None:
     path = tmp_path / "tiny-x2.onnx"
     path.write_bytes((tiny_models / "tiny-x2.onnx").read_bytes())
-    monkeypatch.setattr(driver, "ask", lambda: NO_DRIVER)
-    tensorrt.build_ahead(path, spec_of(path), BackendOptions(), tmp_path)
-    monkeypatch.setattr(driver, "ask", lambda: TWO)
+    monkeypatch.setattr(devices, "ask", lambda: NO_DRIVER)
+    engine.build_ahead(path, spec_of(path), BackendOptions(), tmp_path)
+    monkeypatch.setattr(devices, "ask", lambda: TWO)
     load(tmp_path, BackendOptions())
     assert len(builds.built) == 1
 
@@ -204,12 +204,12 @@ def test_full_tensorrt_cannot_build_without_a_gpu(
     builds: Builds, tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_flavour(monkeypatch, "tensorrt", "11.4.0")
-    monkeypatch.setattr(driver, "ask", lambda: NO_DRIVER)
+    monkeypatch.setattr(devices, "ask", lambda: NO_DRIVER)
     path = tiny_models / "tiny-x2.onnx"
     with pytest.raises(BackendUnavailableError, match="no NVIDIA driver"):
-        tensorrt.build_ahead(path, spec_of(path), BackendOptions(), tmp_path)
+        engine.build_ahead(path, spec_of(path), BackendOptions(), tmp_path)
     with pytest.raises(UsageError, match="bf16"):
-        tensorrt.build_ahead(path, spec_of(path), BackendOptions("bf16"), tmp_path)
+        engine.build_ahead(path, spec_of(path), BackendOptions("bf16"), tmp_path)
 
 
 # In the upscaler.
@@ -224,8 +224,8 @@ def test_the_tiles_of_a_picture_are_worked_on_together(
     upscaler = Upscaler("tiny", 2, backend="trt", tile=32, tell=told.append)
     result = upscaler(image)
     assert np.array_equal(result, image.repeat(2, 0).repeat(2, 1))
-    assert builds.device.most == tensorrt.LANES
-    assert upscaler.info == EngineInfo("tensorrt", "cuda:0", "f16")
+    assert builds.device.most == engine.LANES
+    assert upscaler.info == EngineInfo("tensorrt", "cuda:0", "fp16")
     assert "building" in told[0]
     turned = Upscaler("tiny", 2, backend="trt", tile=32, ensemble=True)(image)
     assert np.array_equal(turned, result), "eight symmetries of repeating pixels are all the same"
@@ -274,10 +274,10 @@ def test_what_overflows_in_halves_is_computed_again(
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(dtype)
     upscaler = Upscaler("tiny", 2, backend="trt", tile=32)
     assert np.array_equal(upscaler(image), image.repeat(2, 0).repeat(2, 1))
-    assert builds.built == [("f16", 384), ("f32", 384)]
+    assert builds.built == [("fp16", 384), ("fp32", 384)]
     assert any("infinities or NaN" in note for note in upscaler.notes)
     assert upscaler.made is not None
-    assert upscaler.made.info.precision == "f32"
+    assert upscaler.made.info.precision == "fp32"
 
 
 def test_a_tile_is_halved_when_memory_is_short(

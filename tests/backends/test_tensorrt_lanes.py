@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tensorrt_doubles import FakeDevice, FakeProgram, enlarged, finished, picture
 
 from srcli.backends.base import Batch
-from srcli.backends.trt.lane import MAX_SHAPES, Wanted
-from srcli.backends.trt.lanes import Lanes
+from srcli.backends.tensorrt.lane import MAX_SHAPES, Wanted
+from srcli.backends.tensorrt.lanes import Lanes
 from srcli.errors import InferenceError
 
 

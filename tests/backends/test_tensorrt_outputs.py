@@ -8,9 +8,9 @@ import tiny_networks
 from numpy.typing import NDArray
 from tensorrt_doubles import picture
 
-from srcli import pixels
-from srcli.backends.half import to_half
-from srcli.backends.trt.outputs import LEVELS, ODD, with_levels
+from srcli.backends.rewrite import to_half
+from srcli.backends.tensorrt.outputs import LEVELS, ODD, with_levels
+from srcli.imaging import pixels
 
 
 def run(model: onnx.ModelProto, lr: NDArray[np.float32]) -> list[NDArray[np.float32]]:

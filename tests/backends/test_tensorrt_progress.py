@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srcli.backends.trt.progress import Watch, duration, monitor
+from srcli.backends.tensorrt.progress import Watch, duration, monitor
 
 
 class Clock:

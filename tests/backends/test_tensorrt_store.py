@@ -9,13 +9,13 @@ import onnx
 import pytest
 import tiny_networks
 
-from srcli.backends import sealed
-from srcli.backends.driver import Gpu
-from srcli.backends.trt import store
+from srcli.backends.devices import Gpu
+from srcli.backends.tensorrt import store
 from srcli.errors import ModelFileError
+from srcli.io import storage
 
 GPU = Gpu("NVIDIA GeForce RTX 4090", "8.9", 24 << 30)
-KEY = store.Key("abc", "f16", 384, "tensorrt_rtx", "1.7.1", GPU.name, GPU.capability, "0.1.0")
+KEY = store.Key("abc", "fp16", 384, "tensorrt_rtx", "1.7.1", GPU.name, GPU.capability, "0.1.0")
 
 
 def ignore(text: str) -> None:
@@ -24,15 +24,15 @@ def ignore(text: str) -> None:
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.engine"
-    sealed.write(path, "key", b"\x00engine\n\xff" * 1000)
-    assert sealed.read(path, "key") == b"\x00engine\n\xff" * 1000
+    storage.write(path, "key", b"\x00engine\n\xff" * 1000)
+    assert storage.read(path, "key") == b"\x00engine\n\xff" * 1000
     assert [p.name for p in path.parent.iterdir()] == ["a.engine"], "a temporary file stayed"
-    assert sealed.read(tmp_path / "none", "key") is None
+    assert storage.read(tmp_path / "none", "key") is None
 
 
 def test_every_flipped_bit_and_every_cut_is_found(tmp_path: Path) -> None:
     path = tmp_path / "a.engine"
-    sealed.write(path, "key", b"engine")
+    storage.write(path, "key", b"engine")
     whole = path.read_bytes()
     for position in range(len(whole)):
         path.write_bytes(whole[:position])
@@ -43,8 +43,8 @@ def test_every_flipped_bit_and_every_cut_is_found(tmp_path: Path) -> None:
 
 def _refused(path: Path) -> bool:
     try:
-        sealed.read(path, "key")
-    except sealed.StaleError:
+        storage.read(path, "key")
+    except storage.StaleError:
         return True
     return False
 
@@ -55,21 +55,21 @@ def _refused(path: Path) -> bool:
 def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.engine"
     path.write_bytes(content)
-    with pytest.raises(sealed.StaleError):
-        sealed.read(path, "key")
+    with pytest.raises(storage.StaleError):
+        storage.read(path, "key")
 
 
 def test_a_failed_write_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.engine"
-    sealed.write(path, "key", b"old")
+    storage.write(path, "key", b"old")
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
-        sealed.write(path, "key", b"new")
-    assert sealed.read(path, "key") == b"old"
+        storage.write(path, "key", b"new")
+    assert storage.read(path, "key") == b"old"
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -79,14 +79,14 @@ def test_any_difference_is_another_engine(field: str, tmp_path: Path) -> None:
     other = replace(KEY, **{field: old + (1 if isinstance(old, int) else "x")})
     assert other.text != KEY.text
     assert other.file(tmp_path, "m") != KEY.file(tmp_path, "m")
-    sealed.write(KEY.file(tmp_path, "m"), KEY.text, b"engine")
+    storage.write(KEY.file(tmp_path, "m"), KEY.text, b"engine")
     assert store.look_up([KEY], [tmp_path], "m", ignore) == b"engine"
     assert store.look_up([other], [tmp_path], "m", ignore) is None
 
 
 def test_a_file_under_a_wrong_name_is_not_taken(tmp_path: Path) -> None:
     told: list[str] = []
-    sealed.write(KEY.file(tmp_path, "m"), replace(KEY, gpu="another").text, b"engine")
+    storage.write(KEY.file(tmp_path, "m"), replace(KEY, gpu="another").text, b"engine")
     assert store.look_up([KEY], [tmp_path], "m", told.append) is None
     assert "made for something else" in told[0]
 
@@ -95,7 +95,7 @@ def test_a_damaged_engine_is_told_and_the_next_folder_asked(tmp_path: Path) -> N
     told: list[str] = []
     cache, beside = tmp_path / "cache", tmp_path / "models"
     for folder in (cache, beside):
-        sealed.write(KEY.file(folder, "m"), KEY.text, b"engine")
+        storage.write(KEY.file(folder, "m"), KEY.text, b"engine")
     damaged = KEY.file(cache, "m")
     damaged.write_bytes(damaged.read_bytes()[:-1])
     assert store.look_up([KEY], [cache, beside], "m", told.append) == b"engine"
@@ -127,10 +127,10 @@ def test_the_checksum_covers_weights_beside_the_model(tmp_path: Path) -> None:
 
 def test_the_key_knows_model_gpu_and_version(tiny_models: Path) -> None:
     path = tiny_models / "tiny-x2.onnx"
-    key = store.key_of(path, "f16", 384, "tensorrt_rtx", "1.7.1", GPU)
+    key = store.key_of(path, "fp16", 384, "tensorrt_rtx", "1.7.1", GPU)
     assert (key.gpu, key.capability, key.model) == (GPU.name, "8.9", store.checksum(path))
-    assert store.key_of(path, "f16", 384, "tensorrt_rtx", "1.7.1", None) == key.for_any_gpu
-    assert store.key_of(tiny_models / "tiny-x3.onnx", "f16", 384, "tensorrt_rtx", "1.7.1", GPU) != key
+    assert store.key_of(path, "fp16", 384, "tensorrt_rtx", "1.7.1", None) == key.for_any_gpu
+    assert store.key_of(tiny_models / "tiny-x3.onnx", "fp16", 384, "tensorrt_rtx", "1.7.1", GPU) != key
 
 
 def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -151,8 +151,8 @@ def test_what_nobody_reads_leaves_the_cache(tmp_path: Path, monkeypatch: pytest.
     cache = store.folder_of_engines()
     old, used, other = cache / "old.engine", cache / "used.engine", cache / "notes.txt"
     for path in (old, used, other):
-        sealed.write(path, "key", b"engine")
-        _age(path, sealed.UNUSED_DAYS + 1)
+        storage.write(path, "key", b"engine")
+        _age(path, storage.UNUSED_DAYS + 1)
     assert store.read(used, "key", ignore) == b"engine"
     store.keep(cache / "new.engine", "key", b"engine", ignore)
     assert sorted(p.name for p in cache.iterdir()) == ["new.engine", "notes.txt", "used.engine"]
@@ -160,7 +160,7 @@ def test_what_nobody_reads_leaves_the_cache(tmp_path: Path, monkeypatch: pytest.
 
 def test_engines_in_folders_of_their_own_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SRCLI_CACHE", str(tmp_path / "cache"))
-    sealed.write(tmp_path / "old.engine", "key", b"engine")
-    _age(tmp_path / "old.engine", sealed.UNUSED_DAYS + 1)
+    storage.write(tmp_path / "old.engine", "key", b"engine")
+    _age(tmp_path / "old.engine", storage.UNUSED_DAYS + 1)
     store.keep(tmp_path / "new.engine", "key", b"engine", ignore)
     assert (tmp_path / "old.engine").exists()

@@ -10,10 +10,16 @@ from engines import load, picture
 
 torch = pytest.importorskip("torch")
 
-from srcli.backends import driver  # noqa: E402
+from srcli.backends import devices  # noqa: E402
 from srcli.backends.base import Batch, EngineInfo  # noqa: E402
 from srcli.backends.torch import TorchEngine  # noqa: E402
-from srcli.backends.torch_graphs import MAX_SHAPES, Replayed, Shape, Tensor, Work  # noqa: E402
+from srcli.backends.torch_network import (  # noqa: E402
+    MAX_SHAPES,
+    Replayed,
+    Shape,
+    Tensor,
+    Work,
+)
 
 
 class FakeGpu:
@@ -138,12 +144,12 @@ def test_out_of_memory_gives_everything_back_and_a_smaller_tile_runs() -> None:
 
 
 def load_info() -> EngineInfo:
-    return EngineInfo("torch", "cuda:0", "f16")
+    return EngineInfo("torch", "cuda:0", "fp16")
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not driver.ask().gpus or not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("precision", ["f32", "f16"])
+@pytest.mark.skipif(not devices.ask().gpus or not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_on_a_gpu_the_second_run_is_recorded(precision: str, tiny_models: Path) -> None:
     engine, lr = load("torch", tiny_models / "tiny-x2.onnx", precision, "cuda"), picture(24, 40)
     assert isinstance(engine, TorchEngine)

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from srcli import doctor
+from srcli.backends import doctor
 from srcli.backends.base import Batch, EngineInfo
+from srcli.backends.doctor import Trial
 from srcli.benchmark import rounds
 from srcli.benchmark.machine import Machine
 from srcli.benchmark.plan import Case
@@ -17,9 +18,8 @@ from srcli.benchmark.report import Report, Row
 from srcli.benchmark.rounds import Spread
 from srcli.benchmark.speed import Speed
 from srcli.benchmark.stages import Stages
-from srcli.doctor import Trial
 
-BF16, F32 = Case("openvino", "cpu", "bf16"), Case("openvino", "cpu", "f32")
+BF16, F32 = Case("openvino", "cpu", "bf16"), Case("openvino", "cpu", "fp32")
 
 
 class Clock:
@@ -87,9 +87,9 @@ def report() -> Report:
     """Four rows: two precisions at two sizes."""
     rows = (
         row("bf16", 64, 0.2, 51.5),
-        row("f32", 64, 0.4, None),
+        row("fp32", 64, 0.4, None),
         row("bf16", 256, 3, 51.5),
-        row("f32", 256, 6, None),
+        row("fp32", 256, 6, None),
     )
     machine = Machine("A CPU", 2, ("avx2",), (), 8 << 30, "Linux", 0.25)
     command, date = "srcli benchmark --quick", "2030-01-01"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from benchmark_fakes import fake_trials, model_file
 
-from srcli.backends import bicubic, table
+from srcli.backends import bicubic, registry
 from srcli.benchmark import files
 from srcli.cli.app import main
 from srcli.cli.console import command_line
@@ -22,7 +22,7 @@ def test_a_whole_run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    fake_trials(monkeypatch, ("onnxruntime", "f32"), ("bicubic", "f32"))
+    fake_trials(monkeypatch, ("onnxruntime", "fp32"), ("bicubic", "fp32"))
     monkeypatch.setattr("srcli.benchmark.chart.SIDE", 64)
     outputs = [tmp_path / f"report.{kind}" for kind in ("json", "csv", "markdown", "html")]
     arguments = ["--model", model_file(tiny_models, 2), "-s", "2", "--size", "16", "--quick"]
@@ -32,7 +32,7 @@ def test_a_whole_run(
     header, network, plain = shown.splitlines()
     assert "MP/s" in header
     assert network.startswith("tiny x2")
-    assert "onnxruntime f32 cpu" in network
+    assert "onnxruntime fp32 cpu" in network
     assert plain.startswith("bicubic x2")
     assert "left out: openvino bf16 on cpu: No bf16 there." in told
     rows = json.loads(outputs[0].read_text())["rows"]
@@ -55,7 +55,7 @@ def test_what_fails_is_told_and_the_rest_is_kept(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A network that cannot be loaded any more beside bicubic, without fresh processes."""
-    fake_trials(monkeypatch, ("onnxruntime", "f32"), ("bicubic", "f32"))
+    fake_trials(monkeypatch, ("onnxruntime", "fp32"), ("bicubic", "fp32"))
     monkeypatch.setattr("srcli.benchmark.chart.SIDE", 64)
     out, seen = tmp_path / "report.json", list[int]()
     write = files.write
@@ -70,7 +70,7 @@ def test_what_fails_is_told_and_the_rest_is_kept(
         return bicubic.load(*rest)
 
     monkeypatch.setattr(files, "write", count)
-    monkeypatch.setattr(table, "load", load)
+    monkeypatch.setattr(registry, "load", load)
     arguments = ["--model", model_file(tiny_models, 2), "-s", "2", "--size", "16", "--quick"]
     assert main(["benchmark", *arguments, "--starts", "0", "--json", str(out)]) == 1
     shown, told = capsys.readouterr()
@@ -80,7 +80,7 @@ def test_what_fails_is_told_and_the_rest_is_kept(
     assert (network["backend"], network["latency_s"]) == ("onnxruntime", None)
     assert (plain["problem"], plain["start_s"]) == ("", None)
     assert plain["latency_s"] > 0
-    assert "failed: tiny x2, onnxruntime f32 cpu, 16²: speed, stages, quality: It broke." in told
+    assert "failed: tiny x2, onnxruntime fp32 cpu, 16²: speed, stages, quality: It broke." in told
     assert len(shown.splitlines()) == 3
 
 
@@ -92,7 +92,7 @@ def test_the_help_names_it(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_impossible_is_refused_with_the_doctors_words(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake_trials(monkeypatch, ("onnxruntime", "f32"))
+    fake_trials(monkeypatch, ("onnxruntime", "fp32"))
     assert main(["benchmark", "--backend", "torch", "--precision", "bf16"]) == 2
     shown, told = capsys.readouterr()
     assert not shown

@@ -16,13 +16,13 @@ from srcli.benchmark.attempts import Attempts
 from srcli.benchmark.child import Job
 from srcli.benchmark.plan import Case
 from srcli.errors import InferenceError, InputError
-from srcli.media import images
+from srcli.io import pictures
 
-BICUBIC = Case("bicubic", "cpu", "f32")
+BICUBIC = Case("bicubic", "cpu", "fp32")
 
 
 def job(model: str, backend: str) -> Job:
-    return Job(model, 2, backend, "cpu", "f32", size=16, threads=1, began=0.0)
+    return Job(model, 2, backend, "cpu", "fp32", size=16, threads=1, began=0.0)
 
 
 def test_a_fresh_process_reports_start_and_peak() -> None:
@@ -97,9 +97,9 @@ def test_the_chart_is_the_same_every_time_and_has_no_empty_part() -> None:
 
 def test_pictures_come_as_rgb_of_8_bits(tmp_path: Path) -> None:
     gray = np.array([[0, 257, 65535], [128, 129, 257 * 200]], np.uint16)
-    images.write(tmp_path / "b.png", images.Picture(gray))
+    pictures.write(tmp_path / "b.png", pictures.Picture(gray))
     rgba = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
-    images.write(tmp_path / "a.png", images.Picture(rgba))
+    pictures.write(tmp_path / "a.png", pictures.Picture(rgba))
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "._a.png").write_bytes(b"\x00\x05\x16\x07")  # as macOS leaves them
     first, second = chart.pictures(tmp_path)
@@ -156,14 +156,14 @@ def test_quality_of_what_fails_is_left_out_and_so_is_what_needs_it() -> None:
 def test_stages_are_medians_of_the_rounds_that_count(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     decode = iter([9.0, 5.0, 1.0, 3.0, 2.0])  # the first two warm up; the second is read for what then breaks
-    read, write = images.read, images.write
+    read, write = pictures.read, pictures.write
     monkeypatch.setattr(stages, "perf_counter", rounds.perf_counter)
 
-    def slow_read(path: Path) -> images.Picture:
+    def slow_read(path: Path) -> pictures.Picture:
         clock.now += next(decode)
         return read(path)
 
-    def slow_write(path: Path, picture: images.Picture, *, quality: int | None = None) -> tuple[str, ...]:
+    def slow_write(path: Path, picture: pictures.Picture, *, quality: int | None = None) -> tuple[str, ...]:
         clock.now += 0.25
         return write(path, picture, quality=quality)
 
@@ -171,8 +171,8 @@ def test_stages_are_medians_of_the_rounds_that_count(monkeypatch: pytest.MonkeyP
         clock.now += 4.0
         return image
 
-    monkeypatch.setattr(images, "read", slow_read)
-    monkeypatch.setattr(images, "write", slow_write)
+    monkeypatch.setattr(pictures, "read", slow_read)
+    monkeypatch.setattr(pictures, "write", slow_write)
 
     def broken(image: np.ndarray) -> np.ndarray:
         raise InferenceError("It broke.", "Mend it.")

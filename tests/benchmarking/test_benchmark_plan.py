@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 from benchmark_fakes import fake_trials, model_file
 
-from srcli.backends import driver
-from srcli.backends.driver import Driver, Gpu
+from srcli.backends import devices
+from srcli.backends.devices import Driver, Gpu
 from srcli.benchmark.plan import Case, Request, make, windows
 from srcli.errors import BackendUnavailableError, ModelNotFoundError, UsageError
 
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "ask", lambda: Driver(problem="there is no NVIDIA driver"))
+    monkeypatch.setattr(devices, "ask", lambda: Driver(problem="there is no NVIDIA driver"))
 
 
 def ignore(text: str) -> None:
@@ -21,25 +21,25 @@ def ignore(text: str) -> None:
 
 
 def test_all_takes_what_works_and_tells_the_rest(tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_trials(monkeypatch, ("openvino", "f32"), ("torch", "f32"), ("torch", "bf16"), ("bicubic", "f32"))
+    fake_trials(monkeypatch, ("openvino", "fp32"), ("torch", "fp32"), ("torch", "bf16"), ("bicubic", "fp32"))
     told: list[str] = []
     plan = make(Request((model_file(tiny_models, 2),), scales=(2,)), told.append)
     network, bicubic = plan.subjects
     assert network.name == "tiny x2"
     assert network.cases == tuple(
-        Case(*c) for c in (("openvino", "cpu", "f32"), ("torch", "cpu", "f32"), ("torch", "cpu", "bf16"))
+        Case(*c) for c in (("openvino", "cpu", "fp32"), ("torch", "cpu", "fp32"), ("torch", "cpu", "bf16"))
     )
-    assert (bicubic.name, bicubic.cases) == ("bicubic x2", (Case("bicubic", "cpu", "f32"),))
-    assert "left out: onnxruntime f32 on cpu: No f32 there. Buy one." in told
-    assert len(told) == 4  # openvino bf16 and int8, onnxruntime f32 and int8
+    assert (bicubic.name, bicubic.cases) == ("bicubic x2", (Case("bicubic", "cpu", "fp32"),))
+    assert "left out: onnxruntime fp32 on cpu: No fp32 there. Buy one." in told
+    assert len(told) == 4  # openvino bf16 and int8, onnxruntime fp32 and int8
 
 
 def test_a_gpu_is_tried_where_there_is_one(tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "ask", lambda: Driver("13.0", (Gpu("G", "9.0", 1),)))
-    fake_trials(monkeypatch, ("torch", "f32"))
+    monkeypatch.setattr(devices, "ask", lambda: Driver("13.0", (Gpu("G", "9.0", 1),)))
+    fake_trials(monkeypatch, ("torch", "fp32"))
     told: list[str] = []
     make(Request((model_file(tiny_models, 2),), scales=(2,), backends=("torch",)), told.append)
-    assert any("torch f16 on cuda" in line for line in told)
+    assert any("torch fp16 on cuda" in line for line in told)
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,9 @@ def test_a_gpu_is_tried_where_there_is_one(tiny_models: Path, monkeypatch: pytes
     [
         (("torch",), ("bf16",), "auto"),  # the pair
         (("torch", "onnxruntime"), (), "auto"),  # one of two backends
-        ((), ("f32", "f16"), "auto"),  # one of two precisions
+        ((), ("fp32", "fp16"), "auto"),  # one of two precisions
         ((), (), "cuda"),  # the device
-        (("openvino", "torch"), ("f32", "bf16"), "auto"),  # one pair of four
+        (("openvino", "torch"), ("fp32", "bf16"), "auto"),  # one pair of four
     ],
 )
 def test_what_is_asked_for_by_name_is_run_or_refused(
@@ -59,7 +59,9 @@ def test_what_is_asked_for_by_name_is_run_or_refused(
     tiny_models: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fake_trials(monkeypatch, ("openvino", "f32"), ("openvino", "bf16"), ("torch", "f32"), ("bicubic", "f32"))
+    fake_trials(
+        monkeypatch, ("openvino", "fp32"), ("openvino", "bf16"), ("torch", "fp32"), ("bicubic", "fp32")
+    )
     request = Request((model_file(tiny_models, 2),), (2,), backends, precisions, device)
     with pytest.raises(BackendUnavailableError, match="there") as caught:
         make(request, ignore)
@@ -70,15 +72,15 @@ def test_what_is_asked_for_by_name_is_run_or_refused(
 def test_a_backend_by_name_needs_not_have_every_precision(
     tiny_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake_trials(monkeypatch, ("torch", "f32"))
+    fake_trials(monkeypatch, ("torch", "fp32"))
     plan = make(Request((model_file(tiny_models, 2),), (2,), ("torch",)), ignore)
-    assert [subject.cases for subject in plan.subjects] == [(Case("torch", "cpu", "f32"),)]
+    assert [subject.cases for subject in plan.subjects] == [(Case("torch", "cpu", "fp32"),)]
 
 
 def test_bicubic_alone_is_no_benchmark_unless_asked_for(
     tiny_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake_trials(monkeypatch, ("bicubic", "f32"))
+    fake_trials(monkeypatch, ("bicubic", "fp32"))
     models = (model_file(tiny_models, 2),)
     with pytest.raises(BackendUnavailableError, match="openvino"):
         make(Request(models, (2,)), ignore)

@@ -22,7 +22,7 @@ def test_cells_of_a_row() -> None:
     # 200 ms; p95 of 180, 200, 220 is 218; 40 of 200 ms; 1.25 MP in 0.2 s
     assert cells[4:10] == ("200.0", "218.0", "20%", "6.250", "0.500", "80%")
     assert cells[10:] == ("123", "–", "51.50", "28.12", "0.011", "0.222", "0.033")
-    assert report().rows[1].cells[12] == "–"  # the f32 run that others are compared with
+    assert report().rows[1].cells[12] == "–"  # the fp32 run that others are compared with
 
 
 def test_json_csv_and_table_agree() -> None:

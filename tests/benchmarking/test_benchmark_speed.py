@@ -11,7 +11,7 @@ from benchmark_fakes import BF16, F32, Clock, FakeEngine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srcli.backends import table
+from srcli.backends import registry
 from srcli.backends.base import BackendOptions, Batch, Engine, EngineInfo
 from srcli.benchmark import peak, speed
 from srcli.benchmark.attempts import Attempts
@@ -20,7 +20,7 @@ from srcli.benchmark.plan import Case, Request, Subject
 from srcli.benchmark.rounds import Spread, interleave, percentile, timed
 from srcli.errors import InferenceError
 from srcli.models.catalog import ModelFile
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 
 SPEC = replace(tiny_networks.tiny_spec(4), macs=1000)
 
@@ -61,17 +61,17 @@ def test_operations_are_two_a_multiply_add() -> None:
 
 
 def measured(monkeypatch: pytest.MonkeyPatch, spec: ModelSpec, size: int) -> dict[object, speed.Speed]:
-    """bf16 takes 0.5 s, f32 1 s; the products take 0.1 s for 10**9 operations, where there is one."""
+    """bf16 takes 0.5 s, fp32 1 s; the products take 0.1 s for 10**9 operations, where there is one."""
     clock = Clock(monkeypatch)
 
     def load(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> FakeEngine:
-        seconds = {"bf16": 0.5, "f32": 1.0}[options.precision]
+        seconds = {"bf16": 0.5, "fp32": 1.0}[options.precision]
         return FakeEngine(EngineInfo(name, "cpu", options.precision), spec.scale, clock.passing(seconds))
 
     def product(device: str, precision: str, threads: int) -> Product | None:
         return Product(clock.passing(0.1), 1e9, "fake") if precision == "bf16" else None
 
-    monkeypatch.setattr(table, "load", load)
+    monkeypatch.setattr(registry, "load", load)
     monkeypatch.setattr(peak, "product", product)
     subject = Subject("tiny", ModelFile(Path("tiny-x4.onnx"), spec), (BF16, F32))
     attempts = Attempts[speed.Key]()
@@ -82,16 +82,16 @@ def measured(monkeypatch: pytest.MonkeyPatch, spec: ModelSpec, size: int) -> dic
 
 def test_rates_follow_from_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     found = measured(monkeypatch, SPEC, 50)
-    bf16, f32 = found[BF16], found[F32]
+    bf16, fp32 = found[BF16], found[F32]
     assert bf16.latency.median == pytest.approx(0.5)  # of differences on a clock: rounding alone
     assert bf16.latency.repetitions == 4
     assert bf16.tiles == 1
     assert bf16.megapixels == pytest.approx(200 * 200 / 1e6 / 0.5)
     assert bf16.tflops == pytest.approx(2 * 1000 * 50 * 50 / 0.5 / 1e12)
     assert bf16.peak == pytest.approx(1e9 / 0.1 / 1e12)
-    assert f32.tflops == pytest.approx(2 * 1000 * 50 * 50 / 1.0 / 1e12)
-    assert f32.peak is None
-    assert f32.info == EngineInfo("openvino", "cpu", "f32")
+    assert fp32.tflops == pytest.approx(2 * 1000 * 50 * 50 / 1.0 / 1e12)
+    assert fp32.peak is None
+    assert fp32.info == EngineInfo("openvino", "cpu", "fp32")
 
 
 def test_a_model_that_does_not_say_its_work_gets_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def test_a_model_that_does_not_say_its_work_gets_no_rate(monkeypatch: pytest.Mon
 
 def one_engine(monkeypatch: pytest.MonkeyPatch, engine: Engine, **asked: object) -> dict[int, speed.Speed]:
     """Its speeds by size, and for those that fail nothing."""
-    monkeypatch.setattr(table, "load", lambda *_: engine)
+    monkeypatch.setattr(registry, "load", lambda *_: engine)
     monkeypatch.setattr(peak, "product", lambda *_: None)
     subject = Subject("tiny", ModelFile(Path("tiny-x4.onnx"), SPEC), (F32,))
     request = Request(("tiny",), repetitions=2, **asked)  # type: ignore[arg-type]
@@ -120,11 +120,11 @@ def test_what_fails_leaves_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(name: str, *_: object) -> FakeEngine:
         if name == "torch":
             raise InferenceError("No such kernel.", "Wait.")
-        return Small(EngineInfo(name, "cpu", "f32"), 4, clock.passing(1.0))
+        return Small(EngineInfo(name, "cpu", "fp32"), 4, clock.passing(1.0))
 
-    monkeypatch.setattr(table, "load", load)
+    monkeypatch.setattr(registry, "load", load)
     monkeypatch.setattr(peak, "product", lambda *_: 1 / 0)  # not even that
-    broken, attempts = Case("torch", "cpu", "f32"), Attempts[speed.Key]()
+    broken, attempts = Case("torch", "cpu", "fp32"), Attempts[speed.Key]()
     subject = Subject("tiny", ModelFile(Path("tiny-x4.onnx"), SPEC), (broken, F32))
     found = speed.measure(subject, Request(("tiny",), sizes=(16, 48, 32), repetitions=2), attempts)
     assert found.keys() == {(F32, 16), (F32, 32)}
@@ -146,7 +146,7 @@ def test_an_input_beyond_the_largest_tile_goes_through_the_upscalers_tiles(
             seen.append(lr.shape)
             return super().run(lr)
 
-    engine = Watched(EngineInfo("openvino", "cpu", "f32"), 4, clock.passing(0.5))
+    engine = Watched(EngineInfo("openvino", "cpu", "fp32"), 4, clock.passing(0.5))
     found = one_engine(monkeypatch, engine, sizes=(40, 100), tile=50)
     assert (found[40].tiles, found[100].tiles) == (1, 9)
     assert set(seen) == {(1, 3, 40, 40), (1, 3, 44, 44)}
@@ -165,7 +165,7 @@ def test_an_engine_with_several_at_work_is_measured_with_several(monkeypatch: py
                 clock.now += 0.25 if number else 1.0
                 yield None
 
-    engine = Lanes(EngineInfo("tensorrt", "cuda:0", "f16"), 4, clock.passing(1.0))
+    engine = Lanes(EngineInfo("tensorrt", "cuda:0", "fp16"), 4, clock.passing(1.0))
     found = one_engine(monkeypatch, engine, sizes=(50,))[50]
     row = 1.0 + 0.25 * (speed.AT_ONCE - 1)
     assert found.latency.median == pytest.approx(1.0)
@@ -176,22 +176,22 @@ def test_an_engine_with_several_at_work_is_measured_with_several(monkeypatch: py
 
 def test_the_peak_is_a_real_product(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peak, "SIDE", 64)
-    product = peak.product("cpu", "f32", 1)
+    product = peak.product("cpu", "fp32", 1)
     assert product is not None
     assert (product.by, product.flop) == ("openvino", 2 * 64**3)
     a, b = peak._matrices()
     found = product.run()[0]  # type: ignore[index]
-    np.testing.assert_allclose(found, a @ b, rtol=1e-5)  # f32: 64 additions of rounding at 6e-8 each
+    np.testing.assert_allclose(found, a @ b, rtol=1e-5)  # fp32: 64 additions of rounding at 6e-8 each
 
 
 def test_without_openvino_numpy_shows_the_peak_of_f32_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peak, "SIDE", 8)
     monkeypatch.setattr(peak, "find_spec", lambda name: None)
-    product = peak.product("cpu", "f32", 0)
+    product = peak.product("cpu", "fp32", 0)
     assert product is not None
     assert product.by == "numpy"
     a, b = peak._matrices()
     np.testing.assert_array_equal(product.run(), a @ b)
     assert peak.product("cpu", "bf16", 0) is None
-    assert peak.product("cuda", "f32", 0) is None
-    assert peak.product("npu", "f32", 0) is None
+    assert peak.product("cuda", "fp32", 0) is None
+    assert peak.product("npu", "fp32", 0) is None

@@ -29,7 +29,7 @@ import stages  # noqa: E402
 import training  # noqa: E402
 from srcli.backends.base import Concurrent, Finishing  # noqa: E402
 from srcli.benchmark.rounds import interleave  # noqa: E402
-from srcli.media import images  # noqa: E402
+from srcli.io import pictures as images  # noqa: E402
 from srcli.models.catalog import resolve  # noqa: E402
 from srcli_train.networks import NetworkSpec, build  # noqa: E402
 from srcli_train.recipes import Recipe  # noqa: E402
@@ -114,8 +114,8 @@ def test_speed_of_engines_and_commands(network: Path, tmp_path: Path) -> None:
     speed.main([*few, "--models", str(network), "--only", "throughput"])
     speed.main([*few, "--models", str(network), "--only", "memory", "--picture", "20", "30"])
     engines = {row[2]: float(row[4]) for row in _tables(out, "throughput")}
-    assert engines["PyTorch eager f32"] == 1.0
-    assert {"openvino f32", "onnxruntime f32", "torch f32"} <= set(engines)
+    assert engines["PyTorch eager fp32"] == 1.0
+    assert {"openvino fp32", "onnxruntime fp32", "torch fp32"} <= set(engines)
     assert _tables(out, "memory-0")[0][0] == "30×20"
     speed.main([*few, "--models", str(network), "--only", "streams", "--tiles", "24", "40"])
     assert [row[:2] for row in _tables(out, "streams") if row[0] == "1"] == [["1", "24"], ["1", "40"]]
@@ -150,7 +150,7 @@ def test_a_pipeline_is_published_whatever_fails_after_it(
     with pytest.raises(SystemExit, match="from the shell: RuntimeError: exit code 1"):
         pipeline.main([*few, "--model", str(network), "--out", str(out)])
     measured = json.loads(out.read_text())["pipeline-mixed"]["measurements"]
-    assert measured["engine"] == "onnxruntime f32 cpu"
+    assert measured["engine"] == "onnxruntime fp32 cpu"
     assert "start" not in measured
     assert measured["stages"]["network"]["calls"] == 1
 
@@ -196,7 +196,7 @@ def test_quality_rows_and_page(network: Path, tmp_path: Path) -> None:
     methods = [row[0] for row in _tables(out, "quality")]
     assert methods[:2] == ["bicubic", "tiny"]
     assert "EDSR, published" in methods
-    exact = next(row for row in _tables(out, "quality") if row[1].endswith("f32"))
+    exact = next(row for row in _tables(out, "quality") if row[1].endswith("fp32"))
     assert exact[-1] == "0.0000"
     report.main(["--results", str(tmp_path)])
     assert "Quality on Set5" in (tmp_path / "README.md").read_text()
@@ -228,8 +228,8 @@ def test_a_training_log_is_drawn(tmp_path: Path) -> None:
 
 def test_points_join_speed_and_quality(tmp_path: Path) -> None:
     fast = {"model": "m", "side": 256, "engine": "openvino bf16", "megapixels": 3.0}
-    eager_row = {"model": "m", "side": 256, "engine": "PyTorch eager f32", "megapixels": 1.0}
-    good = {"set": "Set5", "scale": 4, "model": "m", "precision": "openvino f32", "psnr_y": 32.0}
+    eager_row = {"model": "m", "side": 256, "engine": "PyTorch eager fp32", "megapixels": 1.0}
+    good = {"set": "Set5", "scale": 4, "model": "m", "precision": "openvino fp32", "psnr_y": 32.0}
     less = good | {"precision": "openvino bf16", "psnr_y": 31.9}
     for name, section, rows in (
         ("speed", "throughput", [fast, eager_row]),
@@ -237,7 +237,7 @@ def test_points_join_speed_and_quality(tmp_path: Path) -> None:
     ):
         (tmp_path / f"{name}.json").write_text(json.dumps({section: {"measurements": {"rows": rows}}}))
     points = plot_speed.read(tmp_path, "Set5", 4, 256)
-    assert [(p.engine, p.psnr) for p in points] == [("openvino bf16", 31.9), ("PyTorch eager f32", 32.0)]
+    assert [(p.engine, p.psnr) for p in points] == [("openvino bf16", 31.9), ("PyTorch eager fp32", 32.0)]
     plot_speed.main(["--results", str(tmp_path)])
 
 

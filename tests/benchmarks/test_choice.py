@@ -11,8 +11,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import choice
 import pictures
-from srcli import suited
-from srcli.models import catalog
+from srcli.models import auto, catalog
 
 
 def test_the_choice_is_right_when_the_other_network_is_not_better() -> None:
@@ -31,7 +30,7 @@ def test_clean_and_degraded_images_are_counted(tmp_path: Path, monkeypatch: pyte
     for seed, name in enumerate(("clean", "mdsr-photo")):
         tiny_networks.write(networks, tiny_networks.tiny_spec(2, name), seed=seed)
     monkeypatch.setattr(catalog, "MODELS_FOLDER", networks)
-    monkeypatch.setattr(suited, "CLEAN", "clean")
+    monkeypatch.setattr(auto, "CLEAN", "clean")
     pictures.save(pictures.photograph(160, 192), hr / "one.png")
     choice.main([str(hr), "--scales", "2", "--seeds", "2", "--out", str(tmp_path / "photo.json")])
     section = json.loads((tmp_path / "photo.json").read_text())["choice"]

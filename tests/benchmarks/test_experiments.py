@@ -15,7 +15,7 @@ from tiny_training import FAST, TINY, folder_of_pictures
 import arms
 import experiments
 import trials
-from srcli.media import images
+from srcli.io import pictures
 from srcli_train import runfolder
 from srcli_train.checkpoint import Checkpoint, load_checkpoint
 from srcli_train.deployed import load_start
@@ -126,7 +126,7 @@ def test_an_experiment_from_training_to_plot(
     with (tmp_path / "results" / "tiny.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["arm"], row["update"]) for row in rows] == [("one", "2"), ("from it", "1")]
-    assert images.probe(tmp_path / "results" / "tiny.png").width > 400
+    assert pictures.probe(tmp_path / "results" / "tiny.png").width > 400
 
     experiments.main(command)
     assert "srcli train" not in capsys.readouterr().out, "arms that have ended are not run again"

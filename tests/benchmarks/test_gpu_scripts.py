@@ -128,7 +128,7 @@ def test_its_commands_are_understood(press: Press, monkeypatch: pytest.MonkeyPat
         else:
             assert Path(command[0]).name == "untrained.py"
     assert len(requests) == 6
-    assert {(r.device, r.precisions, r.tiles) for r in requests} == {("cuda", ("f16",), (384,))}
+    assert {(r.device, r.precisions, r.tiles) for r in requests} == {("cuda", ("fp16",), (384,))}
     assert {size for request in requests for size in request.sizes} == {384, 720, 1440, 3464}
 
 
@@ -234,7 +234,7 @@ def test_untrained_networks_are_files_that_run(tmp_path: Path) -> None:
     untrained = _script("untrained")
     small = NetworkSpec("small", "mdsr", blocks=1, features=8, scales=(2, 3, 4))
     path = untrained.export(small, tmp_path)
-    upscaler = Upscaler(path, 2, precision="f32", device="cpu")
+    upscaler = Upscaler(path, 2, precision="fp32", device="cpu")
     assert upscaler(np.full((20, 24, 3), 99, np.uint8)).shape == (40, 48, 3)
     assert (upscaler.spec.name, upscaler.spec.macs > 0) == ("small", True)
     assert untrained.PRESETS == ("edsr", "mdsr")

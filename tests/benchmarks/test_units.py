@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from srcli.media.images import Picture, write
+from srcli.io.pictures import Picture, write
 from srcli_train.checkpoint import Checkpoint, save_checkpoint
 from srcli_train.networks import NetworkSpec, build
 from srcli_train.recipes import find

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from srcli.media import images
+from srcli.io import pictures
 
 
 @dataclass(frozen=True)
@@ -27,5 +27,5 @@ def picture(path: Path | str, height: int = 6, width: int = 9) -> Path:
     planes = [rows * 7 + columns * 3, rows * 2 + columns * 11, (rows ^ columns) * 5]
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    images.write(path, images.Picture(np.stack(planes, axis=2).astype(np.uint8)))
+    pictures.write(path, pictures.Picture(np.stack(planes, axis=2).astype(np.uint8)))
     return path

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from cli_runs import Command, picture
 
-from srcli.backends import table
-from srcli.media import images
+from srcli.backends import registry
+from srcli.io import pictures
 
 BICUBIC = ("--backend", "bicubic")
 
@@ -75,7 +75,7 @@ def test_odd_shapes_are_no_bad_input(srcli: Command, tiny_catalog: Path, shape: 
     picture("a.png", *shape)
     run = srcli("upscale", "a.png", "-s", "2", "--model", "tiny", "--backend", "onnxruntime")
     assert run.code == 0, run.err
-    header = images.probe("upscaled/a.png")
+    header = pictures.probe("upscaled/a.png")
     assert (header.height, header.width) == (2 * shape[0], 2 * shape[1])
 
 
@@ -201,7 +201,7 @@ def test_a_picture_too_large_for_its_format_is_no_success(srcli: Command) -> Non
         (("--backend", "magic"), ("magic", "openvino")),
         (("--precision", "f64"), ("f64", "bf16")),
         (("--device", "cuda", "--backend", "bicubic"), ("cuda", "cpu")),
-        (("--precision", "bf16", "--backend", "bicubic"), ("bf16", "f32")),
+        (("--precision", "bf16", "--backend", "bicubic"), ("bf16", "fp32")),
         (("--format", "gif"), ("gif", "png")),
         (("-o", "out.gif"), ("out.gif", "read, not written", "out.png")),
         (("--memory", "lots"), ("lots", "512M")),
@@ -241,12 +241,12 @@ def test_a_scale_the_model_lacks_is_reached_with_the_networks_it_has(
     picture("a.png", 8, 10)
     run = srcli("upscale", "a.png", "-s", "3", "--model", str(tiny_models / "tiny-x2.onnx"))
     assert run.code == 0, run.err
-    assert images.probe("upscaled/a.png").width == 30
+    assert pictures.probe("upscaled/a.png").width == 30
 
 
 def test_a_missing_backend_says_how_to_install_it(srcli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     picture("a.png")
-    monkeypatch.setattr(table, "find_spec", lambda package: None)
+    monkeypatch.setattr(registry, "find_spec", lambda package: None)
     for options in ((), ("--backend", "openvino")):
         run = srcli("upscale", "a.png", *options)
         assert run.code == 2

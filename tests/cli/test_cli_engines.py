@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 from cli_runs import Command
 
-from srcli.backends import tensorrt
 from srcli.backends.base import BackendOptions
-from srcli.backends.trt import store
+from srcli.backends.tensorrt import engine, store
 from srcli.errors import BackendUnavailableError
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 
 
 class Built(list[tuple[str, Path]]):
@@ -31,7 +30,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> Built:
         options.tell(f"building {spec.name}")
         return folder / f"{path.stem}.engine"
 
-    monkeypatch.setattr(tensorrt, "build_ahead", build_ahead)
+    monkeypatch.setattr(engine, "build_ahead", build_ahead)
     return asked
 
 
@@ -77,7 +76,8 @@ def test_what_cannot_be_built_is_said(
 
 
 @pytest.mark.parametrize(
-    ("asked", "precision"), [((), "auto"), (("--precision", "fp32"), "f32"), (("--precision", "fp16"), "f16")]
+    ("asked", "precision"),
+    [((), "auto"), (("--precision", "fp32"), "fp32"), (("--precision", "fp16"), "fp16")],
 )
 def test_an_engine_computes_in_what_was_asked_for(
     srcli: Command, tiny_models: Path, built: Built, asked: tuple[str, ...], precision: str
@@ -93,7 +93,7 @@ def test_the_backends_refusal_is_passed_on(
     def refuse(*arguments: object) -> Path:
         raise BackendUnavailableError("No GPU.", "Buy one.")
 
-    monkeypatch.setattr(tensorrt, "build_ahead", refuse)
+    monkeypatch.setattr(engine, "build_ahead", refuse)
     run = srcli("export", "tiny", "--format", "trt")
     assert run.code == 2
     assert "No GPU." in run.err
@@ -105,7 +105,7 @@ def test_what_cannot_build_is_said_before_a_checkpoint_is_exported(
     def refuse(*arguments: object) -> None:
         raise BackendUnavailableError("No GPU.", "Buy one.")
 
-    monkeypatch.setattr(tensorrt, "found_ahead", refuse)
+    monkeypatch.setattr(engine, "found_ahead", refuse)
     Path("last.pt").write_bytes(b"never read")
     run = srcli("export", "last.pt", "--format", "trt")
     assert run.code == 2

@@ -7,8 +7,8 @@ import pytest
 
 from srcli.cli import live
 from srcli.cli.live import Bar, Lines, Silent, Teller, screen
-from srcli.pipelines.names import Job
-from srcli.pipelines.report import PictureResult, Status
+from srcli.jobs.names import Job
+from srcli.jobs.report import PictureResult, Status
 
 WRITTEN = PictureResult(Path("a.png"), Path("out/a.png"), Status.WRITTEN, (1000, 1000), (2000, 1000), 1.0)
 

@@ -12,9 +12,9 @@ import torch
 from cli_runs import Command, picture
 from test_cli_app import HEAVY, PROGRAM
 
-from srcli.media import images
+from srcli.io import pictures
 from srcli.models import catalog
-from srcli.spec import TrainingFacts
+from srcli.models.spec import TrainingFacts
 from srcli_export.calibration import charts
 
 
@@ -46,7 +46,7 @@ def test_import_list_and_use(srcli: Command, weights: Path, tiny_catalog: Path, 
     assert (facts[0]["name"], facts[0]["yours"], facts[0]["license"]) == ("theirs", True, "MIT")
     picture("a.png")
     assert srcli("upscale", "a.png", "-s", "2", "--model", "theirs", "--quiet").code == 0
-    assert images.read(Path("upscaled/a.png")).pixels.shape == (12, 18, 3)
+    assert pictures.read(Path("upscaled/a.png")).pixels.shape == (12, 18, 3)
 
 
 def test_the_list_says_what_each_network_suits(

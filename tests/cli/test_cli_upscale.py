@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from cli_runs import Command, picture
 
-from srcli import Upscaler, suited
-from srcli.media import images
+from srcli import Upscaler
+from srcli.io import pictures
+from srcli.models import auto
 
 BICUBIC = ("--backend", "bicubic")
 
 
 def size(path: Path | str) -> tuple[int, int]:
-    header = images.probe(path)
+    header = pictures.probe(path)
     return header.height, header.width
 
 
@@ -33,7 +34,7 @@ def test_one_picture_comes_out_four_times_larger_and_the_end_says_where(srcli: C
     assert run.code == 0
     assert size("upscaled/a.png") == (24, 36)
     assert "1 picture is in upscaled" in run.err
-    assert "bicubic f32 on cpu" in run.err
+    assert "bicubic fp32 on cpu" in run.err
     assert run.out.splitlines() == ["upscaled/a.png"]  # stdout is no terminal here
 
 
@@ -41,9 +42,9 @@ def test_file_folder_pattern_and_python_call_give_the_same_pixels(srcli: Command
     picture("in/a.png", 20, 30)
     for name, source in (("o1", "in/a.png"), ("o2", "in"), ("o3", "in/*.png")):
         assert srcli("upscale", source, "-s", "2.5", "-o", name, *BICUBIC).code == 0
-    expected = Upscaler("bicubic", 2.5)(images.read(Path("in/a.png")).pixels)
+    expected = Upscaler("bicubic", 2.5)(pictures.read(Path("in/a.png")).pixels)
     for name in ("o1", "o2", "o3"):
-        np.testing.assert_array_equal(images.read(Path(name, "a.png")).pixels, expected)
+        np.testing.assert_array_equal(pictures.read(Path(name, "a.png")).pixels, expected)
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
@@ -53,16 +54,16 @@ def test_any_way_in_gives_the_same_pixels_through_a_network_in_tiles(
     """Same backend, precision, tiles and threads: the same operations in the same order, so the same bits."""
     pytest.importorskip(backend)
     picture("in/a.png", 60, 70)
-    options = ("--model", "tiny", "--backend", backend, "--precision", "f32", "--threads", "1")
+    options = ("--model", "tiny", "--backend", backend, "--precision", "fp32", "--threads", "1")
     for out, source in (("o1", "in/a.png"), ("o2", "in"), ("o3", "in/*.png")):
         run = srcli("upscale", source, "-s", "2.5", "--tile", "32", "-o", out, *options)
         assert run.code == 0, run.err
     tiles: list[int] = []
-    upscale = Upscaler("tiny", 2.5, backend=backend, precision="f32", tile=32, threads=1)
-    expected = upscale(images.read("in/a.png").pixels, progress=lambda done, total: tiles.append(done))
+    upscale = Upscaler("tiny", 2.5, backend=backend, precision="fp32", tile=32, threads=1)
+    expected = upscale(pictures.read("in/a.png").pixels, progress=lambda done, total: tiles.append(done))
     assert len(tiles) > 4
     for out in ("o1", "o2", "o3"):
-        np.testing.assert_array_equal(images.read(Path(out, "a.png")).pixels, expected)
+        np.testing.assert_array_equal(pictures.read(Path(out, "a.png")).pixels, expected)
 
 
 def test_many_workers_and_little_memory_change_no_bit(srcli: Command, tiny_catalog: Path) -> None:
@@ -101,7 +102,7 @@ def test_a_network_runs_for_a_size_in_pixels_and_is_named(srcli: Command, tiny_c
     assert run.code == 0, run.err
     result = json.loads(run.out)["pictures"][0]
     assert result["output_size"] == {"width": 30, "height": 25}
-    assert (result["model"], result["backend"], result["precision"]) == ("tiny", "onnxruntime", "f32")
+    assert (result["model"], result["backend"], result["precision"]) == ("tiny", "onnxruntime", "fp32")
     assert result["scales"] == [3]
 
 
@@ -112,7 +113,7 @@ def test_the_report_says_what_made_each_picture(srcli: Command, tiny_catalog: Pa
     run = srcli("upscale", "small.png", "wide.png", *network, "--width", "40", "--json")
     made = [(p["model"], p["scales"], p["backend"]) for p in json.loads(run.out)["pictures"]]
     assert made == [("tiny", [4], "onnxruntime"), ("bicubic", [], "bicubic")]
-    assert "made by tiny and bicubic, onnxruntime f32 on cpu" in run.err
+    assert "made by tiny and bicubic, onnxruntime fp32 on cpu" in run.err
     run = srcli("upscale", "wide.png", *network, "--width", "40", "--overwrite")
     assert run.err.endswith("made by bicubic.\n")
 
@@ -124,7 +125,7 @@ def test_exact_halo_and_ensemble_and_tile_reach_the_network(srcli: Command, tiny
     for out, more in options.items():
         run = srcli(*network, *more, "-o", out)
         assert run.code == 0, run.err
-    whole, tiled, mean = (images.read(Path(out, "a.png")).pixels.astype(int) for out in options)
+    whole, tiled, mean = (pictures.read(Path(out, "a.png")).pixels.astype(int) for out in options)
     assert abs(whole - tiled).max() <= 1  # kernels may round the last float bit differently
     assert (whole != mean).any()
 
@@ -150,7 +151,7 @@ def test_pictures_that_cannot_be_read_are_told(srcli: Command) -> None:
 def test_what_suits_jpegs_is_told_once_and_only_to_those_who_named_nothing_else(
     srcli: Command, tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(suited, "CLEAN", "tiny")
+    monkeypatch.setattr(auto, "CLEAN", "tiny")
     picture("in/a.jpg"), picture("in/b.JPG"), picture("c.png")
     told = "--model mdsr-photo removes them"
     assert srcli("upscale", "in", "--model", "tiny", "-s", "2").err.count(told) == 1
@@ -164,8 +165,8 @@ def test_what_suits_jpegs_is_told_once_and_only_to_those_who_named_nothing_else(
 def test_auto_tells_which_networks_made_the_pictures(
     clean: str, srcli: Command, tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(suited, "CLEAN", clean)
-    monkeypatch.setattr(suited, "PHOTO", "tiny")
+    monkeypatch.setattr(auto, "CLEAN", clean)
+    monkeypatch.setattr(auto, "PHOTO", "tiny")
     picture("a.png", 40, 40)
     run = srcli("upscale", "a.png", "--model", "auto", "-s", "2", "--exact-halo", "--report", "r.json")
     assert run.code == 0, run.err
@@ -186,8 +187,8 @@ def test_linked_folders_are_searched_and_a_link_that_is_passed_by_is_told(srcli:
 
 
 def test_a_lossless_webp_stays_lossless(srcli: Command) -> None:
-    header = images.read(picture("a.png"))
-    images.write("a.webp", replace(header, lossless=True))
+    header = pictures.read(picture("a.png"))
+    pictures.write("a.webp", replace(header, lossless=True))
     for out, options in (("kept", ()), ("lossy", ("--quality", "95"))):
         assert srcli("upscale", "a.webp", "-o", out, *options, *BICUBIC).code == 0
     kinds = [Path(out, "a.webp").read_bytes()[12:16] for out in ("kept", "lossy")]
@@ -208,14 +209,14 @@ def test_format_and_quality(srcli: Command) -> None:
     for quality in ("20", "95"):
         run = srcli("upscale", "a.png", "--format", "jpg", "--quality", quality, "-o", quality, *BICUBIC)
         assert run.code == 0
-    assert images.probe("20/a.jpg").format == "jpeg"
+    assert pictures.probe("20/a.jpg").format == "jpeg"
     assert Path("20/a.jpg").stat().st_size < Path("95/a.jpg").stat().st_size
 
 
 def test_a_file_name_as_output(srcli: Command) -> None:
     picture("a.png")
     assert srcli("upscale", "a.png", "-o", "new/large.bmp", *BICUBIC).code == 0
-    assert images.probe("new/large.bmp").format == "bmp"
+    assert pictures.probe("new/large.bmp").format == "bmp"
 
 
 def test_a_second_run_skips_what_is_there_and_overwrite_replaces_it(srcli: Command) -> None:
@@ -277,7 +278,7 @@ def test_an_unset_variable_is_no_folder_and_a_dash_no_file(srcli: Command, given
 
 def test_notes_of_the_format_are_told(srcli: Command) -> None:
     pixels = np.dstack([np.zeros((4, 4, 3), np.uint8), np.arange(16, dtype=np.uint8).reshape(4, 4)])
-    images.write(Path("a.png"), images.Picture(pixels))
+    pictures.write(Path("a.png"), pictures.Picture(pixels))
     run = srcli("upscale", "a.png", "--format", "jpeg", *BICUBIC)
     assert run.code == 0
     assert "note: a.png: " in run.err
@@ -303,4 +304,4 @@ def test_an_interrupt_leaves_whole_files_and_the_same_command_goes_on(
     done = files("upscaled")
     assert 1 <= len(done) < 40
     assert all(name.endswith(".png") and not name.startswith(".") for name in done)
-    assert all(images.read(Path("upscaled", name)).pixels.shape == (800, 1200, 3) for name in done[-2:])
+    assert all(pictures.read(Path("upscaled", name)).pixels.shape == (800, 1200, 3) for name in done[-2:])

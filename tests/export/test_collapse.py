@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_exports import checkpoint, expected, export, tiny
 
-from srcli.backends import table
+from srcli.backends import registry
 from srcli.backends.base import BackendOptions
 from srcli_export import collapse
 from srcli_export.collapse import collapsed
@@ -45,7 +45,7 @@ def test_it_is_the_network_that_was_trained(
 ) -> None:
     pytest.importorskip(backend)
     file, (_, network) = made[name, scale], tiny(name, scale)
-    engine = table.load(backend, file.path, file.spec, BackendOptions("f32", "cpu"))
+    engine = registry.load(backend, file.path, file.spec, BackendOptions("fp32", "cpu"))
     np.testing.assert_allclose(
         engine.run(noise(*size)), expected(network, noise(*size), scale), atol=FLOAT32, rtol=0
     )

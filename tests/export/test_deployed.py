@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from tiny_exports import FACTS, checkpoint, export, tiny
 
 from srcli.errors import ModelNotFoundError, TrainingError, UsageError
-from srcli.spec import METADATA_KEY
+from srcli.models.spec import METADATA_KEY
 from srcli_train.deployed import load_start
 from srcli_train.init import start_from
 from srcli_train.networks import build, preset

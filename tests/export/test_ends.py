@@ -11,11 +11,11 @@ from onnx import TensorProto, numpy_helper
 from tiny_exports import checkpoint, files, photograph
 
 from srcli import Upscaler
-from srcli.backends.half import to_half
+from srcli.backends.rewrite import to_half
 from srcli.cli.app import main
 from srcli.errors import ExportError, ModelFileError, UsageError
-from srcli.pixels import from_network, to_network
-from srcli.spec import ModelSpec, read_spec
+from srcli.imaging.pixels import from_network, to_network
+from srcli.models.spec import ModelSpec, read_spec
 from srcli_export import ends
 from srcli_export.exporter import export_checkpoint
 

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from tiny_exports import FACTS, checkpoint, expected, export, files, photo_batch, photograph, tiny
 
-from srcli.spec import WEIGHTS_FILE_KEY, WEIGHTS_SHA256_KEY, read_spec
+from srcli.models.spec import WEIGHTS_FILE_KEY, WEIGHTS_SHA256_KEY, read_spec
 from srcli_export.exporter import Exported, export_checkpoint
 from srcli_export.fuse import fuse
 from srcli_export.runtime import Runner
@@ -131,7 +131,7 @@ def test_openvino_gives_what_onnxruntime_gives(name: str, weights: str, tmp_path
     openvino = pytest.importorskip("openvino")
     path, _ = checkpoint(tmp_path, name, 3)
     one = export(path, tmp_path / "out", weights)[-1]
-    hint = {"INFERENCE_PRECISION_HINT": "f32"}  # bf16 is OpenVINO's default where the CPU has it
+    hint = {"INFERENCE_PRECISION_HINT": "fp32"}  # bf16 is OpenVINO's default where the CPU has it
     compiled = openvino.Core().compile_model(one.path, "CPU", hint)
     for batch in (photo_batch(), np.random.default_rng(1).random((2, 3, 5, 8), np.float32)):
         (out,) = compiled(batch).values()
@@ -161,7 +161,7 @@ def _size(exported: list[Exported]) -> int:
 
 def test_quality_on_test_sets_goes_into_the_spec(tmp_path: Path) -> None:
     """As `srcli evaluate` measures it on the checkpoint: same protocol, same network, same LR."""
-    from srcli.media.images import Picture, write
+    from srcli.io.pictures import Picture, write
     from srcli_train.evaluate import evaluate, from_checkpoint, mean
 
     path, _ = checkpoint(tmp_path, "edsr", 2)

@@ -6,7 +6,7 @@ import pytest
 from tiny_exports import checkpoint, photograph
 
 from srcli.cli.app import main
-from srcli.media import images
+from srcli.io import pictures
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -31,7 +31,7 @@ def test_missing_photographs_are_told(tmp_path: Path, capsys: pytest.CaptureFixt
     without = told(capsys, str(path), "-o", str(tmp_path / "out"))
     assert "on noise and rendered charts alone" in without
     (tmp_path / "photos").mkdir()
-    images.write(tmp_path / "photos" / "a.png", images.Picture(photograph()[:96, :96]))
+    pictures.write(tmp_path / "photos" / "a.png", pictures.Picture(photograph()[:96, :96]))
     for option in ("--calibration", "--validation"):
         given = told(capsys, str(path), "-o", str(tmp_path / "out"), option, str(tmp_path / "photos"))
         assert "charts alone" not in given

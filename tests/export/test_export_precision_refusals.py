@@ -11,8 +11,8 @@ from srcli.backends.base import BackendOptions, Batch, EngineInfo
 from srcli.cli import engines
 from srcli.cli.app import main
 from srcli.errors import BackendUnavailableError, ExportError, ModelFileError, UsageError
-from srcli.media.images import Picture, write
-from srcli.spec import ModelSpec
+from srcli.io.pictures import Picture, write
+from srcli.models.spec import ModelSpec
 from srcli_export import exporter, gain
 from srcli_export.exporter import export_checkpoint
 from srcli_export.gain import Timing, check_gain, measure_timings
@@ -123,14 +123,14 @@ def test_both_files_run_on_everything_that_is_here(monkeypatch: pytest.MonkeyPat
     spec = ModelSpec("net", "edsr", 2, arithmetic="int8")
     found = measure_timings(Path("a.onnx"), Path("a.int8.onnx"), spec)
     assert loaded == [
-        ("openvino", "a.onnx", "fp32", "f32"),
-        ("onnxruntime", "a.onnx", "fp32", "f32"),
+        ("openvino", "a.onnx", "fp32", "fp32"),
+        ("onnxruntime", "a.onnx", "fp32", "fp32"),
         ("openvino", "a.int8.onnx", "int8", "auto"),
         ("onnxruntime", "a.int8.onnx", "int8", "auto"),
     ]
     assert found == [
-        Timing("openvino f32", False, 5.0),
-        Timing("onnxruntime f32", False, 6.0),
+        Timing("openvino fp32", False, 5.0),
+        Timing("onnxruntime fp32", False, 6.0),
         Timing("openvino int8", True, 7.0),
         Timing("onnxruntime int8", True, 8.0),
     ]  # medians

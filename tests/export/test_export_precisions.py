@@ -10,12 +10,12 @@ from onnx import TensorProto, numpy_helper
 from tiny_exports import Pixels, checkpoint, expected, files, photo_batch, photograph
 
 from srcli import Upscaler
-from srcli.backends import table
+from srcli.backends import registry
 from srcli.backends.base import BackendOptions
 from srcli.errors import ModelFileError
-from srcli.metrics import decibels
+from srcli.imaging.metrics import decibels
 from srcli.models import catalog
-from srcli.spec import ModelSpec, check_weights, read_spec, weights_of
+from srcli.models.spec import ModelSpec, check_weights, read_spec, weights_of
 from srcli_export import gain
 from srcli_export.artefacts import judged
 from srcli_export.emulate import with_rounding
@@ -36,7 +36,7 @@ def quick(full: Path, int8: Path, spec: ModelSpec) -> list[Timing]:
     assert (full.suffix, int8.suffix, spec.arithmetic) == (".onnx", ".onnx", "int8")
     return [
         Timing("openvino bf16", False, 0.4),
-        Timing("onnxruntime f32", False, 0.9),
+        Timing("onnxruntime fp32", False, 0.9),
         Timing("it", True, 0.3),
     ]
 
@@ -109,7 +109,7 @@ def test_the_figures_are_those_of_the_images_given(tmp_path: Path) -> None:
     (half,) = export_checkpoint(
         path, tmp_path / "out", precisions=["fp16"], calibration=small(), validation=[hr]
     )
-    from srcli.resize import downscale
+    from srcli.imaging.resize import downscale
     from srcli_export.runtime import to_batch
 
     lr = to_batch(np.asarray(downscale(hr, 2), np.uint8))
@@ -140,7 +140,7 @@ def test_judging_rounds_every_tensor(edsr: list[Exported]) -> None:
         TensorProto.INT64,
     }
     torch = pytest.importorskip("torch")
-    from srcli.backends.onnx_in_torch import Network
+    from srcli.backends.torch_network import Network
 
     with torch.inference_mode():  # which computes in halves, and accumulates in float32
         halves = Network(path, torch.float16, torch.device("cpu"))(torch.from_numpy(batch)).numpy()
@@ -227,7 +227,7 @@ RUNS += [(backend, 2) for backend in ("openvino", "onnxruntime")]
 def test_backends_run_them_by_path(backend: str, place: int, edsr: list[Exported]) -> None:
     pytest.importorskip(backend)
     one, image = edsr[place], photograph()[:40, :50]
-    exact = Upscaler(edsr[0].path, 2, backend="onnxruntime", precision="f32")(image)
+    exact = Upscaler(edsr[0].path, 2, backend="onnxruntime", precision="fp32")(image)
     upscaler = Upscaler(one.path, 2, backend=backend)
     assert upscaler.spec == one.spec
     steps = np.abs(upscaler(image).astype(int) - exact).max()
@@ -246,17 +246,17 @@ def test_both_files_are_measured_on_real_engines(
     monkeypatch.setattr(gain, "_SIDE", 8)
     monkeypatch.setattr(gain, "_REPETITIONS", 1)
     found = gain.measure_timings(edsr[0].path, edsr[2].path, edsr[2].spec)
-    assert {"onnxruntime f32", "onnxruntime int8"} <= {timing.engine for timing in found}
+    assert {"onnxruntime fp32", "onnxruntime int8"} <= {timing.engine for timing in found}
     assert all(timing.int8 == timing.engine.endswith("int8") and timing.seconds > 0 for timing in found)
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_a_cpu_says_in_what_it_computes_halves(backend: str, edsr: list[Exported]) -> None:
-    """It says f32 and computes in f32: off by the weights' rounding, not by that of every tensor."""
+    """It says fp32 and computes in fp32: off by the weights' rounding, not by that of every tensor."""
     pytest.importorskip(backend)
     one, batch = edsr[1], photo_batch()
-    engine = table.load(backend, one.path, one.spec, BackendOptions("f32"))
-    assert engine.info.precision == "f32"
+    engine = registry.load(backend, one.path, one.spec, BackendOptions("fp32"))
+    assert engine.info.precision == "fp32"
     widened, exact = engine.run(batch), Runner(edsr[0].path)(batch)
     assert psnr(widened, exact) > psnr(judged(one.path, "fp16")(batch), exact) + 1
 

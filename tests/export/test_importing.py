@@ -13,7 +13,7 @@ from tiny_exports import checkpoint, expected, files, photo_batch, photograph
 
 from srcli import Upscaler
 from srcli.models import catalog
-from srcli.spec import read_spec
+from srcli.models.spec import read_spec
 from srcli_export.calibration import charts
 from srcli_export.importing import Imported, Request, import_weights, importer, paper
 from srcli_export.runtime import Batch, Pixels, Runner

@@ -134,7 +134,7 @@ def test_a_foreign_network_runs_as_in_pytorch(tmp_path: Path, monkeypatch: pytes
 
 def _check_openvino(path: Path, batch: Any) -> None:
     openvino = pytest.importorskip("openvino")
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "fp32"})
     (out,) = compiled(batch).values()
     np.testing.assert_allclose(out, Runner(path)(batch), atol=FLOAT32, rtol=0)
 

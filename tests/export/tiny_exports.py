@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from srcli.spec import TrainingFacts
+from srcli.models.spec import TrainingFacts
 from srcli_export.exporter import Exported, export_checkpoint
 from srcli_train.checkpoint import Checkpoint, save_checkpoint
 from srcli_train.networks import NetworkSpec, build, preset

@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from tiny_training import FAST, tiny_pictures, trainer
 
-from srcli.artifacts import BLOCKS, measure
 from srcli.errors import UsageError
-from srcli.metrics import to_y
-from srcli.resize import downscale, imresize
+from srcli.imaging.estimate import BLOCKS, measure
+from srcli.imaging.metrics import to_y
+from srcli.imaging.resize import downscale, imresize
 from srcli_train.checkpoint import load_checkpoint
 from srcli_train.degradations import (
     DEGRADATIONS,

@@ -9,7 +9,7 @@ from tiny_training import folder_of_pictures, trainer
 
 from srcli.cli.app import main
 from srcli.errors import InputError, TrainingError
-from srcli.media.images import Picture, write
+from srcli.io.pictures import Picture, write
 from srcli_train.evaluate import bicubic, evaluate, from_checkpoint, mean
 from srcli_train.published import published
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_training import FAST, rendered, trainer
 
-from srcli.resize import downscale, modcrop
+from srcli.imaging.resize import downscale, modcrop
 from srcli_train import ondevice
 from srcli_train.data import Pictures
 from srcli_train.ondevice import DevicePatches

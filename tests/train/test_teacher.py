@@ -11,8 +11,8 @@ from test_gradients import Recorder, batch, gradients_of
 from tiny_training import FAST, TINY, TINY_MDSR, rendered, trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from srcli.ensemble import TRANSFORMS, run_ensemble
 from srcli.errors import UsageError
+from srcli.imaging.ensemble import TRANSFORMS, run_ensemble
 from srcli_train.checkpoint import load_checkpoint
 from srcli_train.gradients import WARM_UP, Gradients
 from srcli_train.misfits import refuse_blank

@@ -8,8 +8,8 @@ import pytest
 from tiny_training import FAST, Quiet, folder_of_pictures, rendered, tiny_pictures
 
 from srcli.errors import TrainingError
-from srcli.media.images import Picture, write
-from srcli.resize import downscale
+from srcli.imaging.resize import downscale
+from srcli.io.pictures import Picture, write
 from srcli_train.command import TrainRequest, _split, train
 from srcli_train.data import Pictures, load_pictures
 from srcli_train.folders import check_pair, find_source, read_rgb

@@ -10,7 +10,7 @@ import torch
 from tiny_training import FAST, Quiet, trainer
 
 from srcli.errors import OutputError, TrainingError, UsageError
-from srcli.media.images import read
+from srcli.io.pictures import read
 from srcli_train import saving
 from srcli_train.checkpoint import load_checkpoint
 from srcli_train.device import find_device

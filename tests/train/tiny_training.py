@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.media.images import Picture, write
+from srcli.io.pictures import Picture, write
 from srcli_train.data import Pictures, load_pictures
 from srcli_train.folders import find_source
 from srcli_train.job import Job, Status

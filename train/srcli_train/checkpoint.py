@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from srcli.errors import OutputError, TrainingError, UsageError
-from srcli.spec import TrainingFacts
+from srcli.models.spec import TrainingFacts
 from srcli_train.networks import NetworkSpec
 from srcli_train.recipes import Recipe
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from srcli.doctor import processor
+from srcli.backends.devices import processor
 from srcli.errors import TrainingError, UsageError
-from srcli.files import cache_folder, check_takes_files
-from srcli.spec import TrainingFacts
+from srcli.io.storage import cache_folder, check_takes_files
+from srcli.models.spec import TrainingFacts
 from srcli_train.board import Board
 from srcli_train.data import Pictures, is_cached, load_pictures
 from srcli_train.deployed import find_start

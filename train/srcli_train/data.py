@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.errors import TrainingError
-from srcli.resize import downscale, modcrop
+from srcli.imaging.resize import downscale, modcrop
 from srcli_train.folders import Source, check_pair, read_rgb
 from srcli_train.leftovers import decoding, forget, used
 

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srcli.backends.failures import load_failed
+from srcli.backends.libraries import load_failed
 from srcli.errors import MissingExtraError, ModelNotFoundError, TrainingError, UsageError
 from srcli.models.catalog import ModelFile, is_path, resolve, scales
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 from srcli_train.checkpoint import Checkpoint, load_checkpoint
 from srcli_train.networks import NetworkSpec
 from srcli_train.networks.layers import MEAN_RGB

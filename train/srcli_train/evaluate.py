@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli import metrics
 from srcli.errors import InputError, UsageError
-from srcli.resize import imresize, modcrop
+from srcli.imaging import metrics
+from srcli.imaging.resize import imresize, modcrop
 from srcli_train.degradations import DEGRADATIONS, degrade
 from srcli_train.folders import find_source, read_rgb
 
@@ -108,8 +108,8 @@ def from_checkpoint(path: Path, scale: int, *, ensemble: bool) -> Upscale:
     Raises:
         TrainingError: no checkpoint, or not for this scale.
     """
-    from srcli.ensemble import run_ensemble
-    from srcli.pixels import from_network, to_network
+    from srcli.imaging.ensemble import run_ensemble
+    from srcli.imaging.pixels import from_network, to_network
     from srcli_train.inference import checkpoint_runner
 
     run = checkpoint_runner(path, scale)

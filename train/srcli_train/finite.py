@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from srcli.errors import OutputError, TrainingError
-from srcli.media.images import Picture, write
+from srcli.io.pictures import Picture, write
 from srcli_train.patches import Minibatch
 
 

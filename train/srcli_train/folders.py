@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.errors import TrainingError
-from srcli.media.images import SUFFIXES, read
-from srcli.metrics import psnr
-from srcli.pixels import as_rgb8
-from srcli.resize import downscale
+from srcli.imaging.metrics import psnr
+from srcli.imaging.pixels import as_rgb8
+from srcli.imaging.resize import downscale
+from srcli.io.pictures import SUFFIXES, read
 
 _CHECK = 96  # side of the LR crop that is compared with our own bicubic
 _MARGIN = 6  # LR pixels at the crop's edge that see HR pixels outside it

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from srcli.ensemble import TRANSFORMS
+from srcli.imaging.ensemble import TRANSFORMS
 from srcli_train.precision import lowered
 from srcli_train.recipes import Recipe
 from srcli_train.recorded import Record
@@ -56,7 +56,7 @@ class Gradients:
             lr, hr: (N, H, W, 3) and (N, scale*H, scale*W, 3) uint8 on the device; every minibatch of a
                 scale has the same shape.
             scale: of this minibatch.
-            side: from which the teacher sees it, one of `srcli.ensemble.TRANSFORMS`.
+            side: from which the teacher sees it, one of `srcli.imaging.ensemble.TRANSFORMS`.
 
         Returns:
             The loss, a scalar without history: L1 or L2 on 0-255 (section 4.2), and the teacher's part.

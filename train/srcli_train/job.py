@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.spec import TrainingFacts
+from srcli.models.spec import TrainingFacts
 from srcli_train.networks import NetworkSpec
 from srcli_train.recipes import Recipe
 

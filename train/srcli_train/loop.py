@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from srcli.ensemble import TRANSFORMS
 from srcli.errors import TrainingError
+from srcli.imaging.ensemble import TRANSFORMS
 from srcli.interrupt import Interrupt
 from srcli_train import runfolder
 from srcli_train.budget import agreed_minutes

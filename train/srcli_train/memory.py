@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from srcli.backends.failures import run_failed
+from srcli.backends.libraries import run_failed
 from srcli.errors import TrainingError
 from srcli_train.recipes import Recipe
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srcli.doctor import cores
+from srcli.backends.devices import cores
 from srcli_train.data import Pictures, Pixels
 from srcli_train.patches import Drawn, Minibatch, PatchSampler, Place, Plan, prefetched
 from srcli_train.processes import drawn_by_processes

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from srcli.spec import TrainingFacts
+from srcli.models.spec import TrainingFacts
 from srcli_train import runfolder
 from srcli_train.checkpoint import Checkpoint
 from srcli_train.degradations import numbers

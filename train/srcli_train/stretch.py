@@ -16,7 +16,7 @@ from srcli.errors import SrcliError, TrainingError, UsageError
 
 MODULES = (
     "numpy", "cv2", "simplejpeg", "typer", "rich", "torch", "tensorboard",
-    "srcli.media.images", "srcli_train.command",
+    "srcli.io.pictures", "srcli_train.command",
 )  # fmt: skip
 """What training imports, early or late; at the end its own, which may want newer versions of the others."""
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from srcli.ensemble import TRANSFORMS, apply
+from srcli.imaging.ensemble import TRANSFORMS, apply
 from srcli_train.precision import lowered
 
 
@@ -41,7 +41,7 @@ class Teacher:
 
         Args:
             lr: (N, 3, P, P) RGB 0-1.
-            side: (1,) integer on the device, one of `srcli.ensemble.TRANSFORMS`: a tensor that is never read
+            side: (1,) integer on the device, of `ensemble.TRANSFORMS`: a tensor that is never read
                 on the host, so that a recorded graph can be replayed with another.
 
         Returns:

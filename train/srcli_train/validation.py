@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from srcli.metrics import psnr_y
-from srcli.resize import downscale, modcrop
+from srcli.imaging.metrics import psnr_y
+from srcli.imaging.resize import downscale, modcrop
 from srcli_train.job import Pixels
 from srcli_train.precision import lowered
 

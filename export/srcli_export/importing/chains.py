@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 from srcli_export.layers import Chain
 from srcli_export.writing import write_chains
 

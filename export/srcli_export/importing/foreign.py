@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srcli.errors import MissingExtraError, ModelFileError
-from srcli.spec import METADATA_KEY, ModelSpec
+from srcli.models.spec import METADATA_KEY, ModelSpec
 from srcli_export.graph import OPSET
 from srcli_export.importing.reach import check_position, measure_reach
 from srcli_export.storage import save

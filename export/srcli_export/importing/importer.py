@@ -7,7 +7,7 @@ from pathlib import Path
 
 from srcli.errors import UsageError
 from srcli.models.catalog import is_reserved, user_folder
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 from srcli_export import calibration as images
 from srcli_export.halo import measure_halo
 from srcli_export.importing.foreign import from_spandrel

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srcli.errors import ModelFileError
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 from srcli_export.collapse import collapsed
 from srcli_export.importing.chains import ChainSource, MeanColor
 from srcli_export.importing.naming import Branch, Layout, layout, unwrapped

@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import nn
 
 from srcli.errors import UsageError
-from srcli.spec import ModelSpec
+from srcli.models.spec import ModelSpec
 
 CONVENTIONS = ("auto", "edsr-pytorch", "super-image")
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.resize import downscale, modcrop
+from srcli.imaging.resize import downscale, modcrop
 from srcli_train.degradations import kernels
 from srcli_train.degradations.photo import Photo
 

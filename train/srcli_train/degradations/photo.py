@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.resize import downscale
+from srcli.imaging.resize import downscale
 from srcli_train.degradations import kernels
 from srcli_train.degradations.camera import GRID, Noise, add_noise, jpeg
 from srcli_train.degradations.kernels import Floats

@@ -1,0 +1,1 @@
+"""The TensorRT backend: which flavour, building, keeping and running engines."""

@@ -1,0 +1,206 @@
+"""JPEG (ITU-T T.81): dpi in JFIF's APP0, EXIF and XMP in APP1, ICC in APP2; IPTC in APP13 is only noticed."""
+
+import re
+import struct
+from collections.abc import Iterator
+
+import cv2
+
+from srcli.io import codec
+from srcli.io import metadata as meta
+from srcli.io.codec import (
+    DamagedError,
+    Data,
+    EncodeError,
+    Layout,
+    Parts,
+    Pixels,
+    UnsupportedError,
+)
+from srcli.io.metadata import Metadata
+
+MAGIC = b"\xff\xd8\xff"
+MAX_SIDE = 65500
+"""libjpeg's limit; the format's own is 65535."""
+
+_EXIF, _XMP, _ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
+_JFIF = b"JFIF\0"
+_UNITS = {1: 1.0, 2: meta.CENTIMETRES}  # JFIF: pixels an inch or a centimetre; 0 is no unit
+_APP0, _APP1, _APP2, _APP13, _SOS, _EOI = 0xE0, 0xE1, 0xE2, 0xED, 0xDA, 0xD9
+_MORE_XMP, _IPTC = b"http://ns.adobe.com/xmp/extension/\0", b"8BIM\x04\x04"  # the latter among Photoshop's
+_HAS_MORE = re.compile(
+    rb"""\s*xmpNote:HasExtendedXMP\s*=\s*("[^"]*"|'[^']*')"""
+    rb"|<xmpNote:HasExtendedXMP>[^<]*</xmpNote:HasExtendedXMP>"
+)
+_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF markers
+_IN_SCANS = {0xC4, 0xDB, 0xDC, 0xDD, 0xFE, _SOS} | set(range(0xE0, 0xF0))
+_NEXT = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # a marker inside coded data that is no stuffing or restart
+SEGMENT = 65533
+"""Most bytes a segment holds beside its length."""
+
+_DAMAGE = (
+    "premature end",
+    "Premature end",
+    "bad Huffman code",
+    "bad arithmetic code",
+    "found marker",
+    "Bogus",
+)
+_CUT_OFF = "it is cut off: the end of the JPEG is missing"
+
+
+def _segments(data: Data) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, end) of each segment before the first scan, that one included."""
+    position = 2
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
+            raise DamagedError("its JPEG header is damaged")
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+            continue
+        end = position + 2 + struct.unpack_from(">H", data, position + 2)[0]
+        if end > len(data):
+            break
+        yield marker, position + 4, end
+        if marker == _SOS:
+            return
+        position = end
+    raise DamagedError(_CUT_OFF)
+
+
+def layout(data: Data) -> Layout:
+    """The frame header (SOF)."""
+    for marker, start, end in _segments(data):
+        if marker in _SIZES and end - start >= 6:
+            depth, height, width, components = struct.unpack_from(">BHHB", data, start)
+            if depth != 8:
+                raise UnsupportedError(f"its {depth}-bit JPEG coding is not supported")
+            return Layout(
+                height, width, 1 if components == 1 else 3, cmyk=components == 4, unkept=_unkept(data)
+            )
+    raise DamagedError("its JPEG header is damaged")
+
+
+def _unkept(data: Data) -> tuple[str, ...]:
+    """Names of the metadata that `metadata` leaves."""
+    found = dict[str, None]()
+    for marker, start, end in _segments(data):
+        if marker == _APP1 and data[start : start + len(_MORE_XMP)] == _MORE_XMP:
+            found["extended XMP"] = None
+        if marker == _APP13 and _IPTC in data[start:end]:
+            found["IPTC data"] = None
+    return tuple(found)
+
+
+def check(data: Data) -> str:
+    """The scans end with EOI, and what is coded in them can be decoded. Bytes after EOI are allowed."""
+    _check_markers(data)
+    said = _decoder_says(bytes(data))
+    if any(phrase in said for phrase in _DAMAGE):
+        raise DamagedError(f"it is damaged: {said}")
+    return f"part of the picture may be damaged: {said}" if "extraneous bytes" in said else ""
+
+
+def _decoder_says(data: bytes) -> str:
+    """The decoder's first complaint; OpenCV's decodes on, fills up with gray and keeps it to itself."""
+    import simplejpeg
+
+    try:
+        space = simplejpeg.decode_jpeg_header(data)[2]
+        space = "CMYK" if space in ("CMYK", "YCCK") else "RGB"
+        simplejpeg.decode_jpeg(data, space, min_height=1, min_width=1, min_factor=8, strict=True)
+    except ValueError as error:  # also what it knows nothing of, and OpenCV may
+        return str(error).removeprefix("Corrupt JPEG data: ")
+    return ""
+
+
+def _check_markers(data: Data) -> None:
+    """The scans hold no marker that cannot stand there, and end."""
+    position = next(end for marker, _, end in _segments(data) if marker == _SOS)
+    while found := _NEXT.search(data, position):
+        marker = data[found.end() - 1]
+        if marker == _EOI:
+            return
+        if marker not in _IN_SCANS:
+            raise DamagedError("it is damaged: its JPEG picture data is not valid")
+        if found.end() + 2 > len(data):
+            break
+        position = found.end() + struct.unpack_from(">H", data, found.end())[0]
+    raise DamagedError(_CUT_OFF)
+
+
+def decode(data: bytes) -> Pixels:
+    """Gray, or BGR; CMYK and YCCK come back as BGR."""
+    return codec.decode(data)
+
+
+def metadata(data: Data) -> Metadata:
+    """EXIF, XMP without its extension, the joined pieces of the ICC profile, and JFIF's resolution."""
+    exif = xmp = dpi = None
+    profile: dict[int, bytes] = {}
+    for marker, start, end in _segments(data):
+        content = data[start:end] if marker in (_APP0, _APP1, _APP2) else b""
+        if content.startswith(_JFIF) and len(content) >= len(_JFIF) + 7:
+            unit, across, down = struct.unpack_from(">BHH", content, len(_JFIF) + 2)
+            dpi = meta.resolution(across, down, _UNITS.get(unit))
+        elif content.startswith(_EXIF):
+            exif = exif or meta.bare_exif(content)
+        elif content.startswith(_XMP):
+            xmp = xmp or _HAS_MORE.sub(b"", content[len(_XMP) :])
+        elif content.startswith(_ICC) and len(content) > len(_ICC) + 2:
+            profile[content[len(_ICC)]] = content[len(_ICC) + 2 :]
+    return Metadata(exif, b"".join(profile[i] for i in sorted(profile)) or None, xmp, dpi)
+
+
+def orientation(data: Data, metadata: Metadata) -> int:
+    """From EXIF."""
+    return meta.orientation(metadata.exif)
+
+
+def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> Parts:
+    """8-bit gray or BGR; full chroma resolution (4:4:4); quality 0-100, 95 if not given."""
+    if max(pixels.shape[:2]) > MAX_SIDE:
+        raise EncodeError(f"a JPEG can be at most {MAX_SIDE} pixels a side")
+    level = 95 if quality is None else quality
+    parameters = (cv2.IMWRITE_JPEG_QUALITY, level)
+    full = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+    plain = codec.encode(".jpg", pixels, parameters + full)
+    at = next(end for _, _, end in _segments(bytes(plain[: 1 << 17])))  # right after JFIF's APP0
+    start = _with_dpi(bytes(plain[:at]), metadata.dpi) if metadata.dpi else plain[:at]
+    return start, *_segments_of(metadata), plain[at:]
+
+
+def _with_dpi(start: bytes, dpi: tuple[float, float]) -> bytes:
+    """The start of a file up to the end of its first segment, with the resolution set if that is JFIF's."""
+    if _JFIF not in start:
+        return start
+    at = start.index(_JFIF) + len(_JFIF) + 2
+    across, down = (min(max(1, round(value)), 0xFFFF) for value in dpi)
+    return start[:at] + struct.pack(">BHH", 1, across, down) + start[at + 5 :]
+
+
+def _segments_of(metadata: Metadata) -> Iterator[bytes]:
+    if metadata.exif:
+        yield _segment(_APP1, _EXIF + metadata.exif)
+    if metadata.xmp:
+        yield _segment(_APP1, _XMP + metadata.xmp)
+    if metadata.icc:
+        step = SEGMENT - len(_ICC) - 2
+        pieces = [metadata.icc[i : i + step] for i in range(0, len(metadata.icc), step)]
+        for number, piece in enumerate(pieces, 1):
+            yield _segment(_APP2, _ICC + bytes((number, len(pieces))) + piece)
+
+
+def _segment(marker: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+
+def fits(metadata: Metadata) -> tuple[Metadata, tuple[str, ...]]:
+    """The metadata a JPEG's segments can hold, and the names of what is too large for them."""
+    exif = metadata.exif if len(_EXIF + (metadata.exif or b"")) <= SEGMENT else None
+    xmp = metadata.xmp if len(_XMP + (metadata.xmp or b"")) <= SEGMENT else None
+    icc = metadata.icc if len(metadata.icc or b"") <= 255 * (SEGMENT - len(_ICC) - 2) else None
+    kept = Metadata(exif, icc, xmp, metadata.dpi)
+    pairs = (("EXIF", metadata.exif, exif), ("ICC profile", metadata.icc, icc), ("XMP", metadata.xmp, xmp))
+    return kept, tuple(name for name, had, has in pairs if had and not has)

@@ -1,0 +1,238 @@
+"""PNG (W3C PNG, third edition): chunks, transparency keys, gray + alpha."""
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from srcli.io import codec
+from srcli.io import metadata as meta
+from srcli.io.codec import DamagedError, Data, EncodeError, Layout, Parts, Pixels
+from srcli.io.metadata import Metadata
+
+MAGIC = b"\x89PNG\r\n\x1a\n"
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_COPIES = {
+    b"Raw profile type exif": "exif",
+    b"Raw profile type APP1": "exif",
+    b"Raw profile type xmp": "xmp",
+    b"Raw profile type icc": "icc",
+    b"Raw profile type icm": "icc",
+}
+"""Keywords of what ImageMagick writes as digits, beside or instead of a chunk, and what the chunk holds."""
+_XMP_KEYWORD = b"XML:com.adobe.xmp"
+_LONGEST_KEYWORD = 79
+_TRIVIAL = (_XMP_KEYWORD, b"Software")
+_MOST_NAMED = 6
+_MAX_METADATA = 64 << 20  # a few kilobytes can unpack to gigabytes; no real profile is this large
+_METRE = 1  # pHYs: its unit; 0 is none
+_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
+
+# Measured on two photographs upscaled to 1 MP, one busy core, ms and MB a megapixel:
+#   Huffman only + Paeth  35, 1.22-1.40    (this choice)
+#   run lengths + Paeth   42-48, 1.16-1.40     level 1 + Sub (a common default)  40-46, 1.52-1.65
+#   level 4 + Paeth       70-76, 1.27-1.48     level 6 + Paeth  265-335, 1.19-1.43
+# Photographs hold no long matches, so looking for them costs time and wins nothing.
+_FAST = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY)
+_PHOTO = (*_FAST, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_PAETH)
+_ROWS = (*_FAST, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
+
+
+def _chunks(data: Data) -> Iterator[tuple[bytes, int, int]]:
+    """(type, start, end) of each chunk's content, up to and with IEND."""
+    position = len(MAGIC)
+    while position + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        if position + 12 + length > len(data):
+            break
+        yield kind, position + 8, position + 8 + length
+        if kind == b"IEND":
+            return
+        position += 12 + length
+    raise DamagedError("it is cut off: the end of the PNG is missing")
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _before_pixels(data: Data) -> dict[bytes, bytes]:
+    """The first chunk of each type before the picture data."""
+    found: dict[bytes, bytes] = {}
+    for kind, start, end in _chunks(data):
+        if kind == b"IDAT":
+            break
+        found.setdefault(kind, data[start:end])
+    return found
+
+
+def layout(data: Data) -> Layout:
+    """IHDR, with tRNS counted as alpha and acTL as frames."""
+    found = _before_pixels(data)
+    if data[12:16] != b"IHDR":
+        raise DamagedError("its PNG header is damaged")
+    try:
+        width, height, depth, colour = struct.unpack(">IIBB", found[b"IHDR"][:10])
+        channels = _CHANNELS[colour] + (b"tRNS" in found and colour in (0, 2, 3))
+    except (KeyError, struct.error) as error:
+        raise DamagedError("its PNG header is damaged") from error
+    frames = struct.unpack(">I", found.get(b"acTL", b"\0\0\0\1")[:4])[0]
+    return Layout(
+        height,
+        width,
+        channels,
+        16 if depth == 16 else 8,
+        max(1, frames),
+        colour=_colour(found),
+    )
+
+
+def subjects(texts: Sequence[bytes]) -> str:
+    """What `Metadata.texts` are about: their keywords, each once, and not more than a line of them."""
+    names = [*dict.fromkeys(_keyword(text[4:]).decode("latin-1") for text in texts)]
+    return ", ".join(names[:_MOST_NAMED] + ["…"] * (len(names) > _MOST_NAMED))
+
+
+def _keyword(chunk: bytes) -> bytes:
+    return chunk[:_LONGEST_KEYWORD].partition(b"\0")[0]
+
+
+def _tells(kind: bytes, chunk: bytes) -> bool:
+    """Whether readers can read it, and it is not only about what wrote the file, or its file's dates."""
+    keyword = _keyword(chunk)
+    ended = 0 < len(keyword) < len(chunk) and chunk[len(keyword)] == 0
+    method = {b"tEXt": 0, b"zTXt": 1, b"iTXt": 2}[kind]  # so many bytes further, 0 is the only one there is
+    readable = ended and len(chunk) > len(keyword) + method and chunk[len(keyword) + method] == 0
+    return readable and keyword not in _TRIVIAL and not keyword.startswith(b"date:")
+
+
+def _is_copy(text: bytes, metadata: Metadata) -> bool:
+    """Whether it repeats what the file has a chunk for, which is kept up to date; the text is not."""
+    field = _COPIES.get(_keyword(text[4:]))
+    return field is not None and bool(getattr(metadata, field))
+
+
+def _colour(found: dict[bytes, bytes]) -> str:
+    """What would be lost of how the colours are meant: anything but an ICC profile and sRGB."""
+    meant = found.get(b"cICP", b"")[:2]
+    if b"cICP" in found and meant not in (
+        b"\x01\x0d",
+        b"\x01\x01",
+    ):  # BT.709 colours, curve of sRGB or BT.709
+        return "cICP"
+    gamma = int.from_bytes(found.get(b"gAMA", b"")[:4], "big")
+    plain = b"iCCP" in found or b"sRGB" in found or b"cICP" in found
+    return "" if plain or gamma == 0 or abs(gamma - 45455) < 1000 else f"gamma {gamma / 100_000:.2f}"
+
+
+def check(data: Data) -> str:
+    """Every chunk is whole and its checksum right."""
+    for kind, start, end in _chunks(data):
+        stored = struct.unpack_from(">I", data, end)[0]
+        if zlib.crc32(memoryview(data)[start - 4 : end]) != stored:
+            raise DamagedError(f"it is damaged: the checksum of its {kind.decode('latin-1')} data is wrong")
+    return ""
+
+
+def decode(data: bytes) -> Pixels:
+    """Only the picture's own chunks reach the decoder: no animation, no colour management."""
+    colour = data[25]
+    wanted = {b"IHDR", b"PLTE", b"IDAT", b"IEND"} | ({b"tRNS"} if colour == 3 else set())
+    view = memoryview(data)
+    parts = (view[start - 8 : end + 4] for kind, start, end in _chunks(data) if kind in wanted)
+    pixels = codec.decode(MAGIC + b"".join(parts))
+    if colour in (0, 2):
+        return _with_key(pixels, _before_pixels(data).get(b"tRNS"), data[24])
+    return np.ascontiguousarray(pixels[..., 2:]) if colour == 4 else pixels
+
+
+def _with_key(pixels: Pixels, key: bytes | None, depth: int) -> Pixels:
+    """Alpha from the one transparent colour that tRNS names; gray of 1, 2, 4 bits is spread to 8."""
+    if key is None:
+        return pixels
+    names = np.frombuffer(key[: len(key) // 2 * 2], ">u2").astype(np.uint32)
+    planes = pixels.reshape(*pixels.shape[:2], -1)
+    if len(names) != planes.shape[2]:
+        raise DamagedError("its transparent colour (tRNS) is damaged")
+    if depth < 8:
+        names = names * 255 // ((1 << depth) - 1)
+    clear = (planes == names[::-1]).all(axis=2, keepdims=True)
+    alpha = np.where(clear, 0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
+    return np.concatenate([planes, alpha], axis=2)
+
+
+def metadata(data: Data) -> Metadata:
+    """eXIf, iCCP, pHYs, the XMP iTXt chunk and other texts, wherever they stand."""
+    exif = icc = xmp = dpi = None
+    texts, room = list[bytes](), _MAX_METADATA
+    for kind, start, end in _chunks(data):
+        if kind == b"eXIf":
+            exif = meta.bare_exif(data[start:end])
+        elif kind == b"iCCP":
+            icc = _inflated(data[start:end].partition(b"\0")[2][1:])
+        elif kind == b"iTXt" and data[start:end].startswith(_XMP_KEYWORD + b"\0"):
+            xmp = _text(data[start:end])
+        elif kind in _TEXTS and end - start <= room and _tells(kind, content := data[start:end]):
+            texts.append(kind + content)
+            room -= end - start
+        elif kind == b"pHYs" and end - start == 9:
+            across, down, unit = struct.unpack_from(">IIB", data, start)
+            dpi = meta.resolution(across, down, meta.INCH if unit == _METRE else None)
+    found = Metadata(exif, icc, xmp, dpi)
+    return replace(found, texts=tuple(text for text in texts if not _is_copy(text, found)))
+
+
+def _inflated(packed: bytes) -> bytes | None:
+    unpacker = zlib.decompressobj()
+    try:
+        data = unpacker.decompress(packed, _MAX_METADATA)
+    except zlib.error:
+        return None
+    return data if data and unpacker.eof else None
+
+
+def _text(chunk: bytes) -> bytes | None:
+    """The text of an iTXt chunk: keyword, flags, language, translated keyword, text."""
+    packed, rest = chunk[len(_XMP_KEYWORD) + 1 : len(_XMP_KEYWORD) + 2], chunk[len(_XMP_KEYWORD) + 3 :]
+    text = rest.partition(b"\0")[2].partition(b"\0")[2]
+    return _inflated(text) if packed == b"\1" else text or None
+
+
+def orientation(data: Data, metadata: Metadata) -> int:
+    """From EXIF."""
+    return meta.orientation(metadata.exif)
+
+
+def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> Parts:
+    """Lossless whatever the quality."""
+    if pixels.shape[0] > 1_000_000 or pixels.shape[1] > 1_000_000:
+        raise EncodeError("PNG readers accept at most 1000000 pixels a side")
+    plain = _gray_alpha(pixels) if pixels.ndim == 3 and pixels.shape[2] == 2 else None
+    plain = plain or codec.encode(".png", pixels, _PHOTO)
+    at = len(MAGIC) + 25  # right after IHDR
+    return plain[:at], *_chunks_of(metadata), plain[at:]
+
+
+def _gray_alpha(pixels: Pixels) -> memoryview:
+    """OpenCV writes no gray + alpha. Its rows are those of a gray picture twice as wide, filter Up
+    compares whole rows only, so a changed header (width, colour type 4) makes one of the other."""
+    height, width = pixels.shape[:2]
+    wide = codec.encode(".png", np.ascontiguousarray(pixels).reshape(height, width * 2), _ROWS)
+    header = struct.pack(">IIBBBBB", width, height, pixels.itemsize * 8, 4, 0, 0, 0)
+    return memoryview(MAGIC + _chunk(b"IHDR", header) + wide[len(MAGIC) + 25 :])
+
+
+def _chunks_of(metadata: Metadata) -> Iterator[bytes]:
+    if metadata.icc:
+        yield _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
+    if metadata.dpi:
+        yield _chunk(b"pHYs", struct.pack(">IIB", *meta.per_metre(metadata.dpi), _METRE))
+    if metadata.exif:
+        yield _chunk(b"eXIf", metadata.exif)
+    if metadata.xmp:
+        yield _chunk(b"iTXt", _XMP_KEYWORD + b"\0\0\0\0\0" + metadata.xmp)
+    for text in metadata.texts:
+        yield _chunk(text[:4], text[4:])

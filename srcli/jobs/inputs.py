@@ -1,0 +1,191 @@
+"""Which pictures the user means: files, folders and patterns become one ordered list."""
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from srcli.errors import InputError
+from srcli.io.pictures import READ_ONLY_SUFFIXES, SUFFIXES
+from srcli.jobs.report import PictureResult, Status
+
+_READABLE = (*SUFFIXES, *READ_ONLY_SUFFIXES)
+_PHONES = (".heic", ".heif", ".hif", ".jxl")
+_CAMERAS = (
+    ".arw",
+    ".cr2",
+    ".cr3",
+    ".crw",
+    ".dng",
+    ".nef",
+    ".nrw",
+    ".orf",
+    ".pef",
+    ".raf",
+    ".raw",
+    ".rw2",
+    ".srw",
+)
+_EDITORS = (".exr", ".hdr", ".jp2", ".pgm", ".ppm", ".psb", ".psd", ".tga", ".xcf")
+_OTHER_PICTURES = frozenset((*_PHONES, *_CAMERAS, *_EDITORS))
+"""Suffixes of pictures that cannot be read; a folder's owner should know that they were left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One picture to upscale.
+
+    Attributes:
+        path: the file, as the user named it.
+        relative: where its output goes below the output folder, still with the input's suffix.
+    """
+
+    path: Path
+    relative: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An input that cannot even be tried."""
+
+    path: Path
+    error: InputError
+
+    def result(self) -> PictureResult:
+        """The same as a line of the report."""
+        return PictureResult(self.path, None, Status.FAILED, error=self.error.message, hint=self.error.hint)
+
+
+@dataclass(slots=True)
+class Discovery:
+    """What the inputs came to, in the order given; folders sorted by name.
+
+    Attributes:
+        pictures: the files to upscale, each once.
+        problems: inputs that do not exist, cannot be listed or hold no pictures.
+        left_out: the output folder, if it was met inside an input folder and passed by.
+        passed_by: links to folders that are searched already, or that hold one that is.
+        unread: suffixes of pictures in folders that cannot be read, each with how many there are.
+    """
+
+    pictures: list[Found] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    left_out: Path | None = None
+    passed_by: list[Path] = field(default_factory=list)
+    unread: Counter[str] = field(default_factory=Counter)
+
+
+def discover(inputs: Sequence[str], out: Path, *, recursive: bool) -> Discovery:
+    """The pictures that files, folders and glob patterns name.
+
+    A folder gives the pictures in it (known suffixes, no hidden files), with `recursive` also those
+    below it and in other folders that links in it lead to, the sub-folders kept in `Found.relative`.
+    A file is taken whatever its suffix. The output folder is never searched, so a second run does not
+    upscale the results of the first.
+    """
+    found = Discovery()
+    for name in inputs:
+        for path in _expand(name):
+            try:
+                _add(found, path, out, recursive)
+            except InputError as error:
+                found.problems.append(Problem(path, error))
+    found.pictures = _each_once(found.pictures)
+    return found
+
+
+def _expand(name: str) -> list[Path]:
+    """The name itself if it exists or is no pattern, else what the pattern matches."""
+    if os.path.lexists(name) or not glob.has_magic(name):
+        return [Path(name)]
+    return [Path(match) for match in sorted(glob.glob(name, recursive=True))] or [Path(name)]  # noqa: PTH207
+
+
+def _add(found: Discovery, path: Path, out: Path, recursive: bool) -> None:
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        hint = "No file matches this pattern." if glob.has_magic(str(path)) else "Check the name."
+        if isinstance(error, PermissionError):
+            hint = "Check the permissions of the folders that it lies in."
+        if os.path.islink(path):  # noqa: PTH114 (`is_symlink` raises on names too long)
+            hint = f"It is a link to {path.readlink()}, which leads nowhere."
+        raise InputError(f"{path}: cannot be read ({reason}).", hint) from error
+    if path.is_dir():
+        _add_folder(found, path, out, recursive)
+    else:
+        found.pictures.append(Found(path, Path(path.name)))
+
+
+def _add_folder(found: Discovery, folder: Path, out: Path, recursive: bool) -> None:
+    before = len(found.pictures)
+    for path in _walk(found, folder, out, recursive):
+        suffix = path.suffix.lower()
+        if suffix in _READABLE:
+            found.pictures.append(Found(path, path.relative_to(folder)))
+        elif suffix in _OTHER_PICTURES:
+            found.unread[suffix] += 1
+    if len(found.pictures) == before and not any(p.path == folder for p in found.problems):
+        deeper = "" if recursive else " --recursive also searches the folders in it."
+        raise InputError(
+            f"{folder}: no pictures in this folder.", f"It needs {', '.join(_READABLE)}.{deeper}"
+        )
+
+
+def _walk(found: Discovery, folder: Path, out: Path, recursive: bool) -> Iterator[Path]:
+    """The visible files of a folder, its sub-folders after them, by name."""
+
+    def unreadable(error: OSError) -> None:
+        where = Path(error.filename or folder)
+        problem = InputError(f"{where}: cannot be listed ({error.strerror}).", "Check its permissions.")
+        found.problems.append(Problem(where, problem))
+
+    entered = [Path(os.path.realpath(folder))]
+    for here, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
+        yield from (Path(here, name) for name in sorted(files) if not name.startswith("."))
+        if any(_same(Path(here, name), out) for name in folders):
+            found.left_out = out
+        keep = (name for name in sorted(folders) if not name.startswith("."))
+        paths = [Path(here, name) for name in keep if recursive and not _same(Path(here, name), out)]
+        folders[:] = [path.name for path in paths if _enters(found, path, entered)]
+
+
+def _enters(found: Discovery, path: Path, entered: list[Path]) -> bool:
+    """Whether to search a folder: yes, unless it is a link to what is searched under another name.
+
+    Args:
+        found: told of links that are passed by.
+        path: the folder.
+        entered: real paths of the input folder and of the links entered below it; grows. No link leads to
+            one of them again, and none into the input folder or above it, so that there is no loop.
+    """
+    if not path.is_symlink():
+        return True
+    real, root = Path(os.path.realpath(path)), entered[0]
+    if real in entered or real.is_relative_to(root) or root.is_relative_to(real):
+        found.passed_by.append(path)
+        return False
+    entered.append(real)
+    return True
+
+
+def _same(a: Path, b: Path) -> bool:
+    return os.path.realpath(a) == os.path.realpath(b)
+
+
+def _each_once(pictures: list[Found]) -> list[Found]:
+    """The list without files already named earlier in it."""
+    return list({place(p.path): p for p in reversed(pictures)}.values())[::-1]
+
+
+def place(path: Path) -> Path:
+    """The absolute path with the folder's links resolved, not the file's own: a link has its own name."""
+    return path.parent.resolve() / path.name
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder; `Path.is_dir` raises on some names that cannot be one."""
+    return os.path.isdir(path)  # noqa: PTH112

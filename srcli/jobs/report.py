@@ -1,0 +1,161 @@
+"""What happened to every picture, for people's eyes and for programs (JSON)."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from srcli import __version__
+from srcli.errors import ExitCode, OutputError
+from srcli.io.storage import write_text
+from srcli.jobs.sizes import Size
+
+if TYPE_CHECKING:
+    from srcli.upscaler import Made
+
+SCHEMA = "srcli.upscale/1"
+"""Name and version of the JSON report; the number grows when a field changes its meaning or goes."""
+
+
+class Status(StrEnum):
+    """How one picture ended."""
+
+    WRITTEN = "written"
+    SKIPPED = "skipped"
+    """The output was there already."""
+    FAILED = "failed"
+    PLANNED = "planned"
+    """Dry run: it would be written."""
+    PENDING = "pending"
+    """The run was interrupted before this picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What was loaded: network, backend, device, precision, why that one, and what came up."""
+
+    model: str
+    backend: str
+    device: str
+    precision: str
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PictureResult:
+    """One line of the report.
+
+    Attributes:
+        input: the file read.
+        output: the file written or meant; None if the input never got a name.
+        status: how it ended.
+        input_size: (height, width), None if the picture could not be opened.
+        output_size: (height, width), None if none was made.
+        seconds: decoding, upscaling and encoding together, without waiting.
+        error: what went wrong, for failed pictures.
+        hint: what to do about it.
+        notes: what the output could not keep, and other things worth knowing.
+        made: what a written output was made with.
+    """
+
+    input: Path
+    output: Path | None
+    status: Status
+    input_size: Size | None = None
+    output_size: Size | None = None
+    seconds: float = 0.0
+    error: str = ""
+    hint: str = ""
+    notes: tuple[str, ...] = ()
+    made: "Made | None" = None
+
+    @property
+    def megapixels(self) -> float:
+        """Millions of pixels written; 0 if nothing was."""
+        if self.status is not Status.WRITTEN or self.output_size is None:
+            return 0.0
+        return self.output_size[0] * self.output_size[1] / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A whole run: pictures in the order of the inputs."""
+
+    engine: Engine
+    pictures: Sequence[PictureResult]
+    seconds: float
+    interrupted: bool = False
+
+    def count(self, status: Status) -> int:
+        """How many pictures ended this way."""
+        return sum(picture.status is status for picture in self.pictures)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """0: all well (skipped counts as well), 1: some failed, 130: interrupted."""
+        if self.interrupted:
+            return ExitCode.INTERRUPTED
+        return ExitCode.FAILED if self.count(Status.FAILED) else ExitCode.OK
+
+    def to_json(self) -> str:
+        """The report as indented JSON, ASCII only, so that any file name survives."""
+        counts = Counter(picture.status.value for picture in self.pictures)
+        head = {
+            "schema": SCHEMA,
+            "version": __version__,
+            "engine": {
+                "model": self.engine.model,
+                "backend": self.engine.backend,
+                "device": self.engine.device,
+                "precision": self.engine.precision,
+            },
+            "reason": self.engine.reason,
+            "notes": list(self.engine.notes),
+            "seconds": round(self.seconds, 3),
+            "interrupted": self.interrupted,
+            "counts": {status.value: counts[status.value] for status in Status},
+        }
+        pictures = [_picture_json(picture) for picture in self.pictures]
+        return json.dumps({**head, "pictures": pictures}, indent=2)
+
+
+def _picture_json(picture: PictureResult) -> dict[str, object]:
+    made = picture.made
+    return {
+        "input": str(picture.input),
+        "output": None if picture.output is None else str(picture.output),
+        "status": picture.status.value,
+        "input_size": _size_json(picture.input_size),
+        "output_size": _size_json(picture.output_size),
+        "model": made and made.model,
+        "scales": made and list(made.scales),
+        "backend": made and made.info.backend,
+        "device": made and made.info.device,
+        "precision": made and made.info.precision,
+        "seconds": round(picture.seconds, 4),
+        "error": picture.error or None,
+        "hint": picture.hint or None,
+        "notes": list(picture.notes),
+    }
+
+
+def _size_json(size: Size | None) -> dict[str, int] | None:
+    return None if size is None else {"width": size[1], "height": size[0]}
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write the JSON report, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written there.
+    """
+    try:
+        write_text(path, report.to_json() + "\n")
+    except OSError as error:
+        raise OutputError(
+            f"{path}: the report cannot be written ({error.strerror}).", "Choose another place."
+        ) from error
