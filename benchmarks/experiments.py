@@ -34,7 +34,7 @@ _USUAL_RATE = 2.0  # updates a second of that on two cores
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What an arm's log says: rows as the training loop writes them."""
+    """An arm's log: rows as the training loop writes them."""
 
     arm: Arm
     rows: list[dict[str, str]]
@@ -87,7 +87,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("name", nargs="?", choices=[*EXPERIMENTS, "all"])
     add("data", nargs="?", type=Path, help="folder of HR images")
     add("--valid", type=Path, help="folder of validation images")
-    add("--list", action="store_true", help="say what there is")
+    add("--list", action="store_true", help="list experiments and arms")
     add("--updates", type=int, help="of the longest arm")
     add("--jobs", type=int, default=1, help="arms at a time; the cores are shared out among them")
     add("--device", default="cpu")

@@ -15,20 +15,18 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import pictures
 from common import RESULTS, Section, Spread, Table, machine, publish, ratio, spread
 from srcli.benchmark.rounds import interleave, timed
 from srcli_train.data import Pictures, load_pictures
-from srcli_train.device import find_device
+from srcli_train.device import find_device, resolve_precision
 from srcli_train.folders import find_source
 from srcli_train.job import Job
 from srcli_train.loop import Trainer
 from srcli_train.networks import NetworkSpec, preset
-from srcli_train.ondevice import DeviceMinibatch
-from srcli_train.patches import Minibatch, PatchSampler
-from srcli_train.precision import settled
+from srcli_train.patches import DeviceMinibatch, Minibatch, PatchSampler
+from srcli_train.ranks import Agreed
 from srcli_train.recipes import Recipe, find
 
 AIM = 0.90
@@ -53,7 +51,6 @@ class Rates:
 class _Silent:
     """A watcher that shows nothing."""
 
-    def note(self, text: str) -> None: ...
     def status(self, status: object) -> None: ...
     def picture(self, update: int, image: object) -> None: ...
 
@@ -93,8 +90,8 @@ def _folder(place: Path, options: argparse.Namespace) -> Path:
 def _rates(network: NetworkSpec, folder: Path, scratch: Path, options: argparse.Namespace) -> Rates:
     recipe = find(options.recipe)
     mapped = load_pictures(find_source(folder), network.scales, scratch / "cache", lambda done, total: None)
-    job = Job(network, recipe, scratch / network.name, device=options.device, log_every=options.block)
-    trainer = Trainer(job, mapped, _Silent())
+    job = Job(folder, network, recipe, scratch / network.name, device=options.device, log_every=options.block)
+    trainer = Trainer(job, mapped, (), _Silent())
     blocks = _Blocks(trainer, mapped, recipe, options.block)
     seconds = interleave({"real": blocks.real, "synthetic": blocks.synthetic}, options.repetitions)
     per_second = {name: [options.block / s for s in values] for name, values in seconds.items()}
@@ -123,10 +120,10 @@ class _Blocks:
         return timed(_all(self._trainer._step, batches))()
 
 
-def _all(step: Callable[[_Batch], Tensor], batches: list[_Batch]) -> Callable[[], None]:
+def _all(step: Callable[[_Batch], Agreed], batches: list[_Batch]) -> Callable[[], None]:
     def run() -> None:
-        losses = [step(batch) for batch in batches]
-        losses[-1].item()  # a GPU may still be at work
+        agreed = [step(batch) for batch in batches]
+        agreed[-1].loss.item()  # a GPU may still be at work
 
     return run
 
@@ -157,7 +154,7 @@ def _section(rates: list[Rates], options: argparse.Namespace) -> Section:
         for rate in rates
     )
     recipe = find(options.recipe)
-    precision = settled(recipe.precision, find_device(options.device))
+    precision = resolve_precision(recipe.precision, find_device(options.device))
     return Section(
         "training",
         "Training: the data never holds up an update",

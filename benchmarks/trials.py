@@ -11,7 +11,7 @@ from pathlib import Path
 
 from arms import Arm, Experiment
 from srcli.errors import TrainingError
-from srcli_train import runfolder
+from srcli_train import checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class Trial:
         """Of its folder: everything that decides what comes out, and nothing else."""
         arm = self.arm
         scales = [f"x{scale}" for scale in arm.scales]
-        said = "-".join([str(self.updates), arm.model, *scales, arm.recipe, *arm.settings])
-        plain = "".join(c if c.isalnum() or c in ".-=" else "_" for c in said.replace("network.", ""))
+        parts = "-".join([str(self.updates), arm.model, *scales, arm.recipe, *arm.settings])
+        plain = "".join(c if c.isalnum() or c in ".-=" else "_" for c in parts.replace("network.", ""))
         start = self.start.name if self.start else arm.init
         return f"{plain}-from-{start}" if start else plain
 
@@ -100,8 +100,8 @@ def _run(trial: Trial, place: Place) -> None:
         return
     arguments = [*trial.command(place.data, place.valid, place.device), "-o", str(folder)]
     if trial.start:
-        arguments += ["--init", str(place.runs / trial.start.name / runfolder.LAST)]
-    arguments += ["--resume"] if runfolder.holds_run(folder) else []
+        arguments += ["--init", str(place.runs / trial.start.name / checkpoint.LAST)]
+    arguments += ["--resume"] if checkpoint.holds_run(folder) else []
     print(shlex.join(["srcli", *arguments]), flush=True)
     _call(arguments, folder, trial, place.jobs)
 
@@ -111,17 +111,17 @@ def _call(arguments: Sequence[str], folder: Path, trial: Trial, jobs: int) -> No
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", "srcli", *arguments]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f"{folder.name}.out").open("a") as talk:
-        done = subprocess.run(command, check=False, env=environment, stdout=talk, stderr=talk)
+    with folder.with_name(f"{folder.name}.out").open("a") as output:
+        done = subprocess.run(command, check=False, env=environment, stdout=output, stderr=output)
     if done.returncode:
-        raise SystemExit(f"The arm {trial.arm.label!r} failed; {talk.name} says why.")
+        raise SystemExit(f"The arm {trial.arm.label!r} failed; {output.name} says why.")
 
 
 def reached(folder: Path) -> int:
     """Updates in a run's checkpoint. The log may be ahead of it: its last row comes before the last save."""
-    if not runfolder.holds_run(folder):
+    if not checkpoint.holds_run(folder):
         return 0
     try:
-        return runfolder.load(folder, print)[1].update
+        return checkpoint.load(folder)[1].update
     except TrainingError:  # the arm's own command says what is wrong with it
         return 0

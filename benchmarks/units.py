@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from srcli.imaging.resize import downscale
 from srcli_train.checkpoint import load_checkpoint
 from srcli_train.folders import find_source, read_rgb
-from srcli_train.networks import build
-from srcli_train.networks.layers import Body
+from srcli_train.networks import Body, build
 from srcli_train.patches import Minibatch
-from srcli_train.validation import batch_of
+from srcli_train.validation import to_batch
 
 SHARES = (0.0, 0.001, 0.01)
 """Of all pixels, at which a unit fires at most to be counted."""
@@ -67,7 +66,7 @@ def _firing(network: nn.Module, minibatches: Iterable[Minibatch]) -> Tensor:
     network.eval()
     with torch.no_grad():
         for minibatch in minibatches:
-            network(batch_of(minibatch.lr, torch.device("cpu")), minibatch.scale)
+            network(to_batch(minibatch.lr, torch.device("cpu")), minibatch.scale)
     return torch.cat([torch.stack(shares).mean(0) for shares in seen.values()])
 
 

@@ -1,19 +1,32 @@
-"""`srcli train`: a folder of HR images becomes a checkpoint."""
+"""`srcli train`: a folder of HR images becomes a checkpoint; a bar on a terminal, lines elsewhere."""
 
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from srcli.cli.console import command_line, product_path, talk
-from srcli.cli.extras import missing_extra
+from srcli.cli.console import (
+    Screen,
+    Silent,
+    command_line,
+    duration,
+    missing_extra,
+    printable,
+    product_path,
+    screen,
+    talk,
+)
 from srcli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from srcli_train.command import TrainRequest
+    from srcli_train.data import Pixels
+    from srcli_train.job import Job
+    from srcli_train.log import Status
     from srcli_train.networks import NetworkSpec
 
 
@@ -88,24 +101,24 @@ def train(
 ) -> None:
     """Train a network on a folder of HR images."""
     try:
-        from srcli_train.command import TrainRequest, check
-        from srcli_train.launch import launched
-        from srcli_train.recipes import find
-        from srcli_train.settings import changed, divided
+        from srcli_train.command import check
+        from srcli_train.job import Job
+        from srcli_train.ranks import launched
+        from srcli_train.recipes import find, split_settings, with_settings
     except ImportError as error:
         raise missing_extra(error, "Training", "train") from error
 
     numbers = {"updates": updates, "batch": batch, "patch": patch, "lr": lr, "muon_lr": muon_lr}
     named = {**numbers, "loss": loss, "precision": precision, "seed": seed}
     given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
-    about_network, about_recipe = divided(settings or ())
-    chosen = replace(changed(find(recipe), about_recipe), **given)
+    of_network, of_recipe = split_settings(settings or ())
+    chosen = replace(with_settings(find(recipe), of_recipe), **given)
     home = run or Path("runs") / (f"{model}-x{scale}" if scale else model)
-    request = TrainRequest(
+    job = Job(
         data=folder,
-        network=_network(model, scale, about_network),
+        network=_network(model, scale, of_network),
         recipe=chosen,
-        run=home,
+        folder=home,
         valid=valid,
         cache=cache,
         device=device,
@@ -117,18 +130,18 @@ def train(
         command=command_line(sys.argv[1:]),
     )
     if gpus > 1 and not launched():
-        check(request, gpus)
-        _share_out(gpus)
-    _run(request)
+        check(job, gpus)
+        _launch(gpus)
+    _run(job)
 
 
-def _network(model: str, scale: int | None, about: Sequence[str]) -> "NetworkSpec":
+def _network(model: str, scale: int | None, settings: Sequence[str]) -> "NetworkSpec":
     """The preset, with what was set; a changed one is no longer called by the preset's name."""
     from srcli_train.networks import preset
-    from srcli_train.settings import changed
+    from srcli_train.recipes import with_settings
 
-    named = [f"name={model}-custom", *about] if about else []
-    network = changed(preset(model, scale), named)
+    named = [f"name={model}-custom", *settings] if settings else []
+    network = with_settings(preset(model, scale), named)
     if scale is not None and network.family == "mdsr":
         hint = "Leave out -s; fewer scales: --set 'network.scales=[2,4]'."
         raise UsageError(f"{model} learns all of its scales together.", hint)
@@ -137,34 +150,89 @@ def _network(model: str, scale: int | None, about: Sequence[str]) -> "NetworkSpe
     return network
 
 
-def _run(request: "TrainRequest") -> None:
-    """Train, show it, and say where the result is; of several processes only the first one speaks."""
-    from srcli.cli.training import watcher
+def _run(job: "Job") -> None:
+    """Train, show it, and print where the result is; of several ranks only the first one prints."""
     from srcli_train.command import train as start
-    from srcli_train.peers import first_process
+    from srcli_train.ranks import is_first_rank
 
-    shown, speaks = watcher(), first_process()
+    first = is_first_rank()
+    shown = screen(quiet=False) if first else Mute()
     try:
-        checkpoint = start(request, shown)
+        with log_messages(shown):
+            checkpoint = start(job, TrainingWatcher(shown))
     except KeyboardInterrupt:
         shown.close()
-        if speaks:
-            talk(_stopped(request.run))
+        if first:
+            talk(_stopped(job.folder))
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     finally:
         shown.close()
-    if speaks:
+    if first:
         product_path(checkpoint)
         talk(f"Trained. Make it a model with: srcli export {checkpoint}")
 
 
-def _share_out(processes: int) -> None:
+class TrainingWatcher:
+    """Shows a run's progress on a screen."""
+
+    def __init__(self, shown: Screen) -> None:
+        self._screen = shown
+        self._validated: dict[int, float] = {}
+
+    def status(self, status: "Status") -> None:
+        """Progress, and a line that stays whenever there are new PSNR figures."""
+        scores = ", ".join(f"x{scale} {value:.2f} dB" for scale, value in status.psnr.items())
+        text = (
+            f"update {status.update}, loss {status.loss:.3f}, "
+            f"{status.updates_per_second:.2f} updates/s, {duration(status.seconds_left)} left"
+        )
+        self._screen.update(status.progress, 1, f"{text}, validation {scores}" if scores else text)
+        if status.psnr != self._validated:
+            self._validated = dict(status.psnr)
+            self._screen.line(f"update {status.update}: loss {status.loss:.3f}, validation {scores}")
+
+    def picture(self, update: int, image: "Pixels") -> None:
+        """Pictures are shown by TensorBoard."""
+
+
+class Mute(Silent):
+    """The screen of the second and later ranks: shows nothing."""
+
+    def line(self, text: str) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def log_messages(shown: Screen) -> Iterator[None]:
+    """While entered, log messages of training from INFO on are lines of this screen, and go nowhere else."""
+    logger = logging.getLogger("srcli_train")
+    before = logger.handlers, logger.level, logger.propagate
+    logger.handlers, logger.level, logger.propagate = [_ScreenHandler(shown)], logging.INFO, False
+    try:
+        yield
+    finally:
+        logger.handlers, logger.level, logger.propagate = before
+
+
+class _ScreenHandler(logging.Handler):
+    """Log messages as lines of a screen."""
+
+    def __init__(self, shown: Screen) -> None:
+        super().__init__(logging.INFO)
+        self._screen = shown
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One message."""
+        self._screen.line(printable(record.getMessage()))
+
+
+def _launch(processes: int) -> None:
     """Start the processes of one run, which do the rest.
 
     Raises:
-        typer.Exit: always, with their exit code; what there is to say they have said.
+        typer.Exit: always, with their exit code; they have printed everything.
     """
-    from srcli_train.launch import launch
+    from srcli_train.ranks import launch
 
     try:
         raise typer.Exit(launch(processes, sys.argv[1:]))

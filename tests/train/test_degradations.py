@@ -20,13 +20,13 @@ from srcli_train.degradations import (
     Photo,
     Unknown,
     degrade,
+    degrade_with,
     degraded_patch,
-    fixed,
-    of_image,
-    of_patch,
+    image_generator,
+    patch_generator,
 )
-from srcli_train.degradations.camera import Noise, add_noise, jpeg
 from srcli_train.degradations.kernels import FILTERS, disc, gaussian, resample
+from srcli_train.degradations.photo import Noise, add_noise, jpeg
 from srcli_train.patches import PatchSampler
 from srcli_train.recipes import RECIPES
 
@@ -43,7 +43,7 @@ def busy(side: int = 144, detail: float = 2.5) -> NDArray[np.uint8]:
 
 
 def _draws(seed: int) -> tuple[np.random.Generator, np.random.Generator]:
-    return of_patch(seed, 0, 0), of_image(seed, 0)
+    return patch_generator(seed, 0, 0), image_generator(seed, 0)
 
 
 @pytest.mark.parametrize("name", DEGRADATIONS)
@@ -53,7 +53,7 @@ def test_the_same_arguments_give_the_same_pixels(name: str, scale: int) -> None:
     lr = degrade(name, hr, scale, 7)
     assert (lr.shape, lr.dtype) == ((143 // scale, 142 // scale, 3), np.uint8)
     np.testing.assert_array_equal(lr, degrade(name, hr, scale, 7))
-    np.testing.assert_array_equal(lr, fixed(name, 7)(hr, scale))
+    np.testing.assert_array_equal(lr, degrade_with(name, 7)(hr, scale))
     others = [degrade(name, hr, scale, seed) for seed in range(4)]
     assert all((lr != other).any() for other in others) == (name != "bicubic")
 
@@ -81,7 +81,7 @@ def _fit(sr: NDArray[np.float64], hr: NDArray[np.float64]) -> float:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_clean_patches_are_the_cached_ones_to_the_bit_even_at_the_border(scale: int) -> None:
+def test_clean_patches_equal_the_cached_ones(scale: int) -> None:
     hr = busy()[: 141 // scale * scale + 1, :140]
     full = downscale(hr[: len(hr) // scale * scale, : 140 // scale * scale], scale)
     bottom, right = full.shape[0] - 16, full.shape[1] - 16
@@ -126,17 +126,17 @@ def test_jpeg_comes_last_and_as_often_as_asked(share: int) -> None:
 
 def test_an_image_has_one_kernel_and_another_image_another() -> None:
     unknown = Unknown()
-    first, again, other = (unknown.kernel(4, of_image(1, number)) for number in (3, 3, 4))
+    first, again, other = (unknown.kernel(4, image_generator(1, number)) for number in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
     assert first.shape != other.shape or np.abs(first - other).max() > 1e-3
     impulse = np.zeros((192, 192, 3), np.uint8)
     impulse[94:98, 94:98] = 255
-    low = [unknown(impulse, 4, of_patch(1, update, 0), of_image(1, 3)) for update in range(2)]
+    low = [unknown(impulse, 4, patch_generator(1, update, 0), image_generator(1, 3)) for update in range(2)]
     np.testing.assert_array_equal(*low)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_kernels_are_centred_normal_and_as_wide_as_they_say(scale: int) -> None:
+def test_kernels_are_centred_normalised_and_as_wide_as_given(scale: int) -> None:
     kernel = gaussian((2.0, 4.0), 0.0, 31 + scale % 2).astype(np.float64)
     place = np.arange(len(kernel)) - (len(kernel) - 1) / 2
     across, down = kernel.sum(0), kernel.sum(1)
@@ -164,7 +164,7 @@ def test_a_displaced_grid_is_put_back(name: str, size: tuple[int, int]) -> None:
     assert np.abs(np.mean((back - slope)[inner])) < 0.05  # none of them moves it
 
 
-def test_noise_has_the_strength_correlation_and_signal_it_was_given() -> None:
+def test_noise_has_the_given_strength_correlation_and_signal() -> None:
     def field(level: float, noise: Noise) -> NDArray[np.float64]:
         image = np.full((200, 200, 3), level, np.float32)
         return (add_noise(image, noise, np.random.default_rng(0)) - image).astype(np.float64)
@@ -201,9 +201,7 @@ def test_chroma_at_half_size_loses_colour_detail() -> None:
 
 
 @pytest.mark.parametrize("degradation", ["unknown", "photo"])
-def test_the_sampler_degrades_the_same_places_and_depends_on_the_update_alone(
-    tmp_path: Path, degradation: str
-) -> None:
+def test_degraded_patches_depend_on_the_update_alone(tmp_path: Path, degradation: str) -> None:
     pictures = tiny_pictures(tmp_path, (2, 3, 4))
     many = replace(FAST, batch=16)  # of a few, all may be left clean
     plain = PatchSampler(pictures, many)
@@ -222,7 +220,7 @@ def test_a_degradation_nobody_knows_is_refused() -> None:
         replace(FAST, degradation="blurry")
 
 
-def test_a_run_on_degraded_patches_resumes_and_old_checkpoints_count_as_bicubic(tmp_path: Path) -> None:
+def test_a_degraded_run_resumes_and_old_checkpoints_are_bicubic(tmp_path: Path) -> None:
     photo = replace(FAST, degradation="photo", updates=4)
     trainer(tmp_path, recipe=photo).run(stop_at=2)
     again = load_checkpoint(trainer(tmp_path, recipe=photo, resume=True).run())

@@ -70,7 +70,7 @@ def test_residual_scaling_is_where_the_paper_has_it(name: str, factor: float) ->
 
 
 def test_residual_scaling_multiplies_the_branch() -> None:
-    from srcli_train.networks.layers import ResBlock
+    from srcli_train.networks import ResBlock
 
     x, plain, scaled = torch.rand(1, 8, 6, 6), ResBlock(8), ResBlock(8, scale=0.1)
     scaled.load_state_dict(plain.state_dict())

@@ -1,13 +1,13 @@
-"""The paper's numbers, and how each schedule's rate runs."""
+"""The paper's numbers, each schedule's rate, and what can be changed by name."""
 
 from dataclasses import replace
 
 import pytest
 
 from srcli.errors import UsageError
-from srcli_train.misfits import outline, refuse_misfit, refuse_sharing
+from srcli_train.job import check_for_ranks, check_recipe, outline
 from srcli_train.networks import PRESETS, preset
-from srcli_train.recipes import RECIPES, Recipe
+from srcli_train.recipes import RECIPES, Recipe, with_settings
 
 PAPER = RECIPES["paper"]
 
@@ -16,7 +16,7 @@ def test_the_default_is_the_papers_section_4_2() -> None:
     assert Recipe() == PAPER
     assert (PAPER.batch, PAPER.patch, PAPER.updates, PAPER.loss) == (16, 48, 300_000, "l1")
     assert (PAPER.optimizer, PAPER.lr, PAPER.betas, PAPER.eps) == ("adam", 1e-4, (0.9, 0.999), 1e-8)
-    assert (PAPER.flip, PAPER.rotate, PAPER.clip, PAPER.warmup, PAPER.average) == (True, True, 0, 0, 0)
+    assert (PAPER.flip, PAPER.rotate, PAPER.clip, PAPER.warmup, PAPER.ema) == (True, True, 0, 0, 0)
     assert [PAPER.rate(update, 0.0) for update in (0, 199_999, 200_000)] == [1, 1, 0.5]
 
 
@@ -45,8 +45,7 @@ def test_a_warm_up_is_linear_in_every_schedule() -> None:
         {"fall": 1.5},
         {"lr": 0.0},
         {"batch": 0},
-        {"average": 1.0},
-        {"frequency": 1.5},
+        {"ema": 1.0},
     ],
 )
 def test_impossible_numbers_are_refused(wrong: dict[str, object]) -> None:
@@ -59,10 +58,9 @@ def test_impossible_numbers_are_refused(wrong: dict[str, object]) -> None:
     [
         ({"muon_centred": True}, "goes with muon only"),
         ({"optimizer": "muon", "muon_modules": ("bodi", "tail")}, "modules bodi"),
-        ({"frequency": 0.1, "loss": "l2"}, "l1 only"),
     ],
 )
-def test_what_would_have_no_effect_or_a_wrong_one_is_refused(wrong: dict[str, object], why: str) -> None:
+def test_contradicting_fields_are_refused(wrong: dict[str, object], why: str) -> None:
     with pytest.raises(UsageError, match=why):
         replace(PAPER, **wrong)  # type: ignore[arg-type]
 
@@ -74,21 +72,49 @@ def test_what_would_have_no_effect_or_a_wrong_one_is_refused(wrong: dict[str, ob
         ("mdsr-baseline", {"muon_modules": ()}, "Muon would train nothing"),
     ],
 )
-def test_a_recipe_that_does_nothing_to_a_network_is_refused(
-    network: str, changes: dict[str, object], why: str
-) -> None:
+def test_a_recipe_without_effect_is_refused(network: str, changes: dict[str, object], why: str) -> None:
     recipe = replace(RECIPES["fast"], **changes)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=why):
-        refuse_misfit(outline(preset(network, 2)), recipe)
+        check_recipe(outline(preset(network, 2)), recipe)
 
 
 @pytest.mark.parametrize("network", sorted(PRESETS))
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
 def test_every_recipe_trains_every_network(network: str, recipe: str) -> None:
-    refuse_misfit(outline(preset(network, 2)), RECIPES[recipe])
+    check_recipe(outline(preset(network, 2)), RECIPES[recipe])
 
 
-def test_batch_norm_is_not_shared_among_processes() -> None:
-    refuse_sharing(outline(preset("edsr-baseline", 2)))
+def test_batch_norm_is_refused_for_several_ranks() -> None:
+    check_for_ranks(outline(preset("edsr-baseline", 2)))
     with pytest.raises(UsageError, match="one process"):
-        refuse_sharing(outline(preset("srresnet", 2)))
+        check_for_ranks(outline(preset("srresnet", 2)))
+
+
+def test_fields_take_values_of_their_own_kind() -> None:
+    settings = ["patch=32", "flip=false", "betas=[0.8, 0.9]", "clip=1", "optimizer=muon"]
+    recipe = with_settings(Recipe(), settings)
+    assert (recipe.patch, recipe.flip, recipe.betas) == (32, False, (0.8, 0.9))
+    assert isinstance(recipe.clip, float)
+    assert recipe.optimizer == "muon"
+    assert recipe.lr == Recipe().lr
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["depth=3", "patch=a", "patch=3.5", "flip=1", "patch", "__init__=1", "lr=-1", "warmup=-5", "betas=[0.9]"],
+)
+def test_other_settings_are_refused(setting: str) -> None:
+    with pytest.raises(UsageError):
+        with_settings(Recipe(), [setting])
+
+
+def test_networks_can_be_changed_too() -> None:
+    assert with_settings(preset("edsr", 2), ["residual_scale=1"]).residual_scale == 1.0
+
+
+@pytest.mark.parametrize(
+    "setting", ["family=resnet", "blocks=0", "scales=[5]", "scales=[2,3]", "residual_scale=0"]
+)
+def test_networks_that_cannot_be_built_are_refused(setting: str) -> None:
+    with pytest.raises(UsageError):
+        with_settings(preset("edsr", 2), [setting])

@@ -1,15 +1,20 @@
 """A training run small enough for a test: rendered pictures, two blocks, eight features."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from srcli.io.pictures import Picture, write
+from srcli_train.cuda_graph import Capture, GraphedGradients
 from srcli_train.data import Pictures, load_pictures
 from srcli_train.folders import find_source
-from srcli_train.job import Job, Status
+from srcli_train.job import Job
+from srcli_train.log import Status
 from srcli_train.loop import Trainer
 from srcli_train.networks import NetworkSpec
 from srcli_train.recipes import RECIPES, Recipe
@@ -23,12 +28,8 @@ class Quiet:
     """A watcher that remembers."""
 
     def __init__(self) -> None:
-        self.notes: list[str] = []
         self.statuses: list[Status] = []
         self.pictures: list[NDArray[np.uint8]] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
     def status(self, status: Status) -> None:
         self.statuses.append(status)
@@ -68,14 +69,21 @@ def trainer(
     watcher: Quiet | None = None,
 ) -> Trainer:
     job = Job(
+        tmp_path / "hr",
         network,
         recipe,
         tmp_path / run,
-        validation=(rendered(2, 48),),
         resume=resume,
         init=init,
         minutes=minutes,
         log_every=5,
         validate_every=10,
     )
-    return Trainer(job, tiny_pictures(tmp_path, network.scales), watcher or Quiet())
+    pictures = tiny_pictures(tmp_path, network.scales)
+    return Trainer(job, pictures, (rendered(2, 48),), watcher or Quiet())
+
+
+def gradients(network: nn.Module, recipe: Recipe, capture: Capture | None = None) -> GraphedGradients:
+    """As the trainer makes them, on a CPU."""
+    compute = partial(Trainer.forward_backward, network, recipe, torch.device("cpu"))
+    return GraphedGradients(network, compute, capture)

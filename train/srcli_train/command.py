@@ -1,176 +1,102 @@
-"""What `srcli train` does, free of any printing."""
+"""What `srcli train` does, free of any printing: checks, pictures, training."""
 
-import os
+import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from srcli.backends.devices import processor
-from srcli.errors import TrainingError, UsageError
+from srcli.backends.base import run_failed
+from srcli.errors import TrainingError
 from srcli.io.storage import cache_folder, check_takes_files
-from srcli.models.spec import TrainingFacts
-from srcli_train.board import Board
 from srcli_train.data import Pictures, is_cached, load_pictures
-from srcli_train.deployed import find_start
-from srcli_train.device import enough_devices, find_device, named_device
-from srcli_train.folders import Source, find_source, read_rgb
-from srcli_train.job import Job, Pixels, Watcher
+from srcli_train.device import check_device_count, find_device, named_device, resolve_precision
+from srcli_train.folders import Source, read_middle, split
+from srcli_train.job import Job, check_for_ranks, check_overwriting, check_recipe, outline
+from srcli_train.log import Board, Watcher
 from srcli_train.loop import Trainer
-from srcli_train.memory import enough_memory
-from srcli_train.misfits import outline, refuse_blank, refuse_misfit, refuse_sharing
-from srcli_train.networks import NetworkSpec
-from srcli_train.patches import refuse_small
-from srcli_train.peers import even_share, first_process, local_rank
-from srcli_train.precision import settled
+from srcli_train.patches import check_sizes
+from srcli_train.ranks import check_share, is_first_rank, local_rank
 from srcli_train.recipes import Recipe
-from srcli_train.runfolder import holds_run
+from srcli_train.start import find_start
 
-_VALIDATION_IMAGES = 12
-_HELD_BACK = 10  # one training image of so many at most is used for validation instead
-_VALIDATION_SIDE = 384  # pixels of HR, from the middle
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class TrainRequest:
-    """A `srcli train` command line.
-
-    Attributes:
-        data: folder of HR images, or of DIV2K.
-        network: what is trained.
-        recipe: with the user's changes already made.
-        run: folder of checkpoint and logs.
-        valid: folder of validation images; None: DIV2K's, or a few held back from `data`.
-        command: the command line, for the model card.
-    """
-
-    data: Path
-    network: NetworkSpec
-    recipe: Recipe
-    run: Path
-    valid: Path | None = None
-    cache: Path | None = None
-    device: str = "cpu"
-    minutes: float | None = None
-    init: Path | None = None
-    resume: bool = False
-    validate_every: int = 1000
-    data_name: str = ""
-    command: str = ""
-
-
-def train(request: TrainRequest, watcher: Watcher) -> Path:
+def train(job: Job, watcher: Watcher) -> Path:
     """Train and return the checkpoint.
 
     Raises:
-        TrainingError, InputError, UsageError: said in full by each.
+        TrainingError, InputError, UsageError: the job cannot be run as asked.
     """
-    refuse_misfit(outline(request.network), request.recipe)
-    _refuse_early(request, find_device(request.device))
-    if first_process():  # the others write nothing, and are told what to start from
-        _refuse_overwriting(request)
-        check_takes_files(request.run, request.run)  # before hours are spent on what cannot be kept
-    source, validation = _split(request)
-    watcher.note(f"{len(source.hr)} training images, {len(validation)} for validation.")
-    pictures = _pictures(source, request.network.scales, request, watcher)
-    refuse_small(pictures, request.recipe.patch, source.hr)
-    facts = TrainingFacts(
-        data=request.data_name or request.data.name,
-        machine=machine(find_device(request.device)),
-        command=request.command,
-    )
-    job = Job(
-        network=request.network,
-        recipe=request.recipe,
-        folder=request.run,
-        validation=tuple(_middle(read_rgb(p)) for p in validation),
-        device=request.device,
-        minutes=request.minutes,
-        init=request.init,
-        resume=request.resume,
-        validate_every=request.validate_every,
-        facts=facts,
-    )
-    board = Board(request.run, watcher) if first_process() else watcher
-    with enough_memory(request.recipe):
-        trainer = Trainer(job, pictures, board)
-        taught = ", taught by what it was at the start" if request.recipe.distill else ""
-        board.note(f"Training {request.network.name} on {trainer.device} in {trainer.precision}{taught}.")
+    check_recipe(outline(job.network), job.recipe)
+    _check_early(job, find_device(job.device))
+    if is_first_rank():  # the others write nothing, and get their start from the first
+        check_overwriting(job)
+        check_takes_files(job.folder, job.folder)  # before hours are spent on what cannot be kept
+    source, validation = split(job.data, job.valid)
+    _log.info("%d training images, %d for validation.", len(source.hr), len(validation))
+    pictures = _load(source, job)
+    check_sizes(pictures, job.recipe.patch, source.hr)
+    board = Board(job.folder, watcher) if is_first_rank() else watcher
+    with memory_errors_explained(job.recipe):
+        trainer = Trainer(job, pictures, tuple(map(read_middle, validation)), board)
+        _log.info("Training %s on %s in %s.", job.network.name, trainer.device, trainer.precision)
         return trainer.run()
 
 
-def check(request: TrainRequest, processes: int) -> None:
-    """Refuse what so many processes need not try, before each of them says so.
+def check(job: Job, processes: int) -> None:
+    """Refuse, once, what each of so many processes would refuse.
 
     Raises:
-        TrainingError, InputError, UsageError: said in full by each.
+        TrainingError, InputError, UsageError: the job cannot be run as asked.
     """
-    network = outline(request.network)
-    refuse_misfit(network, request.recipe)
-    refuse_sharing(network)
-    even_share(request.recipe.batch, processes)
-    enough_devices(request.device, processes)
-    _refuse_early(request, named_device(request.device))
-    _refuse_overwriting(request)
-    check_takes_files(request.run, request.run)
-    _split(request)
+    network = outline(job.network)
+    check_recipe(network, job.recipe)
+    check_for_ranks(network)
+    check_share(job.recipe.batch, processes)
+    check_device_count(job.device, processes)
+    _check_early(job, named_device(job.device))
+    check_overwriting(job)
+    check_takes_files(job.folder, job.folder)
+    split(job.data, job.valid)
 
 
-def _refuse_early(request: TrainRequest, device: torch.device) -> None:
-    """What the loop would refuse, too, but not before the pictures are decoded."""
-    refuse_blank(request.recipe, begun=request.resume or request.init is not None)
-    if request.init and not request.resume and first_process():
-        find_start(request.init, request.network)
-    if request.recipe.precision == "bf16":
-        settled("bf16", device)
+def _check_early(job: Job, device: torch.device) -> None:
+    """Refuse what the loop would refuse, too, but only after the pictures are decoded."""
+    if job.init and not job.resume and is_first_rank():
+        find_start(job.init, job.network)
+    if job.recipe.precision == "bf16":
+        resolve_precision("bf16", device)
 
 
-def machine(device: torch.device) -> str:
-    """What trains, in a few words: "AMD EPYC, 2 cores" or "NVIDIA H200"."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{processor().name}, {os.cpu_count()} cores"
-
-
-def _pictures(source: Source, scales: tuple[int, ...], request: TrainRequest, watcher: Watcher) -> Pictures:
+def _load(source: Source, job: Job) -> Pictures:
     def progress(done: int, total: int) -> None:
         if done == total or done % 100 == 0:
-            watcher.note(f"Decoded {done} of {total} images into the cache.")
+            _log.info("Decoded %d of %d images into the cache.", done, total)
 
-    cache = request.cache or cache_folder("train")
-    while local_rank() and not is_cached(source, scales, cache):  # the first process of a machine decodes
+    scales, cache = job.network.scales, job.cache or cache_folder("train")
+    while local_rank() and not is_cached(source, scales, cache):  # the first rank of a machine decodes
         time.sleep(0.5)
     return load_pictures(source, scales, cache, progress)
 
 
-def _split(request: TrainRequest) -> tuple[Source, tuple[Path, ...]]:
-    """Training and validation files; without a validation set a few training images are held back."""
-    source = find_source(request.data)
-    if request.valid:
-        return source, find_source(request.valid, "valid").hr[:_VALIDATION_IMAGES]
-    if (request.data / "DIV2K_valid_HR").is_dir():
-        return source, find_source(request.data, "valid").hr[:_VALIDATION_IMAGES]
-    if len(source.hr) < 2:
-        raise TrainingError(f"{request.data} holds one image only.", "Add images, or give --valid a folder.")
-    count = max(1, min(_VALIDATION_IMAGES, len(source.hr) // _HELD_BACK))
-    held = set(range(0, len(source.hr), len(source.hr) // count)[:count])
-    rest = [i for i in range(len(source.hr)) if i not in held]
-    lr = {s: tuple(files[i] for i in rest) for s, files in source.lr.items()}
-    return Source(tuple(source.hr[i] for i in rest), lr), tuple(source.hr[i] for i in sorted(held))
+@contextmanager
+def memory_errors_explained(recipe: Recipe) -> Iterator[None]:
+    """Around what trains.
 
-
-def _middle(image: Pixels) -> Pixels:
-    top, left = ((side - _VALIDATION_SIDE) // 2 if side > _VALIDATION_SIDE else 0 for side in image.shape[:2])
-    return np.ascontiguousarray(image[top : top + _VALIDATION_SIDE, left : left + _VALIDATION_SIDE])
-
-
-def _refuse_overwriting(request: TrainRequest) -> None:
-    exists = holds_run(request.run)
-    if request.resume and not exists:
-        raise UsageError(f"{request.run} holds no checkpoint to resume.", "Leave out --resume to start anew.")
-    if exists and not request.resume:
-        raise UsageError(
-            f"{request.run} already holds a run.", "Go on with --resume, or choose another folder with -o."
-        )
+    Raises:
+        TrainingError: the memory of the machine or of the GPU ran out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        failure = run_failed("training", error)
+        if not isinstance(failure, MemoryError):
+            raise
+        raise TrainingError(
+            f"Memory ran out ({failure}).",
+            f"Lower --batch (now {recipe.batch}) or --patch (now {recipe.patch}).",
+        ) from error

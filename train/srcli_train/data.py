@@ -3,8 +3,12 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -15,11 +19,15 @@ from numpy.typing import NDArray
 from srcli.errors import TrainingError
 from srcli.imaging.resize import downscale, modcrop
 from srcli_train.folders import Source, check_pair, read_rgb
-from srcli_train.leftovers import decoding, forget, used
 
 Pixels = NDArray[np.uint8]
 _CHUNK = 32  # images decoded at a time
 _VERSION = 1
+UNUSED_DAYS = 30
+"""A data set that no run has used for so long is deleted when another one is decoded."""
+
+_HOME = re.compile(r"[0-9a-f]{16}")
+_OURS = re.compile(r"x\d\.(u8|json)(\.\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +60,7 @@ def load_pictures(
 ) -> Pictures:
     """Map the decoded images, decoding and downscaling them first where the cache lacks them.
 
-    Decoding also clears the cache of what decodings that were killed have left, and of data sets that no run
-    has used for a month.
+    Decoding also clears the cache, see `clear_cache`.
 
     Args:
         source: HR files and LR files.
@@ -69,10 +76,10 @@ def load_pictures(
     try:
         home = cache / _key(source)
         home.mkdir(parents=True, exist_ok=True)
-        used(home)
+        mark_used(home)
         missing = [s for s in (1, *scales) if not (home / f"x{s}.json").is_file()]
         if missing:
-            forget(cache)
+            clear_cache(cache)
             with decoding(home):
                 _decode(source, missing, home, progress)
     except OSError as error:
@@ -101,7 +108,7 @@ def _decode(source: Source, scales: list[int], home: Path, progress: Callable[[i
             index = home / f"x{scale}.json.{os.getpid()}"
             index.write_text(json.dumps(shapes[scale]))
             index.replace(home / f"x{scale}.json")
-    finally:  # gigabytes that nobody would ever find
+    finally:  # else gigabytes stay there, under names that no run looks for
         for file in outputs.values():
             file.close()
             Path(file.name).unlink(missing_ok=True)
@@ -153,3 +160,66 @@ def _mapped(home: Path, scale: int) -> list[Pixels]:
         images.append(flat[start : start + size].reshape(height, width, 3))
         start += size
     return images
+
+
+def mark_used(home: Path) -> None:
+    """Set the time at which a run last used this data set to now."""
+    with suppress(OSError):  # a cache that can only be read
+        os.utime(home)
+
+
+@contextmanager
+def decoding(home: Path) -> Iterator[None]:
+    """While entered, `clear_cache` leaves this data set's unfinished files alone, in any process.
+
+    A lock on the folder tells a decoding that is at work from one that was killed, in other containers too.
+    """
+    if sys.platform == "win32":  # a file that is open stays there anyway
+        yield
+        return
+    import fcntl
+
+    folder = os.open(home, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks, on which nothing unfinished is deleted
+            fcntl.flock(folder, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(folder)
+
+
+def clear_cache(cache: Path) -> None:
+    """Delete unfinished files that no process writes, and data sets that were not used for `UNUSED_DAYS`.
+
+    A run that has such a data set mapped keeps its pictures: on Linux and macOS a mapped file outlives its
+    name, and Windows does not delete it. Whatever else lies in the folder is not ours, and stays.
+    """
+    oldest = time.time() - UNUSED_DAYS * 24 * 3600
+    for home in cache.iterdir():
+        with suppress(OSError):  # another process may have been quicker
+            if _HOME.fullmatch(home.name) and home.is_dir():
+                clear = _delete_all if home.stat().st_mtime < oldest else _delete_unfinished
+                clear(home)
+
+
+def _delete_unfinished(home: Path) -> None:
+    if sys.platform == "win32":  # folders cannot be locked there: unfinished files go with their data set
+        return
+    import fcntl
+
+    folder = os.open(home, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for file in home.glob("x?.u8.*"):
+            file.unlink()
+    finally:
+        os.close(folder)
+
+
+def _delete_all(home: Path) -> None:
+    """Indexes first, as they sort: without its index, a data set is as good as gone."""
+    files = sorted(home.iterdir())
+    if all(_OURS.fullmatch(file.name) for file in files):
+        for file in files:
+            file.unlink()
+        home.rmdir()

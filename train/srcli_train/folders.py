@@ -1,4 +1,4 @@
-"""Finding HR and LR images: any folder of HR images, or DIV2K in its official layout."""
+"""HR and LR images in folders: any folder of HR images, or DIV2K in its official layout."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,9 @@ _CHECK = 96  # side of the LR crop that is compared with our own bicubic
 _MARGIN = 6  # LR pixels at the crop's edge that see HR pixels outside it
 _SAME = 40.0  # dB; the same bicubic gives over 50 even through other roundings
 _REACH = 3  # misalignments looked for, in LR pixels
+_VALIDATION_IMAGES = 12
+_HELD_BACK = 10  # one training image of so many at most is used for validation instead
+_VALIDATION_SIDE = 384  # pixels of HR, from the middle
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,41 @@ def find_source(folder: Path, part: str = "train") -> Source:
         raise TrainingError(f"No images in {home}.", f"Formats: {', '.join(sorted(SUFFIXES))}.")
     sets = folder / f"DIV2K_{part}_LR_bicubic"
     return Source(hr, {s: _lr_files(sets / f"X{s}", hr, s) for s in (2, 3, 4) if (sets / f"X{s}").is_dir()})
+
+
+def split(data: Path, valid: Path | None) -> tuple[Source, tuple[Path, ...]]:
+    """Training files, and HR files for validation: at most 12.
+
+    Args:
+        data: folder of HR images, or of DIV2K.
+        valid: folder of validation images; None: DIV2K's, or a tenth held back from `data`.
+
+    Raises:
+        TrainingError: as `find_source`, or `data` holds one image only.
+    """
+    source = find_source(data)
+    if valid:
+        return source, find_source(valid, "valid").hr[:_VALIDATION_IMAGES]
+    if (data / "DIV2K_valid_HR").is_dir():
+        return source, find_source(data, "valid").hr[:_VALIDATION_IMAGES]
+    if len(source.hr) < 2:
+        raise TrainingError(f"{data} holds one image only.", "Add images, or give --valid a folder.")
+    count = max(1, min(_VALIDATION_IMAGES, len(source.hr) // _HELD_BACK))
+    held = set(range(0, len(source.hr), len(source.hr) // count)[:count])
+    rest = [i for i in range(len(source.hr)) if i not in held]
+    lr = {s: tuple(files[i] for i in rest) for s, files in source.lr.items()}
+    return Source(tuple(source.hr[i] for i in rest), lr), tuple(source.hr[i] for i in sorted(held))
+
+
+def read_middle(path: Path) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB of an image's middle, at most 384 pixels a side.
+
+    Raises:
+        InputError: the file is not a readable image.
+    """
+    image, side = read_rgb(path), _VALIDATION_SIDE
+    top, left = (max(0, length - side) // 2 for length in image.shape[:2])
+    return np.ascontiguousarray(image[top : top + side, left : left + side])
 
 
 def _lr_files(folder: Path, hr: tuple[Path, ...], scale: int) -> tuple[Path, ...]:

@@ -1,17 +1,15 @@
-"""What a training run is given, and what it tells whoever watches."""
+"""A training run as it is asked for, and whether it can be run."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import nn
 
-from srcli.models.spec import TrainingFacts
-from srcli_train.networks import NetworkSpec
+from srcli.errors import UsageError
+from srcli_train.checkpoint import holds_run
+from srcli_train.networks import NetworkSpec, build
 from srcli_train.recipes import Recipe
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,23 +17,29 @@ class Job:
     """One training run.
 
     Attributes:
+        data: folder of HR images, or of DIV2K.
         network: what is trained.
         recipe: how.
-        folder: checkpoint, CSV log and TensorBoard events go here.
-        validation: HR images, (H, W, 3) uint8, never trained on.
+        folder: of the run: checkpoints, log.csv and TensorBoard events.
+        valid: folder of validation images; None: DIV2K's, or a few held back from `data`.
+        cache: folder for decoded images; None: the user's cache.
         device: "auto", "cpu", "cuda", "cuda:1".
         minutes: wall-clock budget; the schedule then runs on time instead of updates. 0: no limit; None:
             that of the run that is resumed, no limit for a new one.
         init: checkpoint, or model by name or path, to take starting weights from.
         resume: go on from the run folder's last checkpoint.
-        log_every, validate_every: in updates. save_minutes: between checkpoints.
-        facts: kept in the checkpoint for the model card.
+        log_every, validate_every: in updates.
+        save_minutes: between checkpoints.
+        data_name: of the data, for the model card; empty: the folder's.
+        command: the command line, for the model card.
     """
 
+    data: Path
     network: NetworkSpec
     recipe: Recipe
     folder: Path
-    validation: tuple[Pixels, ...] = ()
+    valid: Path | None = None
+    cache: Path | None = None
     device: str = "cpu"
     minutes: float | None = None
     init: Path | None = None
@@ -43,30 +47,58 @@ class Job:
     log_every: int = 50
     validate_every: int = 1000
     save_minutes: float = 5.0
-    facts: TrainingFacts = field(default_factory=TrainingFacts)
+    data_name: str = ""
+    command: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Where a run is: updates, share of the run 0-1, mean loss since the last one, rates, PSNR by scale."""
+def check_overwriting(job: Job) -> None:
+    """Refuse a run folder that holds a run, unless that is resumed, and to resume what is not there.
 
-    update: int
-    progress: float
-    loss: float
-    rate: float
-    updates_per_second: float
-    seconds_left: float
-    psnr: dict[int, float]
+    Raises:
+        UsageError: see above.
+    """
+    exists = holds_run(job.folder)
+    if job.resume and not exists:
+        raise UsageError(f"{job.folder} holds no checkpoint to resume.", "Leave out --resume to start anew.")
+    if exists and not job.resume:
+        raise UsageError(
+            f"{job.folder} already holds a run.", "Go on with --resume, or choose another folder with -o."
+        )
 
 
-class Watcher(Protocol):
-    """Whoever shows a run to the user."""
+def outline(spec: NetworkSpec) -> nn.Module:
+    """The network on PyTorch's meta device, without memory for its weights: enough for the checks below."""
+    with torch.device("meta"):
+        return build(spec)
 
-    def note(self, text: str) -> None:
-        """Something worth a line."""
 
-    def status(self, status: Status) -> None:
-        """Progress, every `log_every` updates."""
+def check_recipe(network: nn.Module, recipe: Recipe) -> None:
+    """Refuse a recipe that would do less to this network than it says.
 
-    def picture(self, update: int, image: Pixels) -> None:
-        """A validation picture (H, W, 3): LR, SR and HR side by side."""
+    Raises:
+        UsageError: there is nothing for Muon.
+    """
+    with_convolutions = [name for name, module in network.named_children() if _has_convolutions(module)]
+    if recipe.optimizer == "muon" and not set(recipe.muon_modules) & set(with_convolutions):
+        raise UsageError(
+            f"Muon would train nothing: this network has none of `muon_modules` {list(recipe.muon_modules)}.",
+            f"It has: {', '.join(with_convolutions)}. Or set optimizer=adam.",
+        )
+
+
+def check_for_ranks(network: nn.Module) -> None:
+    """Refuse a network that several ranks would train otherwise than one.
+
+    Raises:
+        UsageError: the network has batch norm, whose statistics each rank would take of its own patches.
+    """
+    if any(isinstance(m, nn.BatchNorm2d) for m in network.modules()):
+        raise UsageError(
+            "A network with batch norm is trained by one process: several would each see the statistics of "
+            "their own patches only.",
+            "Leave out --gpus, or start srcli train without torchrun.",
+        )
+
+
+def _has_convolutions(module: nn.Module) -> bool:
+    return any(isinstance(m, nn.Conv2d) for m in module.modules())

@@ -6,9 +6,9 @@ from typing import Any, TypeGuard, cast
 import torch
 from torch import Tensor, nn
 
-from srcli_train.precision import rough
+from srcli_train.cuda_graph import Capture, Work
+from srcli_train.device import fastest_dtype
 from srcli_train.recipes import Recipe
-from srcli_train.recorded import Record, Work
 
 
 class ConvMuon:
@@ -18,9 +18,8 @@ class ConvMuon:
     over single matrices is two dozen kernels each, which on a GPU take longer than a small network's update.
 
     Muon moves a weight equally far in all directions, also in that of its input's mean. One step there
-    shifts a unit at all pixels at once, and a ReLU that is pushed below zero so stays off. `centred` trains
-    the weights as if they saw their input less its mean: the gradient is that of such a layer, and the bias
-    takes up what the step would have moved.
+    shifts a unit at all pixels at once and can turn its ReLU off for good. `centred` trains the weights as if
+    their input had no mean: the gradient is that of such a layer, and the bias takes up the shift.
 
     Args:
         convs: with biases.
@@ -30,7 +29,7 @@ class ConvMuon:
 
     def __init__(self, convs: Iterable[nn.Conv2d], momentum: float, centred: bool) -> None:
         self._convs, self._momentum = list(convs), momentum
-        self.seen = [_follow_mean(conv) for conv in self._convs] if centred else []
+        self.input_means = [_follow_mean(conv) for conv in self._convs] if centred else []
         self.buffers = [torch.zeros_like(_matrix(c.weight.detach())) for c in self._convs]
         assert all(_matrix(c.weight).data_ptr() == c.weight.data_ptr() for c in self._convs), (
             "weights must be channels_last, or the matrices would be copies"
@@ -53,10 +52,14 @@ class ConvMuon:
                 self._step(numbers, lr * max(1.0, rows / columns) ** 0.5)
 
     def _step(self, numbers: list[int], lr: float | Tensor) -> None:
-        """Of matrices of one shape."""
+        """Update the weights of these layers, which have one shape."""
         convs, buffers = [self._convs[n] for n in numbers], [self.buffers[n] for n in numbers]
         grads = torch.stack([_matrix(cast(Tensor, c.weight.grad)) for c in convs])
-        means = _mean_rows(torch.stack([self.seen[n] for n in numbers]), convs[0]) if self.seen else None
+        means = (
+            _mean_rows(torch.stack([self.input_means[n] for n in numbers]), convs[0])
+            if self.input_means
+            else None
+        )
         if means is not None:
             grads -= torch.stack([_bias_grad(c) for c in convs]).unsqueeze(2) * means.unsqueeze(1)
         momenta = torch.stack(buffers).lerp_(grads, 1 - self._momentum)
@@ -69,7 +72,7 @@ class ConvMuon:
 
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-_STEPS = 5
+_NEWTON_SCHULZ_STEPS = 5
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
@@ -85,19 +88,19 @@ def orthogonal(matrices: Tensor) -> Tensor:
     """
     a, b, c = _COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
-    x = (matrices.transpose(1, 2) if tall else matrices).to(rough(matrices.device))
+    x = (matrices.transpose(1, 2) if tall else matrices).to(fastest_dtype(matrices.device))
     x = x / x.flatten(1).norm(dim=1).clamp_min(1e-7)[:, None, None]
-    for _ in range(_STEPS):
+    for _ in range(_NEWTON_SCHULZ_STEPS):
         gram = torch.bmm(x, x.transpose(1, 2))
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.transpose(1, 2) if tall else x
 
 
-_FOLLOW = 0.05  # weight of a minibatch in the mean that is followed
+_FOLLOW = 0.05  # weight of a minibatch in the running mean
 
 
 def _follow_mean(conv: nn.Conv2d) -> Tensor:
-    """(I + 1,) running sums of the mean of the convolution's input and of 1, kept while it trains."""
+    """(I + 1,) running means of the convolution's input channels and of 1, updated while it trains."""
     seen = conv.weight.new_zeros(conv.in_channels + 1)
 
     def follow(module: nn.Module, given: tuple[Tensor, ...]) -> None:
@@ -126,20 +129,20 @@ def _matrix(weight: Tensor) -> Tensor:
 class Optimizer:
     """All optimizers of a run behind one step. Parameters without a gradient are left alone.
 
-    Rates are scalars on the network's device, so that a recorded step can be replayed at another rate.
+    Rates are scalars on the network's device, so that a CUDA graph of a step can be replayed at another rate.
 
     Args:
         network: on the device where it is trained.
         recipe: says which optimizer, and its constants.
-        record: how a step is recorded whose gradients stay where they are; None for never.
+        capture: how a step is captured whose gradients stay where they are; None for never.
     """
 
-    def __init__(self, network: nn.Module, recipe: Recipe, record: Record | None = None) -> None:
+    def __init__(self, network: nn.Module, recipe: Recipe, capture: Capture | None = None) -> None:
         muon = [m for name, m in network.named_modules() if _for_muon(name, m, recipe)]
         weights = {id(conv.weight) for conv in muon}
         rest = [p for p in network.parameters() if id(p) not in weights]
-        self._recipe, self._record = recipe, record
-        self._recorded: dict[int, Work] = {}
+        self._recipe, self._capture = recipe, capture
+        self._graphs: dict[int, Work] = {}
         self._parameters = list(network.parameters())
         self._lr, self._muon_lr = (self._parameters[0].new_zeros(()) for _ in range(2))
         self._adam = torch.optim.Adam(
@@ -149,25 +152,25 @@ class Optimizer:
 
     @property
     def means(self) -> list[Tensor]:
-        """What it has seen of this process's minibatches, and all processes must agree on."""
-        return self._muon.seen if self._muon else []
+        """Mean inputs that follow this rank's minibatches; ranks average them. Empty without centred Muon."""
+        return self._muon.input_means if self._muon else []
 
-    def step(self, rate: float, recorded: int | None = None) -> None:
+    def step(self, rate: float, graph: int | None = None) -> None:
         """Clip the gradient norm and update with learning rates times `rate`; then drop the gradients.
 
         Args:
             rate: factor on both learning rates.
-            recorded: tells sets of gradients apart whose memory stays where it is, so that their step can be
-                recorded once and replayed; None for gradients that are somewhere else every time.
+            graph: the CUDA graph that wrote the gradients, by number: they stay where they are, so the step
+                is captured once as well, and replayed; None for gradients that lie elsewhere every time.
         """
         self._lr.fill_(self._recipe.lr * rate)
         self._muon_lr.fill_(self._recipe.muon_lr * rate)
-        if recorded is None or self._record is None:
+        if graph is None or self._capture is None:
             self._update()
         else:
-            if recorded not in self._recorded:
-                self._recorded[recorded] = self._record(self._update)
-            self._recorded[recorded]()
+            if graph not in self._graphs:
+                self._graphs[graph] = self._capture(self._update)
+            self._graphs[graph]()
         for parameter in self._parameters:
             parameter.grad = None
 

@@ -1,26 +1,22 @@
-"""The patches of every minibatch: where they are cut, and what is done to them.
+"""The patches of every minibatch: where they are cut, what is done to them, and by whom.
 
 Drawing update n's minibatch depends on nothing but the recipe's seed and n, so there is no sampler state
 to save and none to lose.
 """
 
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from srcli.errors import TrainingError
 from srcli_train.data import Pictures, Pixels
-from srcli_train.degradations import DEGRADATIONS, degraded_patch, of_image, of_patch
+from srcli_train.degradations import DEGRADATIONS, degraded_patch, image_generator, patch_generator
+from srcli_train.prefetch import prefetch
 from srcli_train.recipes import Recipe
-
-Drawn = TypeVar("Drawn")
-_AHEAD = 4  # minibatches kept ready, at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +46,8 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a minibatch is made of."""
+class MinibatchPlan:
+    """The patches that make a minibatch."""
 
     scale: int
     places: tuple[Place, ...]
@@ -63,7 +59,7 @@ class PatchSampler:
     def __init__(self, pictures: Pictures, recipe: Recipe) -> None:
         self._pictures, self._recipe = pictures, recipe
         self._scales = sorted(pictures.lr)
-        refuse_small(pictures, recipe.patch)
+        check_sizes(pictures, recipe.patch)
 
     def __call__(self, update: int) -> Minibatch:
         """The minibatch of one update."""
@@ -71,11 +67,11 @@ class PatchSampler:
         pairs = [self._pair(plan.scale, place, (update, patch)) for patch, place in enumerate(plan.places)]
         return Minibatch(plan.scale, np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs]))
 
-    def plan(self, update: int) -> Plan:
-        """What the minibatch of one update is made of; MDSR's scale is drawn here (paper, section 4.2)."""
+    def plan(self, update: int) -> MinibatchPlan:
+        """The patches of one update; MDSR's scale is drawn here (paper, section 4.2)."""
         draw = np.random.default_rng((self._recipe.seed, update))
         scale = self._scales[draw.integers(len(self._scales))]
-        return Plan(scale, tuple(self._place(scale, draw) for _ in range(self._recipe.batch)))
+        return MinibatchPlan(scale, tuple(self._place(scale, draw) for _ in range(self._recipe.batch)))
 
     def _place(self, scale: int, draw: np.random.Generator) -> Place:
         """The most detailed of the recipe's candidates, to be flipped and turned at random."""
@@ -101,7 +97,7 @@ class PatchSampler:
         """LR made anew from HR, by a generator of its own: the places do not depend on the degradation."""
         seed, corner = self._recipe.seed, (place.row, place.column)
         degradation, hr = DEGRADATIONS[self._recipe.degradation], self._pictures.hr[place.number]
-        draw, own = of_patch(seed, *key), of_image(seed, place.number)
+        draw, own = patch_generator(seed, *key), image_generator(seed, place.number)
         return degraded_patch(degradation, hr, scale, corner, self._recipe.patch, draw, own)
 
     def _corner(self, scale: int, draw: np.random.Generator) -> tuple[int, int, int]:
@@ -111,7 +107,7 @@ class PatchSampler:
         return number, int(draw.integers(height - side + 1)), int(draw.integers(width - side + 1))
 
 
-def refuse_small(pictures: Pictures, side: int, files: Sequence[Path] = ()) -> None:
+def check_sizes(pictures: Pictures, side: int, files: Sequence[Path] = ()) -> None:
     """Refuse pictures that hold no patch.
 
     Args:
@@ -137,7 +133,7 @@ def refuse_small(pictures: Pictures, side: int, files: Sequence[Path] = ()) -> N
 
 
 def _detail(patch: Pixels) -> float:
-    """Mean step between neighbours of the green channel, in levels."""
+    """Mean difference between neighbours of the green channel, on 0-255."""
     green = patch[..., 1].astype(np.int16)
     return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
 
@@ -146,28 +142,93 @@ def _augmented(patch: Pixels, flip: bool, turns: int) -> Pixels:
     return np.rot90(patch[:, ::-1] if flip else patch, turns)
 
 
-def prefetched(draw: Callable[[int], Drawn], updates: range, workers: int = 1) -> Generator[Drawn]:
-    """What `draw` makes of `updates`, in order, drawn ahead by threads that end with the iterator.
+@dataclass(frozen=True, slots=True)
+class DeviceMinibatch:
+    """As `Minibatch`, but (N, H, W, 3) uint8 tensors on the device."""
+
+    scale: int
+    lr: Tensor
+    hr: Tensor
+
+
+def minibatches(
+    pictures: Pictures, sampler: PatchSampler, recipe: Recipe, device: torch.device
+) -> Callable[[range], Generator[Minibatch | DeviceMinibatch]]:
+    """A function from updates to their minibatches: bicubic ones are cut on a GPU that holds all pictures."""
+    if device.type == "cuda" and recipe.degradation == "bicubic" and fits(pictures, device):
+        return DevicePatches(pictures, sampler, recipe.patch, device)
+    return prefetch(sampler, device)
+
+
+class _Images:
+    """Images one after the other in one byte tensor, with where each begins and how wide it is."""
+
+    def __init__(self, images: list[Pixels], device: torch.device) -> None:
+        sizes = np.array([image.size for image in images], np.int64)
+        starts = np.cumsum(sizes) - sizes
+        self.bytes = torch.empty(int(sizes.sum()), dtype=torch.uint8, device=device)
+        for start, image in zip(starts, images, strict=True):  # one at a time: they may not fit in memory
+            self.bytes[start : start + image.size] = torch.from_numpy(np.array(image)).flatten()
+        self.starts = torch.from_numpy(starts).to(device)
+        self.widths = torch.tensor([image.shape[1] for image in images], device=device)
+
+
+def fits(pictures: Pictures, device: torch.device) -> bool:
+    """Whether the pictures take at most half of the memory that is free on a CUDA device."""
+    needed = sum(i.size for images in (pictures.hr, *pictures.lr.values()) for i in images)
+    free, _ = torch.cuda.mem_get_info(device)
+    return needed <= free // 2
+
+
+class DevicePatches:
+    """Cuts the minibatches of a `PatchSampler` on the device, which holds all pictures as uint8.
 
     Args:
-        draw: of an update; with several workers it is called from several threads at once.
-        updates: those wanted.
-        workers: threads. For each there are two results drawn or being drawn, and never fewer than four.
-
-    Raises:
-        Exception: whatever `draw` raised, when its turn has come.
+        pictures: copied to the device: three bytes a pixel of HR and of LR at each scale.
+        sampler: of a recipe whose LR is bicubic.
+        side: of an LR patch.
+        device: where the patches are wanted.
     """
-    coming, drawn = iter(updates), deque[Future[Drawn]]()
-    pool = ThreadPoolExecutor(workers, "patches")
 
-    def ask(count: int) -> None:
-        drawn.extend(pool.submit(draw, update) for update in islice(coming, count))
+    def __init__(self, pictures: Pictures, sampler: PatchSampler, side: int, device: torch.device) -> None:
+        self._sampler, self._side, self._device = sampler, side, device
+        self._hr = _Images(pictures.hr, device)
+        self._lr = {scale: _Images(images, device) for scale, images in pictures.lr.items()}
+        self._orientations = {
+            n: _orientations(n).to(device) for n in {side, *(side * scale for scale in pictures.lr)}
+        }
 
-    try:
-        ask(max(_AHEAD, 2 * workers))
-        while drawn:
-            item = drawn.popleft().result()
-            ask(1)
-            yield item
-    finally:
-        pool.shutdown(cancel_futures=True)
+    def __call__(self, updates: range) -> Generator[DeviceMinibatch]:
+        """Minibatches of `updates` in order."""
+        for plan in prefetch(self._sampler.plan, self._device)(updates):
+            yield self.cut(plan)
+
+    def cut(self, plan: MinibatchPlan) -> DeviceMinibatch:
+        """The patches of a plan."""
+        places = torch.tensor([_numbers(place) for place in plan.places])
+        where = places.pin_memory() if self._device.type == "cuda" else places
+        where = where.to(self._device, non_blocking=True)
+        lr = self._crop(self._lr[plan.scale], where, 1, self._side)
+        return DeviceMinibatch(
+            plan.scale, lr, self._crop(self._hr, where, plan.scale, self._side * plan.scale)
+        )
+
+    def _crop(self, images: _Images, where: Tensor, scale: int, side: int) -> Tensor:
+        number, row, column, orientation = where.unbind(1)
+        pixels = self._orientations[side][orientation]
+        rows = (row * scale)[:, None, None] + pixels[..., 0]
+        columns = (column * scale)[:, None, None] + pixels[..., 1]
+        pixel = rows * images.widths[number][:, None, None] + columns
+        first = images.starts[number][:, None, None] + 3 * pixel
+        return images.bytes[first[..., None] + torch.arange(3, device=first.device)]
+
+
+def _numbers(place: Place) -> tuple[int, int, int, int]:
+    return place.number, place.row, place.column, 4 * place.flip + place.turns
+
+
+def _orientations(side: int) -> Tensor:
+    """(8, side, side, 2): for each flip and turn, the row and column that every output pixel comes from."""
+    square = np.moveaxis(np.mgrid[:side, :side], 0, -1)
+    orientations = [np.rot90(flipped, turns) for flipped in (square, square[:, ::-1]) for turns in range(4)]
+    return torch.from_numpy(np.stack(orientations))

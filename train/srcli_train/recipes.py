@@ -1,7 +1,10 @@
-"""Training recipes: every number of a run is one field here."""
+"""Training recipes: every number of a run is one field here, and each can be changed by name."""
 
+import json
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 from srcli.errors import UsageError
 from srcli_train.degradations import DEGRADATIONS
@@ -27,9 +30,6 @@ class Recipe:
         degradation: how LR is made from HR: "bicubic", "unknown" (a blur kernel an image, decimation)
             or "photo" (blur, resampling, noise and JPEG, drawn anew for every patch).
         loss: "l1" or "l2", on 0..255 pixel values.
-        distill: weight, beside the loss, of the squared distance in levels to the self-ensemble (section 3.4)
-            of the network as it was at the start; 0 for none. Needs a network to start from.
-        frequency: share of the loss that is the mean amplitude of the error's spectrum, 0-1.
         optimizer: "adam" for every parameter, or "muon" for the convolution weights of the modules
             in `muon_modules` and Adam for the rest.
         lr: Adam's learning rate.
@@ -45,8 +45,8 @@ class Recipe:
         fall: share of a trapezoid's run in which the rate falls, 0-1.
         warmup: updates over which the rate rises linearly from zero; 0 for none.
         clip: largest gradient norm; 0 for no clipping.
-        average: decay of an exponential mean of the weights, which is then what is validated and kept,
-            e.g. 0.999; 0 for none.
+        ema: decay of the exponential moving average (EMA) of the weights, which is then what is validated
+            and kept, e.g. 0.999; 0 for none.
         flip, rotate: random horizontal flips and 90° turns.
         icnr: start each upsampler so that it repeats pixels (no checkerboard at the start).
         precision: "bf16" (autocast), "fp32", or "auto": bf16 where the device multiplies it natively.
@@ -60,8 +60,6 @@ class Recipe:
     candidates: int = 1
     degradation: str = "bicubic"
     loss: str = "l1"
-    distill: float = 0.0
-    frequency: float = 0.0
     optimizer: str = "adam"
     lr: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
@@ -75,7 +73,7 @@ class Recipe:
     fall: float = 0.2
     warmup: int = 0
     clip: float = 0.0
-    average: float = 0.0
+    ema: float = 0.0
     flip: bool = True
     rotate: bool = True
     icnr: bool = False
@@ -99,21 +97,15 @@ class Recipe:
             raise UsageError("There are two betas; they and the momentum are at least 0 and below 1.")
         if not 0 < self.fall <= 1:
             raise UsageError("The share `fall` is above 0 and at most 1.")
-        if not 0 <= self.frequency <= 1:
-            raise UsageError("The share `frequency` lies between 0 and 1.")
-        if not 0 <= self.distill < math.inf:
-            raise UsageError("The weight `distill` is 0 or more.")
-        if not 0 <= self.average < 1:
-            raise UsageError("The decay `average` is at least 0 and below 1.")
+        if not 0 <= self.ema < 1:
+            raise UsageError("The decay `ema` is at least 0 and below 1.")
         if self.seed < 0:
             raise UsageError("The seed is a whole number, 0 or more.")
         self._refuse_contradictions()
 
     def _refuse_contradictions(self) -> None:
-        """What each field may be, but not together: one of them would have no effect, or a wrong one."""
+        """Refuse fields of which one makes another useless or wrong."""
         hint = "Leave one of them out."
-        if self.frequency and self.loss != "l1":
-            raise UsageError("A share of the loss on frequencies goes with l1 only.", hint)
         if self.muon_centred and self.optimizer != "muon":
             raise UsageError(f"`muon_centred` goes with muon only, not with {self.optimizer!r}.", hint)
         if self.optimizer == "muon" and not set(self.muon_modules) <= set(_MODULES):
@@ -121,7 +113,7 @@ class Recipe:
             raise UsageError(f"No network has the modules {wrong}.", f"There are: {', '.join(_MODULES)}.")
 
     def falls(self, progress: float) -> bool:
-        """Whether a trapezoid's rate has begun to fall at `progress` 0-1 of the run."""
+        """Whether a trapezoid's rate falls at `progress` 0-1 of the run."""
         return self.schedule == "trapezoid" and 1 - progress < self.fall
 
     def rate(self, update: int, progress: float) -> float:
@@ -149,7 +141,7 @@ RECIPES = {
     "paper": Recipe(),
     "fast": _FAST,
     # what gained more than chance in 600 updates of a small network: benchmarks/results/experiments.md
-    "modern": replace(_FAST, name="modern", candidates=4, muon_centred=True, schedule="step", average=0.99),
+    "modern": replace(_FAST, name="modern", candidates=4, muon_centred=True, schedule="step", ema=0.99),
     "photo": replace(_FAST, name="photo", degradation="photo"),  # for --init with a bicubic network
 }
 
@@ -163,3 +155,50 @@ def find(name: str) -> Recipe:
     if name not in RECIPES:
         raise UsageError(f"No recipe is called {name!r}.", f"Choose one of: {', '.join(RECIPES)}.")
     return RECIPES[name]
+
+
+Description = TypeVar("Description")
+_NETWORK_PREFIX = "network."
+
+
+def split_settings(settings: Iterable[str]) -> tuple[list[str], list[str]]:
+    """(settings of the network, without their "network.", settings of the recipe)."""
+    about = list(settings)
+    network = [
+        setting.removeprefix(_NETWORK_PREFIX) for setting in about if setting.startswith(_NETWORK_PREFIX)
+    ]
+    return network, [setting for setting in about if not setting.startswith(_NETWORK_PREFIX)]
+
+
+def with_settings(described: Description, settings: Iterable[str]) -> Description:
+    """A recipe or network spec with some fields replaced.
+
+    Args:
+        described: a dataclass; it is not changed itself.
+        settings: "field=value" each, values as in JSON: `patch=32`, `flip=false`, `betas=[0.9,0.99]`;
+            the quotes around a word may be left out.
+
+    Raises:
+        UsageError: no such field, a value of another kind, or one that the dataclass refuses.
+    """
+    known = {field.name: getattr(described, field.name) for field in fields(described)}  # type: ignore[arg-type]
+    values = {}
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        if name not in known:
+            raise UsageError(f"There is no {name!r} to set.", f"There is: {', '.join(known)}.")
+        values[name] = _value(setting, text, known[name])
+    return replace(described, **values)  # type: ignore[type-var]
+
+
+def _value(setting: str, text: str, now: object) -> Any:
+    """The text as a value of the type of `now`."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    value = tuple(value) if isinstance(value, list) else value
+    value = float(value) if isinstance(now, float) and type(value) is int else value
+    if type(value) is not type(now):
+        raise UsageError(f"{setting!r} does not fit.", f"It is {type(now).__name__}, like {now!r}.")
+    return value

@@ -1,15 +1,20 @@
-"""How good a network in training is, on pictures it never trains on."""
+"""What is checked of a network in training: PSNR on validation pictures, and that its numbers are finite."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from srcli.errors import OutputError, TrainingError
 from srcli.imaging.metrics import psnr_y
 from srcli.imaging.resize import downscale, modcrop
-from srcli_train.job import Pixels
-from srcli_train.precision import lowered
+from srcli.io.pictures import Picture, write
+from srcli_train.data import Pixels
+from srcli_train.device import autocast
+from srcli_train.patches import Minibatch
 
 Degrade = Callable[[Pixels, int], Pixels]
 """((H, W, 3) uint8 HR with sides divisible by the scale, scale) -> its LR image."""
@@ -20,19 +25,19 @@ def bicubic(hr: Pixels, scale: int) -> Pixels:
     return np.asarray(downscale(hr, scale), np.uint8)
 
 
-def held(pixels: Pixels | torch.Tensor, device: torch.device) -> torch.Tensor:
+def to_device(pixels: Pixels | Tensor, device: torch.device) -> Tensor:
     """The same bytes as a tensor on the device."""
-    tensor = pixels if isinstance(pixels, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(pixels))
+    tensor = pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.ascontiguousarray(pixels))
     return tensor.to(device, non_blocking=True)
 
 
-def batch_of(pixels: Pixels | torch.Tensor, device: torch.device) -> torch.Tensor:
+def to_batch(pixels: Pixels | Tensor, device: torch.device) -> Tensor:
     """(N, H, W, 3) uint8 -> (N, 3, H, W) float32 0-1, channels_last, without a copy in between."""
-    return held(pixels, device).permute(0, 3, 1, 2).float().div_(255)
+    return to_device(pixels, device).permute(0, 3, 1, 2).float().div_(255)
 
 
 class Validation:
-    """Validation images for one run.
+    """PSNR of one run's network on images it never trains on.
 
     Args:
         images: HR, (H, W, 3) uint8.
@@ -82,6 +87,36 @@ class Validation:
 
     def upscale(self, network: nn.Module, lr: Pixels, scale: int) -> Pixels:
         """(H, W, 3) uint8 -> (scale*H, scale*W, 3) uint8, whole image, in the run's precision."""
-        with torch.no_grad(), lowered(self._device, self._precision):
-            sr = network(batch_of(lr[None], self._device), scale)[0]
+        with torch.no_grad(), autocast(self._device, self._precision):
+            sr = network(to_batch(lr[None], self._device), scale)[0]
         return np.asarray((sr.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy(), np.uint8)
+
+
+def first_bad(losses: list[Tensor]) -> int | None:
+    """Place of the first loss (a scalar each) that is not finite; None if all are."""
+    bad = torch.isfinite(torch.stack(losses)).logical_not().nonzero()
+    return int(bad[0]) if len(bad) else None
+
+
+def all_finite(weights: dict[str, Tensor]) -> bool:
+    """Whether all of a network's weights are."""
+    return all(bool(torch.isfinite(w).all()) for w in weights.values() if w.is_floating_point())
+
+
+def not_finite(what: str, update: int, minibatch: Minibatch, shown: Path | None) -> TrainingError:
+    """The error that ends the run.
+
+    Args:
+        what: "loss" or "network".
+        update: that made it so, 0-based.
+        minibatch: of that update.
+        shown: where its LR patches are written as a picture; None: nowhere.
+    """
+    if shown:
+        with suppress(OutputError):  # the disk may be full; the reason matters more
+            write(shown, Picture(np.concatenate(list(minibatch.lr), 1)), format="png", quality=None)
+    patches = f"; patches: {shown}" if shown else ""
+    return TrainingError(
+        f"The {what} is not finite at update {update + 1} (x{minibatch.scale}){patches}.",
+        "Lower the learning rate, or train in fp32; --resume goes on from the last good checkpoint.",
+    )

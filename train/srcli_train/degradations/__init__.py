@@ -24,11 +24,11 @@ __all__ = [
     "Photo",
     "Unknown",
     "degrade",
+    "degrade_with",
     "degraded_patch",
-    "fixed",
-    "numbers",
-    "of_image",
-    "of_patch",
+    "image_generator",
+    "parameters",
+    "patch_generator",
 ]
 
 Pixels = NDArray[np.uint8]
@@ -46,7 +46,7 @@ class Degradation(Protocol):
             hr: (H, W, 3) uint8 RGB, sides multiples of `scale`.
             scale: 2, 3 or 4.
             draw: where all that changes from patch to patch is drawn from.
-            own: where all that belongs to the image is drawn from: `of_image`.
+            own: where all that belongs to the image is drawn from, see `image_generator`.
 
         Returns:
             (H / scale, W / scale, 3) uint8 RGB.
@@ -93,20 +93,18 @@ DEGRADATIONS: dict[str, Bicubic | Unknown | Photo] = {
 _MEASURED = DEGRADATIONS | {"photo": Photo(clean_share=0)}  # clean pictures are measured on their own
 
 
-def numbers(name: str) -> dict[str, Any]:
-    """What one of `DEGRADATIONS` is set to, field by field: a checkpoint keeps it, as it may change."""
+def parameters(name: str) -> dict[str, Any]:
+    """The fields of one of `DEGRADATIONS`; a checkpoint keeps them, as they may change."""
     return asdict(DEGRADATIONS[name])
 
 
-def of_image(seed: int, number: int) -> np.random.Generator:
-    """Starts anew with every call, so that all patches of image `number` draw the same."""
-    return np.random.default_rng(
-        (seed, number, 0, 1)
-    )  # no update and patch give this key, nor blends: (…, 0, 2)
+def image_generator(seed: int, number: int) -> np.random.Generator:
+    """The generator of image `number`, new with every call: all patches of an image draw the same."""
+    return np.random.default_rng((seed, number, 0, 1))  # no update and patch give this key
 
 
-def of_patch(seed: int, update: int, patch: int) -> np.random.Generator:
-    """For one patch of one update; apart from the generator that drew the patch's place."""
+def patch_generator(seed: int, update: int, patch: int) -> np.random.Generator:
+    """The generator of one patch of one update; another than the one that drew the patch's place."""
     return np.random.default_rng((seed, update, patch + 1))  # a trailing zero would change nothing
 
 
@@ -123,11 +121,11 @@ def degrade(name: str, image: Pixels, scale: int, seed: int) -> Pixels:
         (H // scale, W // scale, 3) uint8 RGB; bottom and right rows that fill no LR pixel are left out.
     """
     hr = np.ascontiguousarray(modcrop(image, scale), np.uint8)
-    number = zlib.crc32(hr.data)  # tells pictures apart wherever they lie in their set
-    return _MEASURED[name](hr, scale, np.random.default_rng((seed, number)), of_image(seed, number))
+    number = zlib.crc32(hr.data)  # of the picture, wherever it lies in its set
+    return _MEASURED[name](hr, scale, np.random.default_rng((seed, number)), image_generator(seed, number))
 
 
-def fixed(name: str, seed: int = 0) -> Callable[[Pixels, int], Pixels]:
+def degrade_with(name: str, seed: int = 0) -> Callable[[Pixels, int], Pixels]:
     """`degrade` as a function of (HR picture, scale), for validation."""
     return lambda hr, scale: degrade(name, hr, scale, seed)
 
