@@ -1,8 +1,8 @@
 """Checkpoint -> verified ONNX files: `export_checkpoint(Path("best.pt"), Path("models"))`."""
 
-from srcli.backends.libraries import silence_onnxruntime
+from srcli.backends.onnxruntime import disable_telemetry
 
-silence_onnxruntime()
+disable_telemetry()
 
 from srcli_export.exporter import Exported, export_checkpoint  # noqa: E402 - imports it
 

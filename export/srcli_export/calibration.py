@@ -1,4 +1,4 @@
-"""Images on which an export is measured: photographs of the caller's, or charts rendered by code."""
+"""Images to calibrate and measure an export on: the user's photographs, or rendered charts and letters."""
 
 from collections.abc import Sequence
 
@@ -13,15 +13,15 @@ from srcli_export.runtime import Pixels
 _SIDE = 480
 _LR_SIDE = 160
 _SMALLEST = 32
-_LETTERED = 96
+_TEXT_SIDE = 96
 _FINER = 4
 _WORDS = "Pack my box with five dozen liquor jugs 0123456789 WAXYM"
 _LINES = ((18, 0.32), (40, 0.5), (66, 0.7), (92, 0.9))
-"""(down, height) of four lines of lettering: LR pixels, and OpenCV's size."""
+"""(baseline in LR pixels, OpenCV's font scale) of four lines of text."""
 
 
 def charts(side: int = _SIDE) -> list[Pixels]:
-    """Two HR images with what networks find hard: every frequency and direction, edges, noise.
+    """Two HR images that are hard for a network: all frequencies and directions, edges, noise.
 
     Returns:
         (side, side, 3) uint8 RGB, always the same.
@@ -30,23 +30,23 @@ def charts(side: int = _SIDE) -> list[Pixels]:
     return [_zone_plate(down, across), _edges(down, across)]
 
 
-def lettering() -> list[Pixels]:
-    """Three LR images of what photographs lack: letters in black on white, white on black and red on white.
+def letters() -> list[Pixels]:
+    """Three LR images of text: black on white, white on black and red on white.
 
-    Networks answer to them with several times the largest values that photographs lead to.
+    Inside a network it leads to several times the largest values of photographs.
 
     Returns:
         (96, 96, 3) uint8 RGB, always the same.
     """
     black, white, red = (0, 0, 0), (255, 255, 255), (255, 0, 0)
-    return [_lettered(*colors) for colors in ((black, white), (white, black), (red, white))]
+    return [_text(*colors) for colors in ((black, white), (white, black), (red, white))]
 
 
 def checked(images: Sequence[Pixels]) -> list[Pixels]:
-    """The images, if they can be calibrated with.
+    """The images as a list.
 
     Raises:
-        UsageError: none, or one that is not (H, W, 3) uint8 of 32 pixels a side or more.
+        UsageError: there is none, or one is not (H, W, 3) uint8 of 32 pixels a side or more.
     """
     for image in images:
         if (
@@ -65,7 +65,7 @@ def checked(images: Sequence[Pixels]) -> list[Pixels]:
 
 
 def pairs(images: Sequence[Pixels], scale: int) -> list[tuple[Pixels, Pixels]]:
-    """(LR, HR) of each image: its centre, at most 160 LR pixels a side, and our bicubic."""
+    """(LR, HR) of each image: its centre, at most 160 LR pixels a side, and that reduced by bicubic."""
     crops = [_centre(image, scale) for image in images]
     return [(np.asarray(downscale(crop, scale), np.uint8), crop) for crop in crops]
 
@@ -77,7 +77,7 @@ def _centre(image: Pixels, scale: int) -> Pixels:
 
 
 def _zone_plate(down: NDArray[np.float64], across: NDArray[np.float64]) -> Pixels:
-    """Rings that grow finer outwards, in three phases, under a little noise."""
+    """Rings whose frequency grows outwards, in three phases, with a little noise."""
     phase = 0.25 * np.pi * len(down) * (down**2 + across**2) * 2
     rings = np.stack([np.cos(phase + shift) for shift in (0.0, 0.7, 1.4)], axis=-1)
     noise = np.random.default_rng(0).normal(0, 6, rings.shape)
@@ -93,15 +93,15 @@ def _edges(down: NDArray[np.float64], across: NDArray[np.float64]) -> Pixels:
     return _pixels(255 * tint)
 
 
-def _lettered(ink: tuple[int, int, int], paper: tuple[int, int, int]) -> Pixels:
-    """Lines of four sizes, drawn finer than they come out."""
-    large = np.full((_LETTERED * _FINER, _LETTERED * _FINER, 3), paper, np.uint8)
+def _text(ink: tuple[int, int, int], paper: tuple[int, int, int]) -> Pixels:
+    """Four lines of text in different sizes, antialiased."""
+    large = np.full((_TEXT_SIDE * _FINER, _TEXT_SIDE * _FINER, 3), paper, np.uint8)
     for number, (down, size) in enumerate(_LINES):
         text, place = _WORDS[number * 6 :], (_FINER, down * _FINER)
         width = 2 + 2 * number
         cv2.putText(large, text, place, cv2.FONT_HERSHEY_DUPLEX, size * _FINER, ink, width, cv2.LINE_AA)
-    return np.asarray(cv2.resize(large, (_LETTERED, _LETTERED), interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.resize(large, (_TEXT_SIDE, _TEXT_SIDE), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _pixels(levels: NDArray[np.float64]) -> Pixels:
-    return np.clip(np.floor(levels + 0.5), 0, 255).astype(np.uint8)
+def _pixels(values: NDArray[np.float64]) -> Pixels:
+    return np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Deployment layers -> ONNX graph, node by node: names are stable, and the graph reads well in a viewer.
+"""Fused network -> ONNX graph, node by node. Names come from the training network and stay the same.
 
 Input "lr" (N, 3, H, W) float32 RGB 0-1, output "sr" (N, 3, scale * H, scale * W) float32, not clipped.
 """
@@ -14,24 +14,24 @@ from onnx import TensorProto, helper, numpy_helper
 
 from srcli.models.spec import METADATA_KEY, ModelSpec
 from srcli_export.layers import Conv, FineConv, Layer, Rectifier, Shuffle, Skip, Upscale, arrays
-from srcli_train.deployed import HALF
-from srcli_train.networks.layers import MEAN_RGB
+from srcli_train.networks import MEAN_RGB
+from srcli_train.start import FP16_SUFFIX
 
 OPSET = 20
 IR_VERSION = 9
-"""The intermediate representation that came with opset 20; every runtime of the last years reads it."""
+"""ONNX's intermediate representation of opset 20."""
 
 Stored = NDArray[np.float16] | NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
-    """What 1 stands for in the 8-bit integers that a convolution computes with.
+class QuantScales:
+    """Quantization scales of a convolution: the real value of 1 in its 8-bit integers. Zero points are 0.
 
     Attributes:
-        input: () float32, of what it reads.
-        kernel: (out,) float32, of its weights for each output channel, -127 to 127.
-        signed: whether what it reads is -127 to 127; else it is 0 to 255.
+        input: () float32, of its input.
+        kernel: (out,) float32, of its weights per output channel, which are -127 to 127.
+        signed: whether the input's integers are -127 to 127; else they are 0 to 255.
     """
 
     input: NDArray[np.float32]
@@ -40,35 +40,37 @@ class Steps:
 
     @property
     def zero(self) -> NDArray[Any]:
-        """() what 0 is, in the type of the input's integers."""
+        """() the input's zero point, which also gives its integer type."""
         return np.asarray(0, np.int8 if self.signed else np.uint8)
 
 
 def stored_weights(layers: Sequence[Layer], precision: str) -> dict[str, Stored]:
     """Initialiser name -> values as they are stored, in running order.
 
-    "fp16" halves the convolution kernels, which are nearly all of the file. Biases and slopes stay float32:
-    on 0-1 pixels biases reach down to where fp16 has no digits left.
+    Args:
+        layers: the network.
+        precision: "fp32", or "fp16" for the convolution kernels, which are nearly all of the file. Biases and
+            slopes stay float32: on 0-1 pixels biases are too small for fp16.
     """
     if precision == "fp32":
         return dict(arrays(layers))
     return dict(
-        _halved(name, values) if values.ndim == 4 else (name, values) for name, values in arrays(layers)
+        _as_fp16(name, values) if values.ndim == 4 else (name, values) for name, values in arrays(layers)
     )
 
 
-def _halved(name: str, values: NDArray[np.float32]) -> tuple[str, Stored]:
-    return name + HALF, values.astype(np.float16)
+def _as_fp16(name: str, values: NDArray[np.float32]) -> tuple[str, Stored]:
+    return name + FP16_SUFFIX, values.astype(np.float16)
 
 
 def kernel_of(name: str, stored: Mapping[str, Stored]) -> NDArray[np.float32]:
-    """The kernel of a convolution as a network computes with it, whichever way it is stored."""
+    """(out, in, k, k) float32 kernel of a convolution, however it is stored."""
     weight = f"{name}.weight"
-    return np.asarray(stored[weight if weight in stored else weight + HALF], np.float32)
+    return np.asarray(stored[weight if weight in stored else weight + FP16_SUFFIX], np.float32)
 
 
 def embedded(weights: Mapping[str, Stored]) -> list[TensorProto]:
-    """Initialisers that carry their values inside the ONNX file."""
+    """Initialisers with their values inside the ONNX file."""
     return [numpy_helper.from_array(values, name) for name, values in weights.items()]
 
 
@@ -78,19 +80,18 @@ def build_model(
     spec: ModelSpec,
     metadata: Mapping[str, str] | None = None,
     mean: Sequence[float] = MEAN_RGB,
-    int8: Mapping[str, Steps] | None = None,
+    int8: Mapping[str, QuantScales] | None = None,
 ) -> onnx.ModelProto:
     """The ONNX model of one scale.
 
     Args:
-        layers: the network between the two halves of the mean shift.
+        layers: the fused network, without the mean shift.
         initializers: its weights by the names of `stored_weights`, embedded or external.
         spec: stored as JSON in the metadata.
         metadata: further entries of the metadata.
-        mean: the colour that the mean shift subtracts and adds, on 0-1.
-        int8: convolutions that compute in 8-bit integers without an offset, by name. Their inputs and
-            kernels pass through QuantizeLinear and DequantizeLinear, which engines fold; what they give stays
-            as it is.
+        mean: the colour that is subtracted before and added after the network, on 0-1.
+        int8: quantization scales of the convolutions that compute in int8, by name. Their inputs and kernels
+            pass through QuantizeLinear and DequantizeLinear (Q/DQ), which engines fold; outputs do not.
     """
     graph = _Graph(frozenset(int8 or ()))
     graph.widen(initializers)
@@ -98,7 +99,7 @@ def build_model(
     graph.add("Add", [graph.chain("mean_removed", layers), "mean"], "sr")
     shift = numpy_helper.from_array(np.array(mean, np.float32).reshape(1, 3, 1, 1), "mean")
     inputs, outputs = _ports(spec.channels, spec.scale)
-    constants = [shift, *graph.numbers(), *_steps(int8 or {})]
+    constants = [shift, *graph.numbers(), *_quantization(int8 or {})]
     proto = helper.make_graph(graph.nodes, spec.name, [inputs], [outputs], [*constants, *initializers])
     model = helper.make_model(
         proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="srcli"
@@ -107,14 +108,14 @@ def build_model(
     return model
 
 
-def _steps(int8: Mapping[str, Steps]) -> list[TensorProto]:
-    """Steps, and the zeros in which QuantizeLinear finds the type of its integers."""
+def _quantization(int8: Mapping[str, QuantScales]) -> list[TensorProto]:
+    """Quantization scales (".step", as in files of earlier versions) and zero points, which give the type."""
     values: dict[str, NDArray[Any]] = {}
-    for name, steps in int8.items():
-        values |= {f"{name}.input.step": steps.input, f"{name}.input.zero": steps.zero}
+    for name, scales in int8.items():
+        values |= {f"{name}.input.step": scales.input, f"{name}.input.zero": scales.zero}
         values |= {
-            f"{name}.weight.step": steps.kernel,
-            f"{name}.weight.zero": np.zeros_like(steps.kernel, np.int8),
+            f"{name}.weight.step": scales.kernel,
+            f"{name}.weight.zero": np.zeros_like(scales.kernel, np.int8),
         }
     return [numpy_helper.from_array(value, name) for name, value in values.items()]
 
@@ -125,7 +126,7 @@ def _ports(channels: int, scale: int) -> tuple[onnx.ValueInfoProto, onnx.ValueIn
     return lr, info("sr", TensorProto.FLOAT, ["N", channels, f"{scale}H", f"{scale}W"])
 
 
-_END = 2**63 - 1  # of whatever is sliced
+_END = 2**63 - 1  # of an axis, in ONNX's Slice
 
 
 def _number(value: int) -> str:
@@ -138,8 +139,9 @@ class _Graph:
 
     Attributes:
         int8: names of the convolutions that compute in 8-bit integers.
-        bounds: where slices begin and end, and their axes.
-        suffix: of the names of everything that is made, for layers that run more than once.
+        nodes: made so far.
+        bounds: constants of all slices: begin, end and axis.
+        suffix: of the names of all outputs, for layers that run more than once.
     """
 
     int8: frozenset[str] = frozenset()
@@ -158,7 +160,7 @@ class _Graph:
         """A Cast to float32 after each fp16 initialiser, under the name the layers ask for."""
         for tensor in initializers:
             if tensor.data_type == TensorProto.FLOAT16:
-                self.add("Cast", [tensor.name], tensor.name.removesuffix(HALF), to=TensorProto.FLOAT)
+                self.add("Cast", [tensor.name], tensor.name.removesuffix(FP16_SUFFIX), to=TensorProto.FLOAT)
 
     def chain(self, x: str, layers: Sequence[Layer]) -> str:
         for layer in layers:
@@ -170,9 +172,9 @@ class _Graph:
             case Conv(name, weight):
                 return self._conv(x, name, weight.shape[-1])
             case FineConv(name, weight):
-                both, half = self._conv(x, name, weight.shape[-1]), len(weight)
-                leading = self._slice(both, 0, half, 1, f"{name}.leading")
-                rest = self._slice(both, half, 2 * half, 1, f"{name}.rest")
+                both, count = self._conv(x, name, weight.shape[-1]), len(weight)
+                leading = self._slice(both, 0, count, 1, f"{name}.leading")
+                rest = self._slice(both, count, 2 * count, 1, f"{name}.rest")
                 return self.add("Add", [leading, rest], f"{name}.sum")
             case Rectifier(name, None):
                 return self.add("Relu", [x], f"{name}.relu")
@@ -186,12 +188,12 @@ class _Graph:
                 return self._upscale(x, layer)
 
     def _upscale(self, x: str, layer: Upscale) -> str:
-        """All of it merged, then rows at the top and bottom and columns at the left and right in its place.
+        """The fused convolution everywhere, then the exact layers for the rows and columns at the border.
 
-        The second side's own part leaves out what is the first's in pictures of few pixels.
+        Where two borders overlap, in tiny pictures, the second leaves out the first's rows or columns.
         """
-        name, edge = layer.merged.name, layer.edge * layer.factor
-        sr = self.chain(x, [layer.merged, Shuffle(f"{name}.inside", layer.factor)])
+        name, edge = layer.fused.name, layer.edge * layer.factor
+        sr = self.chain(x, [layer.fused, Shuffle(f"{name}.inside", layer.factor)])
         for axis, sides in ((2, ("top", "bottom")), (3, ("left", "right"))):
             first, second = (f"{name}.{side}" for side in sides)
             start = self._exact(self._slice(x, 0, layer.context, axis, first), layer, sides[0])
@@ -211,7 +213,7 @@ class _Graph:
         return self.add("Slice", [x, *(_number(bound) for bound in (start, end, axis))], output)
 
     def numbers(self) -> list[TensorProto]:
-        """The bounds of all slices, each under its own name."""
+        """The constants of all slices, each under its own name."""
         return [
             numpy_helper.from_array(np.array([bound], np.int64), _number(bound))
             for bound in sorted(self.bounds)
@@ -220,12 +222,12 @@ class _Graph:
     def _conv(self, x: str, name: str, kernel: int) -> str:
         weight = f"{name}.weight"
         if name in self.int8:
-            x, weight = self._rounded(x, f"{name}.input", 1), self._rounded(weight, weight, 0)
+            x, weight = self._quantized(x, f"{name}.input", 1), self._quantized(weight, weight, 0)
         inputs = [x, weight, f"{name}.bias"]
         return self.add("Conv", inputs, name, kernel_shape=[kernel] * 2, pads=[kernel // 2] * 4)
 
-    def _rounded(self, x: str, name: str, axis: int) -> str:
-        """A tensor's values in 8 bits, as floats; steps go along the axis, if there are many."""
+    def _quantized(self, x: str, name: str, axis: int) -> str:
+        """A tensor quantized and dequantized; scales run along the axis, if there are several."""
         scaling = [f"{name}.step", f"{name}.zero"]
-        eight = self.add("QuantizeLinear", [x, *scaling], f"{name}.int8", axis=axis)
-        return self.add("DequantizeLinear", [eight, *scaling], f"{name}.rounded", axis=axis)
+        integers = self.add("QuantizeLinear", [x, *scaling], f"{name}.int8", axis=axis)
+        return self.add("DequantizeLinear", [integers, *scaling], f"{name}.rounded", axis=axis)

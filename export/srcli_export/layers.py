@@ -1,6 +1,6 @@
-"""The deployment form of a network: a short list of layers, all weights as NumPy arrays.
+"""The layers of a fused network, with all weights as NumPy arrays, and what is counted on them.
 
-Every network of the paper is a chain of these layers between the two halves of the mean shift.
+Every network of the paper is a chain of these layers between subtracting and adding the mean colour.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ class Conv:
     """A convolution with zero padding that keeps height and width.
 
     Attributes:
-        name: where it came from in the training network; unique, and the same for every scale.
+        name: of the module in the training network; unique, and the same for every scale.
         weight: (out, in, k, k) float32.
         bias: (out,) float32.
     """
@@ -32,12 +32,12 @@ class Conv:
 
 @dataclass(frozen=True, slots=True)
 class FineConv:
-    """A convolution exported as two that are added: leading bits of the weights, and the rest.
+    """A convolution exported as the sum of two: one has the leading bits of the weights, one the rest.
 
-    Where an engine computes in bf16, a weight keeps 8 bits, and that error is the same for every pixel: the
-    tail would shift the picture's brightness. Its two halves keep 16 bits. In float32 nothing changes, and
-    six output channels cost what three do: engines compute eight or sixteen at a time. (Of an Upscale there
-    may be 96 instead of 48.)
+    An engine that computes in bf16 keeps 8 bits of a weight. That error is the same for every pixel, so the
+    tail would change the picture's brightness; two convolutions keep 16 bits. In fp32 the result is the same.
+    Six output channels cost as much as three, since engines compute eight or sixteen at a time. (A fused
+    upsampler has up to 96 instead of 48.)
 
     Attributes: as of Conv.
     """
@@ -47,8 +47,8 @@ class FineConv:
     bias: Weights
 
     @property
-    def halves(self) -> tuple[Weights, Weights]:
-        """(2 * out, in, k, k) and (2 * out,): leading bits, then the rest, which has no bias."""
+    def split(self) -> tuple[Weights, Weights]:
+        """Kernel (2 * out, in, k, k) and bias (2 * out,): leading bits, then the rest with a bias of 0."""
         leading = torch.from_numpy(self.weight).bfloat16().float().numpy()
         weight = np.concatenate([leading, self.weight - leading])
         return weight, np.concatenate([self.bias, np.zeros_like(self.bias)])
@@ -56,10 +56,10 @@ class FineConv:
 
 @dataclass(frozen=True, slots=True)
 class Rectifier:
-    """max(x, 0) + slope * min(x, 0): a ReLU where there is no slope, else a PReLU.
+    """max(x, 0) + slope * min(x, 0): a PReLU, or a ReLU if there is no slope.
 
     Attributes:
-        name: where it came from in the training network.
+        name: of the module in the training network.
         slope: None, or (channels, 1, 1) float32, or (1, 1, 1) for one slope shared by all channels.
     """
 
@@ -85,30 +85,30 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class Upscale:
-    """Convolutions and PixelShuffles without activation, as one of each: see `collapse`.
+    """Convolutions and PixelShuffles without activations, fused into one of each: see `fuse_upsampler`.
 
     Attributes:
-        merged: one convolution on LR, to (factor**2 * channels) channels, before the one PixelShuffle.
-        exact: the layers themselves, a convolution first.
+        fused: one convolution on LR, to (factor**2 * channels) channels, before one PixelShuffle.
+        exact: the layers as trained, a convolution first; they run where zero padding matters.
     """
 
-    merged: FineConv
+    fused: FineConv
     exact: "Chain"
 
     @property
     def factor(self) -> int:
-        """Of the one PixelShuffle."""
-        return enlargement(self.exact)
+        """Output size / input size."""
+        return upscale_factor(self.exact)
 
     @property
     def edge(self) -> int:
-        """LR pixels beside the border of the picture for which `merged` is wrong and `exact` runs."""
-        return ceil(reach(self.exact) - reach(self.exact[:1]))
+        """Width of the picture's border, in LR pixels, where `fused` is wrong and `exact` runs."""
+        return ceil(radius(self.exact) - radius(self.exact[:1]))
 
     @property
     def context(self) -> int:
-        """LR pixels from the border that these depend on."""
-        return self.edge + ceil(reach(self.exact))
+        """Width of the strip, in LR pixels, that this border depends on."""
+        return self.edge + ceil(radius(self.exact))
 
 
 Layer = Conv | FineConv | Rectifier | Shuffle | Skip | Upscale
@@ -123,18 +123,18 @@ def arrays(layers: Sequence[Layer]) -> Iterator[tuple[str, Weights]]:
                 yield f"{name}.weight", weight
                 yield f"{name}.bias", bias
             case FineConv(name):
-                yield f"{name}.weight", layer.halves[0]
-                yield f"{name}.bias", layer.halves[1]
+                yield f"{name}.weight", layer.split[0]
+                yield f"{name}.bias", layer.split[1]
             case Rectifier(name, slope) if slope is not None:
                 yield f"{name}.slope", slope
             case Skip(_, inner):
                 yield from arrays(inner)
-            case Upscale(merged, exact):
-                yield from arrays((merged, *exact))
+            case Upscale(fused, exact):
+                yield from arrays((fused, *exact))
 
 
 def parameter_count(layers: Sequence[Layer]) -> int:
-    """Number of trained values of one scale: a FineConv counts once, an Upscale as what it stands for."""
+    """Number of trained parameters of one scale; a FineConv counts once, an Upscale as its exact layers."""
     return sum(_count(layer) for layer in layers)
 
 
@@ -148,7 +148,7 @@ def _count(layer: Layer) -> int:
 
 
 def multiply_adds(layers: Sequence[Layer]) -> int:
-    """Multiply-adds of all convolutions for one LR pixel; a FineConv counts once, an Upscale as merged."""
+    """Multiply-adds of all convolutions for one LR pixel; a FineConv counts once, an Upscale as fused."""
     return sum(work for _, work in convolutions(layers))
 
 
@@ -156,8 +156,8 @@ def convolutions(layers: Sequence[Layer], area: int = 1) -> Iterator[tuple[str, 
     """(name, multiply-adds for one LR pixel) of each convolution, in the order the network runs.
 
     Args:
-        layers: the network, or a part of it.
-        area: pixels there are for one LR pixel where it begins; upsampling by s makes s*s as many.
+        layers: a network, or a part of one.
+        area: pixels per LR pixel at the first layer; upsampling by s multiplies it by s*s.
     """
     for layer in layers:
         match layer:
@@ -167,34 +167,34 @@ def convolutions(layers: Sequence[Layer], area: int = 1) -> Iterator[tuple[str, 
                 area *= factor**2
             case Skip(_, inner):  # keeps the size
                 yield from convolutions(inner, area)
-            case Upscale(merged):
-                yield from convolutions((merged,), area)
+            case Upscale(fused):
+                yield from convolutions((fused,), area)
 
 
-def enlargement(layers: Sequence[Layer]) -> int:
-    """Size of the result in pixels of where the layers begin."""
+def upscale_factor(layers: Sequence[Layer]) -> int:
+    """Output size / input size."""
     return prod(layer.factor for layer in layers if isinstance(layer, Shuffle))
 
 
-def reach(layers: Sequence[Layer], pixel: Fraction = Fraction(1)) -> Fraction:
-    """Receptive-field radius in LR pixels; `pixel` is the size of a pixel where the layers begin."""
-    radius = Fraction(0)
+def radius(layers: Sequence[Layer], pixel: Fraction = Fraction(1)) -> Fraction:
+    """Receptive-field radius in LR pixels; `pixel` is the size of the first layer's in LR pixels."""
+    total = Fraction(0)
     for layer in layers:
         match layer:
             case Conv(_, weight) | FineConv(_, weight):
-                radius += weight.shape[-1] // 2 * pixel
+                total += weight.shape[-1] // 2 * pixel
             case Shuffle(_, factor):
                 pixel /= factor
             case Skip(_, inner) | Upscale(exact=inner):  # nothing comes after an Upscale
-                radius += reach(inner, pixel)
-    return radius
+                total += radius(inner, pixel)
+    return total
 
 
-def never_negative(layers: Sequence[Layer]) -> Iterator[str]:
-    """Names of the convolutions that read a ReLU."""
+def after_relu(layers: Sequence[Layer]) -> Iterator[str]:
+    """Names of the convolutions whose input is the output of a ReLU, hence never negative."""
     for before, layer in zip((None, *layers), layers, strict=False):
         match before, layer:
             case Rectifier(_, None), Conv(name):
                 yield name
             case _, Skip(_, inner):
-                yield from never_negative(inner)
+                yield from after_relu(inner)

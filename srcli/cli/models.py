@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from srcli.cli.console import product, table, talk
-from srcli.cli.importing import import_file
+from srcli.cli.console import missing_extra, product, product_path, table, talk
 
 if TYPE_CHECKING:
     from srcli.models.catalog import ModelFile
+    from srcli_export.exporter import Exported
 
 _HEADER = ["name", "scale", "for", "parameters", "Set5 PSNR, fp32 (dB)", "size (MB)", "licence", "from"]
 _INPUTS = dict.fromkeys(("paper", "fast", "modern"), "clean pictures") | {"photo": "JPEG, noise, blur"}
-"""What a network suits, by the recipe that trained it."""
+"""Pictures that a network is for, by the recipe that trained it."""
 
 models_app = typer.Typer(rich_markup_mode=None, help="List the models, or import weights from elsewhere.")
-models_app.command("import")(import_file)
 
 
 @models_app.callback(invoke_without_command=True)
@@ -47,7 +46,7 @@ def _list(as_json: bool) -> None:
 
 
 def _is_whole(file: "ModelFile") -> bool:
-    """Whether its shared weights are there; a shipped file without them is an error."""
+    """Whether the weights beside a file are there and undamaged; for a shipped file they must be."""
     from srcli.errors import ModelFileError
     from srcli.models.spec import check_weights
 
@@ -68,8 +67,8 @@ def _row(file: "ModelFile") -> list[str]:
     size = f"{own / 1e6:.2f}" + (f" + {shared / 1e6:.2f} shared" if shared else "")
     origin = "yours" if file.yours else "srcli"
     parameters = f"{spec.parameters:,}" if spec.parameters else "–"
-    suits = _INPUTS.get(spec.training.recipe, "–")
-    return [spec.name, f"x{spec.scale}", suits, parameters, quality, size, spec.license or "–", origin]
+    inputs = _INPUTS.get(spec.training.recipe, "–")
+    return [spec.name, f"x{spec.scale}", inputs, parameters, quality, size, spec.license or "–", origin]
 
 
 def _facts(file: "ModelFile") -> dict[str, object]:
@@ -84,8 +83,54 @@ def _facts(file: "ModelFile") -> dict[str, object]:
 
 
 def _sizes(path: Path) -> tuple[int, int]:
-    """Bytes of a network's file, and of the weights beside it that its scales share, if they do."""
+    """Bytes of a network's file, and of the weights file that its scales share, 0 if there is none."""
     from srcli.models.spec import weights_of
 
     weights = weights_of(path)
     return path.stat().st_size, weights.stat().st_size if weights else 0
+
+
+@models_app.command("import")
+def import_file(
+    file: Annotated[
+        Path, typer.Argument(help="Weights: .pt, .pth, .ckpt, .bin or .safetensors of EDSR, MDSR or others.")
+    ],
+    name: Annotated[
+        str, typer.Option(help="Name for --model; default: made from the name of the file.")
+    ] = "",
+    license_name: Annotated[
+        str, typer.Option("--license", help="Licence of the weights (SPDX name), stored in the files.")
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder for the .onnx files; default: your models.")
+    ] = None,
+    residual_scale: Annotated[
+        float | None,
+        typer.Option(
+            help="Residual scaling of EDSR and MDSR, which weights do not tell; default: as published."
+        ),
+    ] = None,
+    convention: Annotated[
+        str,
+        typer.Option(help="What pixels EDSR and MDSR weights expect: edsr-pytorch, super-image or auto."),
+    ] = "auto",
+) -> None:
+    """Import weights from elsewhere as ONNX files, checked against PyTorch."""
+    try:
+        from srcli_export.importing import Request, import_weights
+    except ImportError as error:
+        raise missing_extra(error, "Import", "export") from error
+    files = import_weights(Request(file, name, license_name, residual_scale, convention), out)
+    _print_imported(files, out)
+
+
+def _print_imported(files: "list[Exported]", out: Path | None) -> None:
+    for file in files:
+        product_path(file.path)
+        talk(
+            f"{file.path}: x{file.spec.scale}, {file.spec.parameters:,} parameters, "
+            f"halo {file.spec.halo}, differs from PyTorch by {file.max_error:.1e} at most"
+        )
+    last = files[-1]
+    model = last.spec.name if out is None else last.path
+    talk(f"Imported. Try: srcli upscale FILE -s {last.spec.scale} --model {model}")

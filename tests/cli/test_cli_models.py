@@ -38,7 +38,7 @@ def test_import_list_and_use(srcli: Command, weights: Path, tiny_catalog: Path, 
     run = srcli("models", "import", str(weights), "--license", "MIT")
     path = user_models / "theirs-x2.onnx"
     assert (run.code, run.out) == (0, f"{path}\n")
-    assert "residual scaling 1 is assumed" in run.err
+    assert "Residual scaling 1 is assumed" in run.err
     assert "--model theirs" in run.err
     lines = [line.split() for line in srcli("models").out.splitlines()]
     assert [(line[0], line[-1]) for line in lines[1:]] == [("theirs", "yours"), *[("tiny", "srcli")] * 3]
@@ -49,7 +49,7 @@ def test_import_list_and_use(srcli: Command, weights: Path, tiny_catalog: Path, 
     assert pictures.read(Path("upscaled/a.png")).pixels.shape == (12, 18, 3)
 
 
-def test_the_list_says_what_each_network_suits(
+def test_the_list_names_the_pictures_a_network_is_for(
     srcli: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, recipe in (("any", ""), ("clean", "fast"), ("real", "photo")):
@@ -83,7 +83,7 @@ def test_import_elsewhere(srcli: Command, weights: Path, user_models: Path) -> N
         ([], 2, "Missing argument"),
     ],
 )
-def test_what_cannot_be_imported_is_said(
+def test_impossible_imports_are_refused(
     srcli: Command, weights: Path, tiny_catalog: Path, arguments: list[str], code: int, said: str
 ) -> None:
     Path("bad.pt").write_bytes(b"nothing")
@@ -92,7 +92,7 @@ def test_what_cannot_be_imported_is_said(
     assert said in run.err
 
 
-def test_a_damaged_file_of_the_users_is_a_note(srcli: Command, tiny_catalog: Path, user_models: Path) -> None:
+def test_a_damaged_user_model_is_a_note(srcli: Command, tiny_catalog: Path, user_models: Path) -> None:
     user_models.mkdir()
     (user_models / "broken-x2.onnx").write_bytes(b"nothing")
     tiny_networks.write(user_models, tiny_networks.tiny_spec(2, "mine"))
@@ -116,7 +116,7 @@ def test_help_imports_nothing_heavy_for_models(arguments: list[str]) -> None:
     assert result.stdout.splitlines()[-1] == "[]"
 
 
-def test_weights_that_scales_share_are_told_apart(srcli: Command) -> None:
+def test_shared_weights_are_listed_apart(srcli: Command) -> None:
     weights = (catalog.MODELS_FOLDER / "mdsr-baseline.weights").stat().st_size
     own = (catalog.MODELS_FOLDER / "mdsr-baseline-x2.onnx").stat().st_size
     facts = {(m["name"], m["scale"]): m for m in json.loads(srcli("models", "--json").out)}

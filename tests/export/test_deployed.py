@@ -11,9 +11,8 @@ from tiny_exports import FACTS, checkpoint, export, tiny
 
 from srcli.errors import ModelNotFoundError, TrainingError, UsageError
 from srcli.models.spec import METADATA_KEY
-from srcli_train.deployed import load_start
-from srcli_train.init import start_from
 from srcli_train.networks import build, preset
+from srcli_train.start import load_start, start_from
 
 
 @pytest.mark.parametrize(("name", "scale"), [("edsr", 2), ("edsr", 4), ("mdsr", 3)])

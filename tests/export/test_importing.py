@@ -15,7 +15,8 @@ from srcli import Upscaler
 from srcli.models import catalog
 from srcli.models.spec import read_spec
 from srcli_export.calibration import charts
-from srcli_export.importing import Imported, Request, import_weights, importer, paper
+from srcli_export.exporter import Exported
+from srcli_export.importing import Request, edsr, import_weights, importer
 from srcli_export.runtime import Batch, Pixels, Runner
 from srcli_train.networks import NetworkSpec, exact_halo
 
@@ -47,10 +48,10 @@ def assert_equal(path: Path, batch: Batch, want: torch.Tensor) -> None:
     np.testing.assert_allclose(Runner(path)(batch), want.numpy(), atol=FLOAT32, rtol=0)
 
 
-def imported(request: Request, scales: tuple[int, ...]) -> Imported:
+def imported(request: Request, scales: tuple[int, ...]) -> list[Exported]:
     result = import_weights(request)
-    assert tuple(file.spec.scale for file in result.files) == scales
-    assert all(file.max_error <= FLOAT32 for file in result.files)
+    assert tuple(file.spec.scale for file in result) == scales
+    assert all(file.max_error <= FLOAT32 for file in result)
     return result
 
 
@@ -58,7 +59,7 @@ def imported(request: Request, scales: tuple[int, ...]) -> Imported:
 def test_edsr_pytorch(scale: int, tmp_path: Path) -> None:
     state = foreign_weights.edsr(scale)
     path = saved(tmp_path / f"EDSR_small_x{scale}-1bc95232.pt", state)
-    (file,) = imported(Request(path, license_name="MIT"), (scale,)).files
+    (file,) = imported(Request(path, license_name="MIT"), (scale,))
     for batch in batches():
         want = foreign_weights.run_edsr(state, tensor(batch), scale, limit=255, shift=True, scaling=1)
         assert_equal(file.path, batch, want)
@@ -76,11 +77,12 @@ def test_edsr_pytorch(scale: int, tmp_path: Path) -> None:
 
 
 def test_large_edsr_has_residual_scaling_unless_said_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """256 features: 0.1 as published. A note says so, since nothing in the file does."""
-    assert paper.LARGE == 256
-    monkeypatch.setattr(paper, "LARGE", 6)  # the same at a size that is quick
+    """256 features: 0.1 as published. It is logged, since nothing in the file tells."""
+    caplog.set_level("INFO")
+    assert edsr.LARGE == 256
+    monkeypatch.setattr(edsr, "LARGE", 6)  # the same at a size that is quick
     state = foreign_weights.edsr(2)
     path = saved(tmp_path / "large.pt", state)
     for scaling, request in ((0.1, Request(path)), (0.5, Request(path, "other", residual_scale=0.5))):
@@ -88,8 +90,8 @@ def test_large_edsr_has_residual_scaling_unless_said_otherwise(
         want = foreign_weights.run_edsr(
             state, tensor(photo_batch()), 2, limit=255, shift=True, scaling=scaling
         )
-        assert_equal(result.files[0].path, photo_batch(), want)
-        assert any(f"residual scaling {scaling:g}" in note for note in result.notes)
+        assert_equal(result[0].path, photo_batch(), want)
+        assert f"Residual scaling {scaling:g}" in caplog.text
 
 
 @pytest.mark.parametrize("scales", [(2, 3, 4), (4,), (3, 2)])
@@ -97,7 +99,7 @@ def test_mdsr_of_edsr_pytorch(scales: tuple[int, ...], tmp_path: Path) -> None:
     state = foreign_weights.mdsr(scales)
     path = saved(tmp_path / "MDSR_small.pt", state)
     result = imported(Request(path), tuple(sorted(scales)))
-    for file in result.files:
+    for file in result:
         for batch in batches():
             want = foreign_weights.run_mdsr(state, tensor(batch), scales, file.spec.scale)
             assert_equal(file.path, batch, want)
@@ -116,12 +118,12 @@ def test_super_image_edsr(scaling: float | None, tmp_path: Path) -> None:
     if scaling is not None:
         config = {"model_type": "EDSR", "n_resblocks": 2, "n_feats": 6, "res_scale": scaling}
         path.with_name("config.json").write_text(json.dumps(config))
-    (file,) = imported(Request(path), (3,)).files
+    (file,) = imported(Request(path), (3,))
     for batch in batches():
         want = foreign_weights.run_edsr(state, tensor(batch), 3, limit=1, shift=False, scaling=scaling or 1)
         assert_equal(file.path, batch, want)
     assert file.spec.name == "edsr-base"
-    (other,) = imported(Request(path, "official", residual_scale=1, convention="edsr-pytorch"), (3,)).files
+    (other,) = imported(Request(path, "official", residual_scale=1, convention="edsr-pytorch"), (3,))
     want = foreign_weights.run_edsr(state, tensor(batch), 3, limit=255, shift=True, scaling=1)
     assert_equal(other.path, batch, want)
 
@@ -139,15 +141,16 @@ def _copying_edsr() -> dict[str, torch.Tensor]:
     return state
 
 
-def test_weights_that_suit_the_other_convention_are_told_apart(tmp_path: Path) -> None:
+def test_weights_of_the_other_convention_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = saved(tmp_path / "renamed.pt", _copying_edsr())
-    notes = import_weights(Request(path)).notes
-    assert any("better picture when read with --convention super-image" in note for note in notes)
-    (file,), notes = (
-        (made := import_weights(Request(path, "right", convention="super-image"))).files,
-        made.notes,
-    )
-    assert not any("better picture" in note for note in notes)
+    import_weights(Request(path))
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "--convention super-image" in warning.getMessage()
+    caplog.clear()
+    (file,) = import_weights(Request(path, "right", convention="super-image"))
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
     batch = photo_batch()
     np.testing.assert_allclose(
         Runner(file.path)(batch), batch.repeat(2, axis=2).repeat(2, axis=3), atol=FLOAT32, rtol=0
@@ -157,27 +160,30 @@ def test_weights_that_suit_the_other_convention_are_told_apart(tmp_path: Path) -
 @pytest.mark.parametrize("scale", [2, 4])
 def test_super_image_mdsr(scale: int, tmp_path: Path) -> None:
     state = foreign_weights.super_image_mdsr(scale)
-    (file,) = imported(Request(saved(tmp_path / "m.pt", state)), (scale,)).files
+    (file,) = imported(Request(saved(tmp_path / "m.pt", state)), (scale,))
     for batch in batches():
         assert_equal(file.path, batch, foreign_weights.run_super_image_mdsr(state, tensor(batch), scale))
     assert file.spec.exact_halo == 1 + 4 + 4 + 1 + 1 + 1  # 3×3 kernels everywhere; upsampler and tail: 1
 
 
 @pytest.mark.parametrize("limit", [1.0, 255.0])
-def test_another_mean_colour_and_range_are_kept(limit: float, tmp_path: Path) -> None:
+def test_another_mean_colour_and_range_are_kept(
+    limit: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     state = foreign_weights.edsr(2, limit=limit, mean=torch.tensor([0.5, 0.25, 0.125]))
     result = imported(Request(saved(tmp_path / "other.pt", state)), (2,))
     for batch in batches():
         want = foreign_weights.run_edsr(state, tensor(batch), 2, limit=limit, shift=True, scaling=1)
-        assert_equal(result.files[0].path, batch, want)
-    assert any("0.5000, 0.2500, 0.1250" in note for note in result.notes)
+        assert_equal(result[0].path, batch, want)
+    assert "0.5000, 0.2500, 0.1250" in caplog.text
 
 
 def test_wrappers_prefixes_and_half_precision(tmp_path: Path) -> None:
     """As training programs save: in a dictionary, behind the name of a wrapper, as fp16."""
     state = {key: value.half() for key, value in foreign_weights.edsr(2).items()}
     wrapped = {"params": {f"module.{key}": value for key, value in state.items()}, "epoch": 3}
-    (file,) = imported(Request(saved(tmp_path / "wrapped.pth", wrapped)), (2,)).files
+    (file,) = imported(Request(saved(tmp_path / "wrapped.pth", wrapped)), (2,))
     full = {key: value.float() for key, value in state.items()}
     full["add_mean.bias"] = -full["sub_mean.bias"]
     want = foreign_weights.run_edsr(full, tensor(photo_batch()), 2, limit=255, shift=True, scaling=1)
@@ -195,16 +201,16 @@ def test_safetensors(tmp_path: Path) -> None:
     text = json.dumps(header).encode()
     path = tmp_path / "net.safetensors"
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
-    (file,) = imported(Request(path), (2,)).files
+    (file,) = imported(Request(path), (2,))
     want = foreign_weights.run_edsr(state, tensor(photo_batch()), 2, limit=255, shift=True, scaling=1)
     assert_equal(file.path, photo_batch(), want)
 
 
 @pytest.mark.parametrize("name", ["edsr", "mdsr", "srresnet"])
-def test_own_checkpoints_get_a_name_of_the_users(name: str, tmp_path: Path) -> None:
+def test_own_checkpoints_are_imported_under_another_name(name: str, tmp_path: Path) -> None:
     path, network = checkpoint(tmp_path, name, 3)
     result = import_weights(Request(path, "mine"))
-    for file in result.files:
+    for file in result:
         want = torch.from_numpy(expected(network, photo_batch(), file.spec.scale))
         assert_equal(file.path, photo_batch(), want)
         assert (file.spec.name, file.spec.family) == ("mine", name)
@@ -214,15 +220,15 @@ def test_own_checkpoints_get_a_name_of_the_users(name: str, tmp_path: Path) -> N
         assert file.spec.training.updates == 7
 
 
-def test_the_halo_is_measured_as_for_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_halo_of_imported_networks_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importer.images, "charts", charts)
     state = {key: value * (0.3 if "body.1" in key else 1) for key, value in foreign_weights.edsr(4).items()}
-    (file,) = imported(Request(saved(tmp_path / "a.pt", state)), (4,)).files
+    (file,) = imported(Request(saved(tmp_path / "a.pt", state)), (4,))
     assert 0 < file.spec.halo <= file.spec.exact_halo == 8
 
 
 def test_an_imported_model_runs_by_its_name(tmp_path: Path) -> None:
-    """Tiles included: a picture larger than one gives what the whole network gives, to one level."""
+    """Tiles included: a picture larger than one gives what the whole network gives, to 1 of 255."""
     state = foreign_weights.edsr(2)
     imported(Request(saved(tmp_path / "a.pt", state), "my-net"), (2,))
     assert catalog.resolve("my-net", 2).yours

@@ -21,13 +21,13 @@ from srcli.errors import (
     UsageError,
 )
 from srcli.models import catalog
-from srcli_export.importing import Request, import_weights, importer, paper
+from srcli_export.importing import Request, edsr, import_weights, importer
 from srcli_export.importing.importer import default_name
 
 
 @pytest.fixture(autouse=True)
 def nothing_left(user_models: Path) -> Any:
-    """Whatever a test here tries, no model may appear."""
+    """No test here may leave a model."""
     yield
     assert not user_models.exists() or list(user_models.iterdir()) == []
 
@@ -64,7 +64,7 @@ def test_a_whole_module_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02", b"no weights at all", b"\xff" * 64])
-def test_files_that_are_no_weights(suffix: str, content: bytes, tmp_path: Path) -> None:
+def test_files_without_weights_are_refused(suffix: str, content: bytes, tmp_path: Path) -> None:
     path = tmp_path / f"bad{suffix}"
     path.write_bytes(content)
     with pytest.raises(ModelFileError, match=r"bad\."):
@@ -88,7 +88,7 @@ def test_truncated_safetensors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [[1, 2], {}, {3: torch.zeros(1)}, torch.zeros(3)])
-def test_no_dictionary_of_names(content: object, tmp_path: Path) -> None:
+def test_files_without_named_weights_are_refused(content: object, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="no weights by name"):
         import_weights(Request(saved(tmp_path / "a.pt", content)))
 
@@ -123,7 +123,7 @@ def test_shipped_names_and_families_cannot_be_taken(tmp_path: Path, tiny_catalog
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/b", ".hidden", "a b", "a-x2", "a.onnx", "-", "ä"])
-def test_names_that_are_no_names(name: str, tmp_path: Path) -> None:
+def test_impossible_names_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be the name"):
         import_weights(Request(saved(tmp_path / "a.pt", foreign_weights.edsr(2)), name))
 
@@ -153,13 +153,13 @@ def test_a_config_of_another_network_is_refused(tmp_path: Path) -> None:
 
 def test_an_import_that_differs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path / "a.pt", foreign_weights.edsr(2))
-    layers = paper._layers
-    monkeypatch.setattr(paper, "_layers", lambda *rest: layers(*rest[:-1], 0.9))
+    layers = edsr._layers
+    monkeypatch.setattr(edsr, "_layers", lambda *rest: layers(*rest[:-1], 0.9))
     with pytest.raises(ExportError, match="differs"):
         import_weights(Request(path))
 
 
-def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     state = foreign_weights.edsr(2)
     state["tail.1.bias"][0] = float("nan")
     with pytest.raises(ExportError):

@@ -1,58 +1,45 @@
 """A file of weights -> ONNX files among the user's models, verified before they appear under their names."""
 
+import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from srcli.errors import UsageError
+from srcli.errors import ExportError, ModelFileError, UsageError
 from srcli.models.catalog import is_reserved, user_folder
 from srcli.models.spec import ModelSpec
 from srcli_export import calibration as images
-from srcli_export.halo import measure_halo
-from srcli_export.importing.foreign import from_spandrel
-from srcli_export.importing.own import from_checkpoint, is_own
-from srcli_export.importing.paper import from_state
-from srcli_export.importing.reading import read_weights, tensors
-from srcli_export.importing.request import Request, Source
-from srcli_export.runtime import Batch, Runner
-from srcli_export.storage import publish, save_spec, staging
-from srcli_export.verify import check_parity, probes
+from srcli_export.exporter import Exported
+from srcli_export.files import file_name, publish, save_spec, staging
+from srcli_export.fuse import describe, load_fused
+from srcli_export.importing.edsr import from_state
+from srcli_export.importing.source import FusedSource, Request, Source
+from srcli_export.importing.spandrel import from_spandrel
+from srcli_export.importing.state_dict import read_weights, tensors
+from srcli_export.runtime import Runner
+from srcli_export.verify import check_parity, measure_halo, probes
+from srcli_train.networks import MEAN_RGB
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SCALE_AND_HASH = re.compile(r"([-_. ]?(x\d+|\d+x)(?=[-_. ]|$)|[-_]best|[-_][0-9a-f]{8}$)", re.IGNORECASE)
 _WEIGHTS_FILE = re.compile(r"pytorch_model(_\d+x)?|model|weights|last|best", re.IGNORECASE)
+_CHECKPOINT_KEYS = {"format", "network", "recipe", "weights"}
+
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class ImportedFile:
-    """One ONNX file that was written.
-
-    Attributes:
-        path: the file; networks of several scales have one weights file beside it.
-        spec: what its metadata says.
-        max_error: largest absolute difference from PyTorch on 0-1, in float32.
-    """
-
-    path: Path
-    spec: ModelSpec
-    max_error: float
-
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """What an import made: one file a scale, and what was assumed on the way."""
-
-    files: tuple[ImportedFile, ...]
-    notes: tuple[str, ...]
-
-
-def import_weights(request: Request, folder: Path | None = None) -> Imported:
+def import_weights(request: Request, folder: Path | None = None) -> list[Exported]:
     """Import every scale of a file as `<name>-x<scale>.onnx`, all of them or none.
+
+    What the file does not say and is assumed is logged.
 
     Args:
         request: what to import.
         folder: where the files go, made if missing; default: the user's models, found by `--model NAME`.
+
+    Returns:
+        The files, by increasing scale.
 
     Raises:
         UsageError: no such file, or the name is a shipped model's or already there.
@@ -66,21 +53,20 @@ def import_weights(request: Request, folder: Path | None = None) -> Imported:
     source = _recognise(request)
     specs = {scale: _described(spec, name, source, request) for scale, spec in source.specs.items()}
     _check_free(target, name, specs)
+    batches = probes(images.charts())
     with staging(target) as stage:
-        files = stage / "files"
-        paths = source.write(files, specs)
-        errors = {
-            scale: check_parity(path, source.network, scale, _probes()) for scale, path in paths.items()
-        }
-        final = {scale: _measured(specs[scale], path) for scale, path in paths.items()}
+        files, made = stage / "files", []
+        for scale, path in source.write(files, specs).items():
+            error = check_parity(path, source.network, scale, batches)
+            made.append(Exported(target / path.name, _with_halo(specs[scale], path), error))
         publish(files, target)
-    notes = (*source.notes, *_licence_note(request))
-    made = (ImportedFile(target / paths[scale].name, final[scale], errors[scale]) for scale in paths)
-    return Imported(tuple(made), notes)
+    if not request.license_name:
+        _log.info("No licence was given (--license): the weights remain under their authors' terms.")
+    return made
 
 
 def default_name(file: Path) -> str:
-    """A model name made from a file's: without its scale and checksum, or its folder's if it says nothing."""
+    """A model name from a file's, without scale and checksum; the folder's where the file's is generic."""
     stem = file.absolute().parent.name if _WEIGHTS_FILE.fullmatch(file.stem) else file.stem
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", _SCALE_AND_HASH.sub("", stem))
     return plain.strip("-_.").lower()
@@ -88,9 +74,24 @@ def default_name(file: Path) -> str:
 
 def _recognise(request: Request) -> Source:
     raw = read_weights(request.file)
-    if is_own(raw):
-        return from_checkpoint(request.file)
+    if raw.keys() >= _CHECKPOINT_KEYS:
+        return _from_checkpoint(request.file)
     return from_state(request, tensors(raw)) or from_spandrel(request.file, raw)
+
+
+def _from_checkpoint(path: Path) -> FusedSource:
+    """The network of a checkpoint of srcli train.
+
+    Raises:
+        TrainingError: the checkpoint is damaged or of another version.
+        ModelFileError: its weights are not those of the network it describes.
+    """
+    try:
+        fused = load_fused(path)
+    except ExportError as error:
+        raise ModelFileError(error.message, error.hint) from error
+    specs = {scale: describe(fused.checkpoint, scale, layers) for scale, layers in fused.layers.items()}
+    return FusedSource("srcli checkpoint", fused.network, specs, fused.layers, MEAN_RGB)
 
 
 def _checked_name(name: str) -> str:
@@ -103,34 +104,23 @@ def _checked_name(name: str) -> str:
 
 
 def _check_free(folder: Path, name: str, specs: Mapping[int, ModelSpec]) -> None:
-    """Nothing that is there is replaced."""
-    wanted = [f"{name}-x{scale}.onnx" for scale in specs]
-    for file in (
-        folder / wanted_name for wanted_name in [*wanted, *([f"{name}.weights"] if len(wanted) > 1 else [])]
-    ):
-        if file.exists():
-            raise UsageError(f"{file}: is already there.", "Remove it, or choose another name: --name NAME.")
+    """Refuse to replace files."""
+    wanted = [file_name(name, scale, "fp32") for scale in specs]
+    for file in [*wanted, *([f"{name}.weights"] if len(wanted) > 1 else [])]:
+        if (folder / file).exists():
+            hint = "Remove it, or choose another name: --name NAME."
+            raise UsageError(f"{folder / file}: is already there.", hint)
 
 
 def _described(spec: ModelSpec, name: str, source: Source, request: Request) -> ModelSpec:
-    said = f"imported from {request.file.name} ({source.origin})"
-    training = spec.training if spec.training.recipe else replace(spec.training, recipe=said)
+    recipe = spec.training.recipe or f"imported from {request.file.name} ({source.origin})"
+    training = replace(spec.training, recipe=recipe)
     return replace(spec, name=name, license=request.license_name, training=training)
 
 
-def _measured(spec: ModelSpec, path: Path) -> ModelSpec:
-    """The spec with the halo of tiled runs as `srcli export` measures it; also written into the file."""
+def _with_halo(spec: ModelSpec, path: Path) -> ModelSpec:
+    """The spec with the halo measured as by `srcli export`; also written into the file."""
     lr = [lr for lr, _ in images.pairs(images.charts(), spec.scale)]
     spec = replace(spec, halo=measure_halo(Runner(path), lr, spec.scale, spec.exact_halo))
     save_spec(path, spec)
     return spec
-
-
-def _probes() -> list[Batch]:
-    return probes(images.charts())
-
-
-def _licence_note(request: Request) -> tuple[str, ...]:
-    if request.license_name:
-        return ()
-    return ("no licence was given (--license): the weights remain under their authors' terms",)

@@ -1,4 +1,4 @@
-"""What the user asks to import, and what is found in it."""
+"""What the user asks to import, and the network found in it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +9,13 @@ from torch import nn
 
 from srcli.errors import UsageError
 from srcli.models.spec import ModelSpec
+from srcli_export.files import write_onnx
+from srcli_export.layers import Chain
 
 CONVENTIONS = ("auto", "edsr-pytorch", "super-image")
+
+MeanColor = tuple[float, float, float]
+"""RGB, 0-1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +24,15 @@ class Request:
 
     Attributes:
         file: a state dict, a checkpoint, or a .safetensors file.
-        name: what the model is to be called; empty: made from the file's name.
+        name: of the model; empty: made from the file's name.
         license_name: SPDX name of the licence of the weights; empty: not known.
         residual_scale: of EDSR and MDSR; None: as published for that size.
-        convention: "edsr-pytorch" (pixels 0-255, mean colour subtracted), "super-image" (0-1, no mean), or
-            "auto": super-image if the file's name or a config.json beside it says so.
+        convention: what pixels EDSR and MDSR take: "edsr-pytorch" (0-255, mean colour subtracted),
+            "super-image" (0-1, no mean), or "auto": super-image if the file's name or a config.json beside it
+            says so.
 
     Raises:
-        UsageError: a value that cannot be.
+        UsageError: the convention is not known, or the residual scale is not in 0-1.
     """
 
     file: Path
@@ -44,11 +50,10 @@ class Request:
 
 
 class Source(Protocol):
-    """A network that was found in a file.
+    """A network found in a file.
 
     Attributes:
-        origin: whose format it is, for the spec.
-        notes: what was assumed about it.
+        origin: the file's format, for the spec.
         network: the PyTorch network that the ONNX files must equal, in evaluation mode; called as
             `network(batch, scale)`.
         specs: by scale; halos are exact ones, the name is not the final one.
@@ -57,12 +62,25 @@ class Source(Protocol):
     @property
     def origin(self) -> str: ...
     @property
-    def notes(self) -> tuple[str, ...]: ...
-    @property
     def network(self) -> nn.Module: ...
     @property
     def specs(self) -> Mapping[int, ModelSpec]: ...
 
     def write(self, folder: Path, specs: Mapping[int, ModelSpec]) -> dict[int, Path]:
-        """Write `<name>-x<scale>.onnx` for each spec, and what they share; returns them by scale."""
+        """Write `<name>-x<scale>.onnx` for each spec, shared weights beside them; returns them by scale."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class FusedSource:
+    """EDSR, MDSR or SRResNet, with its fused layers by scale; see `Source`. `mean` is its mean colour."""
+
+    origin: str
+    network: nn.Module
+    specs: Mapping[int, ModelSpec]
+    layers: Mapping[int, Chain]
+    mean: MeanColor
+
+    def write(self, folder: Path, specs: Mapping[int, ModelSpec]) -> dict[int, Path]:
+        """One file a scale; several share `<name>.weights` beside them."""
+        return write_onnx(self.layers, specs, folder, mean=self.mean)

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from cli_runs import Command
 
-from srcli.backends.base import BackendOptions
-from srcli.backends.tensorrt import engine, store
+from srcli.backends import tensorrt
+from srcli.backends.tensorrt import store
 from srcli.errors import BackendUnavailableError
 from srcli.models.spec import ModelSpec
+from srcli.settings import Settings
 
 
 class Built(list[tuple[str, Path]]):
@@ -24,17 +25,16 @@ def built(monkeypatch: pytest.MonkeyPatch) -> Built:
     """What was asked to be built: file name and folder. Building itself has tests of its own."""
     asked = Built()
 
-    def build_ahead(path: Path, spec: ModelSpec, options: BackendOptions, folder: Path) -> Path:
+    def build_ahead(path: Path, spec: ModelSpec, options: Settings, folder: Path) -> Path:
         asked.append((path.name, folder))
         asked.precisions.append(options.precision)
-        options.tell(f"building {spec.name}")
         return folder / f"{path.stem}.engine"
 
-    monkeypatch.setattr(engine, "build_ahead", build_ahead)
+    monkeypatch.setattr(tensorrt, "build_ahead", build_ahead)
     return asked
 
 
-def test_a_model_gets_the_engine_of_every_scale_where_the_backend_looks(
+def test_a_model_gets_engines_of_every_scale_in_the_cache(
     srcli: Command, tiny_catalog: Path, built: Built
 ) -> None:
     run = srcli("export", "tiny", "--format", "trt")
@@ -44,7 +44,7 @@ def test_a_model_gets_the_engine_of_every_scale_where_the_backend_looks(
     assert "3 engines ready" in run.err
 
 
-def test_an_onnx_file_gets_its_own(srcli: Command, tiny_models: Path, built: Built) -> None:
+def test_an_onnx_file_gets_one_engine(srcli: Command, tiny_models: Path, built: Built) -> None:
     run = srcli("export", str(tiny_models / "tiny-x3.onnx"), "--format", "trt", "-o", "engines")
     assert run.code == 0, run.err
     assert built == [("tiny-x3.onnx", Path("engines"))]
@@ -62,7 +62,7 @@ def test_an_onnx_file_gets_its_own(srcli: Command, tiny_models: Path, built: Bui
         (("tiny", "--format", "trt", "--weights", "fp16"), 2, "exported already"),
     ],
 )
-def test_what_cannot_be_built_is_said(
+def test_impossible_engines_are_refused(
     srcli: Command,
     tiny_catalog: Path,
     built: Built,
@@ -79,7 +79,7 @@ def test_what_cannot_be_built_is_said(
     ("asked", "precision"),
     [((), "auto"), (("--precision", "fp32"), "fp32"), (("--precision", "fp16"), "fp16")],
 )
-def test_an_engine_computes_in_what_was_asked_for(
+def test_engines_have_the_precision_asked_for(
     srcli: Command, tiny_models: Path, built: Built, asked: tuple[str, ...], precision: str
 ) -> None:
     run = srcli("export", str(tiny_models / "tiny-x3.onnx"), "--format", "trt", *asked)
@@ -87,25 +87,23 @@ def test_an_engine_computes_in_what_was_asked_for(
     assert built.precisions == [precision]
 
 
-def test_the_backends_refusal_is_passed_on(
+def test_the_backends_refusal_is_shown(
     srcli: Command, tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*arguments: object) -> Path:
         raise BackendUnavailableError("No GPU.", "Buy one.")
 
-    monkeypatch.setattr(engine, "build_ahead", refuse)
+    monkeypatch.setattr(tensorrt, "build_ahead", refuse)
     run = srcli("export", "tiny", "--format", "trt")
     assert run.code == 2
     assert "No GPU." in run.err
 
 
-def test_what_cannot_build_is_said_before_a_checkpoint_is_exported(
-    srcli: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_gpu_is_reported_before_the_export(srcli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> None:
         raise BackendUnavailableError("No GPU.", "Buy one.")
 
-    monkeypatch.setattr(engine, "found_ahead", refuse)
+    monkeypatch.setattr(tensorrt, "builder_ahead", refuse)
     Path("last.pt").write_bytes(b"never read")
     run = srcli("export", "last.pt", "--format", "trt")
     assert run.code == 2

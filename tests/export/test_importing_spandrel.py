@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from srcli.errors import ModelFileError
 from srcli_export.calibration import charts
 from srcli_export.importing import Request, import_weights, importer
-from srcli_export.importing.foreign import _Foreign
-from srcli_export.importing.reach import check_position, measure_reach
+from srcli_export.importing.spandrel import ForeignNetwork, check_position, measure_radius
 from srcli_export.runtime import Runner
 
 FLOAT32 = 1e-5
@@ -59,7 +58,7 @@ class Windows(Plain):
 
 @dataclass
 class Descriptor:
-    """What spandrel says about a network, as far as srcli asks."""
+    """What spandrel says about a network, as far as srcli reads it."""
 
     model: nn.Module
     scale: int = 2
@@ -110,7 +109,7 @@ def state(folder: Path) -> Path:
 def test_a_foreign_network_runs_as_in_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of any size and batch, smaller than it can take by itself, too: then rows and columns are repeated."""
     install(monkeypatch, Descriptor(Plain(), minimum=6))
-    (file,) = import_weights(Request(state(tmp_path), "foreign", "MIT")).files
+    (file,) = import_weights(Request(state(tmp_path), "foreign", "MIT"))
     run, network = Runner(file.path), Plain().eval()
     rng = np.random.default_rng(0)
     for batch in (photo_batch(), rng.random((2, 3, 7, 12), np.float32)):
@@ -134,7 +133,7 @@ def test_a_foreign_network_runs_as_in_pytorch(tmp_path: Path, monkeypatch: pytes
 
 def _check_openvino(path: Path, batch: Any) -> None:
     openvino = pytest.importorskip("openvino")
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "fp32"})
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     (out,) = compiled(batch).values()
     np.testing.assert_allclose(out, Runner(path)(batch), atol=FLOAT32, rtol=0)
 
@@ -178,15 +177,15 @@ def test_a_spandrel_that_cannot_be_loaded(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("side", [1, 3, 9, 71])
-def test_the_reach_is_exact(side: int) -> None:
+def test_the_receptive_field_is_exact(side: int) -> None:
     """The kernel's radius, and one for the last convolution on doubled pixels (a half, rounded up)."""
-    network = _Foreign(Plain(side).eval(), 2, 0)
-    assert measure_reach(network, 2) == side // 2 + 1
+    network = ForeignNetwork(Plain(side).eval(), 2, 0)
+    assert measure_radius(network, 2) == side // 2 + 1
     check_position(network, 2, side // 2 + 1)
 
 
 def test_real_spandrel(tmp_path: Path) -> None:
-    """A tiny SPAN, whose training-time branches must be merged before it can be exported."""
+    """A tiny SPAN, whose training-time branches must be fused before it can be exported."""
     try:
         from spandrel.architectures.SPAN import SPAN
     except Exception:
@@ -194,9 +193,9 @@ def test_real_spandrel(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = SPAN(num_in_ch=3, num_out_ch=3, feature_channels=8, upscale=2).eval()
     torch.save(network.state_dict(), tmp_path / "2x_span.pth")
-    (file,) = import_weights(Request(tmp_path / "2x_span.pth")).files
+    (file,) = import_weights(Request(tmp_path / "2x_span.pth"))
     assert (file.spec.name, file.spec.scale, file.spec.exact_halo) == ("span", 2, 21)
     with torch.inference_mode():
         want = network(torch.from_numpy(photo_batch())).numpy()
-    # Pixels run to 255 inside and its merged kernels are sums, so float32 leaves 1e-4 of 0-1 at most.
+    # Pixels run to 255 inside and its fused kernels are sums, so float32 leaves 1e-4 of 0-1 at most.
     np.testing.assert_allclose(Runner(file.path)(photo_batch()), want, atol=1e-4, rtol=0)
