@@ -1,10 +1,11 @@
-"""ONNX Runtime: in fp32 on any CPU, the measure of other backends; on GPUs where its wheel has them.
+"""ONNX Runtime: fp32 on any CPU, the reference for other backends; GPUs where the installed wheel has them.
 
-CUDA ran on an H200. CoreML and DirectML are untested on hardware: their options and refusals were tested with
-a stand-in.
+CUDA was tested on an H200. CoreML and DirectML are untested on hardware: their options and errors were tested
+with a stand-in.
 """
 
 import ctypes
+import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
@@ -16,32 +17,41 @@ from typing import Any
 
 import numpy as np
 
-from srcli.backends import devices, libraries
-from srcli.backends.base import BackendOptions, Batch, EngineInfo, in_use
-from srcli.backends.libraries import load_failed, one_line, refused, run_failed, settled
+from srcli.backends import devices
+from srcli.backends.base import (
+    Batch,
+    EngineInfo,
+    choose_precision,
+    load_failed,
+    one_line,
+    refused,
+    reported_precision,
+    run_failed,
+)
 from srcli.errors import BackendUnavailableError, MissingExtraError, SrcliError
 from srcli.models.spec import ModelSpec
+from srcli.settings import Settings
 
 NAME = "onnxruntime"
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """One row of the option table: a kind of device, and what ONNX Runtime is told for it.
+    """A kind of device and the options that ONNX Runtime takes for it.
 
     Attributes:
         name: of the execution provider.
-        precisions: what it computes in, best default last; fp16 is a graph in halves.
+        precisions: it computes in, best default last; for fp16 the graph is rewritten.
         options: of the provider, the same for every model.
-        in_halves: those that differ for fp16.
-        numbered: whether there may be several ("cuda:1").
+        fp16_options: those that differ for fp16.
+        numbered: whether there may be several devices ("cuda:1").
         on_device: whether input and output are bound to memory on the device.
     """
 
     name: str
     precisions: tuple[str, ...] = ("fp32",)
     options: Mapping[str, str] = field(default_factory=dict)
-    in_halves: Mapping[str, str] = field(default_factory=dict)
+    fp16_options: Mapping[str, str] = field(default_factory=dict)
     numbered: bool = False
     on_device: bool = False
 
@@ -56,7 +66,7 @@ PROVIDERS: dict[str, Provider] = {
             "prefer_nhwc": "1",
             "use_tf32": "0",  # fp32 means fp32
         },
-        {"use_tf32": "1"},  # says nothing of halves, but without it the search finds no matrix units for them
+        {"use_tf32": "1"},  # fp16 stays fp16, but without it the search finds no kernels on tensor cores
         numbered=True,
         on_device=True,
     ),
@@ -64,15 +74,35 @@ PROVIDERS: dict[str, Provider] = {
     "coreml": Provider("CoreMLExecutionProvider", ("fp32", "fp16"), {"ModelFormat": "MLProgram"}),
     "cpu": Provider("CPUExecutionProvider"),
 }
-"""By kind of device, fastest first; "auto" is cuda or else the CPU, the others are had by name."""
+"""By kind of device, fastest first. "auto" takes cuda, else the CPU; the others run by name only."""
 
-_FATAL = 4  # what a process cannot survive
+_FATAL = 4  # log severity
 _DOCTOR = "srcli doctor says what is missing; --device cpu runs."
 _REPLACE = 'Replace it: pip uninstall onnxruntime, then pip install "srcli[gpu]"'
 
 
+def import_onnxruntime() -> Any:
+    """ONNX Runtime without its telemetry.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    disable_telemetry()
+    import onnxruntime
+
+    return onnxruntime
+
+
+def disable_telemetry() -> None:
+    """Keep ONNX Runtime from writing an identifier and a log of events into the home directory.
+
+    Call it before ONNX Runtime is imported, which reads the environment. A value that the user set stays.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
 class OnnxRuntimeEngine:
-    """One session; `run` allocates its result anew each time."""
+    """One session; each `run` allocates its result."""
 
     def __init__(self, session: Any, info: EngineInfo, scale: int) -> None:
         self.scale, self.info = scale, info
@@ -83,73 +113,75 @@ class OnnxRuntimeEngine:
         """(N, 3, H, W) -> (N, 3, scale*H, scale*W)."""
         try:
             return np.asarray(self._session.run([self._output], {self._input: lr})[0])
-        except Exception as error:  # its exceptions derive from Exception, each on its own
+        except Exception as error:  # its exceptions share no other base class
             raise run_failed(NAME, error) from error
 
 
-def load(path: Path, spec: ModelSpec, options: BackendOptions) -> OnnxRuntimeEngine:
-    """Open a session on one device, and on nothing else.
+def load(path: Path, spec: ModelSpec, settings: Settings) -> OnnxRuntimeEngine:
+    """Open a session on one device, without fallback to another.
 
-    "auto" is an NVIDIA GPU where the installed wheel and the machine have one, in fp16 there; else the CPU in
-    fp32.
+    "auto" is an NVIDIA GPU in fp16 where the machine has one and the installed wheel supports it, else the
+    CPU in fp32.
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed, or onnx is not and fp16 needs it.
-        BackendUnavailableError: a device or precision that cannot be had here, or one that does not start.
+        BackendUnavailableError: the device or precision is not available here, or does not start.
         ModelFileError: the file cannot be loaded.
     """
     try:
-        onnxruntime = libraries.onnxruntime()
+        onnxruntime = import_onnxruntime()
     except ImportError as error:
         extra = "gpu" if devices.ask().gpus else "cpu"
         raise MissingExtraError("The onnxruntime backend", extra) from error
-    kind, number = _device(onnxruntime, options.device)
+    kind, number = _device(onnxruntime, settings.device)
     provider = PROVIDERS[kind]
-    precision = _precision(options.precision, provider, spec)
-    told = {**provider.options, **(provider.in_halves if precision == "fp16" else {})}
-    told |= {"device_id": str(number)} if provider.numbered else {}
+    precision = _precision(settings.precision, provider, spec)
+    options = {**provider.options, **(provider.fp16_options if precision == "fp16" else {})}
+    options |= {"device_id": str(number)} if provider.numbered else {}
     graph = _graph(path, spec, precision, kind)
-    opened = partial(_opened, onnxruntime, graph, (provider.name, told), options.threads)
-    with redirect_stdout(sys.stderr):  # it prints, and stdout is for results
+    opened = partial(_opened, onnxruntime, graph, (provider.name, options), settings.threads)
+    with redirect_stdout(sys.stderr):  # it prints, but stdout is for results
         if kind == "cuda":
             _prepare_cuda(onnxruntime)
         try:
             session = opened(kind)
         except Exception as error:  # as above
             check = partial(_verify, onnxruntime, kind)
-            raise _blame(error, path, kind, lambda: check(opened("cpu"))) from error
+            raise _explained(error, path, kind, lambda: check(opened("cpu"))) from error
     _verify(onnxruntime, kind, session)
     device = f"{kind}:{number}" if provider.numbered else kind
     if provider.on_device:
         session = BoundSession(onnxruntime.OrtValue, session, (kind, number), spec.scale)
-    return OnnxRuntimeEngine(session, EngineInfo(NAME, device, in_use(spec, precision)), spec.scale)
+    return OnnxRuntimeEngine(
+        session, EngineInfo(NAME, device, reported_precision(spec, precision)), spec.scale
+    )
 
 
 def _prepare_cuda(onnxruntime: Any) -> None:
-    """Find its libraries, and write no line on each of the thousand kernels that cuDNN tries in vain."""
-    onnxruntime.set_default_logger_severity(_FATAL)  # the process's; errors are raised all the same
+    """Load the CUDA libraries; silence the messages on a thousand kernels that cuDNN tries and rejects."""
+    onnxruntime.set_default_logger_severity(_FATAL)  # of the whole process; errors are still raised
     if hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()  # of the CUDA packages that its extras bring
+        onnxruntime.preload_dlls()  # from the CUDA packages that its extras install
 
 
 def _opened(
     onnxruntime: Any, graph: str | bytes, provider: tuple[str, dict[str, str]], threads: int, least: str
 ) -> Any:
-    """A session on a provider that never turns to another by itself, neither now nor when it runs.
+    """A session on one provider that falls back to no other, neither now nor when it runs.
 
-    `least` is the slowest kind of device on which operators may end up.
+    `least` is the slowest kind of device that operators may be placed on.
     """
     options = _session_options(onnxruntime, threads, least)
     return onnxruntime.InferenceSession(graph, options, providers=[provider], enable_fallback=0)
 
 
-def _blame(error: Exception, path: Path, kind: str, check: Callable[[], None]) -> SrcliError:
-    """Why no session opened on this kind of device alone: the provider, the file's operators, or the file.
+def _explained(error: Exception, path: Path, kind: str, check: Callable[[], None]) -> SrcliError:
+    """The error to raise where no session opened: due to the provider, the file's operators, or the file.
 
     Args:
-        error: ONNX Runtime's. What is wrong with a file has exceptions of its own; a provider that fails to
-            start raises RuntimeError, and one whose library cannot be loaded leaves all work to the CPU.
-        check: opens a session that may use the CPU, too; raises BackendUnavailableError if only that came.
+        error: ONNX Runtime's. A bad file has exceptions of its own; a provider that fails to start raises
+            RuntimeError, and one whose library cannot be loaded leaves all work to the CPU.
+        check: opens a session that may also use the CPU; raises BackendUnavailableError if only the CPU runs.
     """
     if kind != "cpu" and "fallback" in str(error):
         try:
@@ -167,19 +199,19 @@ def _blame(error: Exception, path: Path, kind: str, check: Callable[[], None]) -
 
 
 def kinds_here(providers: list[str]) -> dict[str, int]:
-    """Kinds of devices that a wheel with these providers and this machine have, each with their number."""
+    """Kinds of devices that both a wheel with these providers and this machine have, with their count."""
     gpus = len(devices.ask().gpus) if PROVIDERS["cuda"].name in providers else 0
     count = {"cuda": gpus, "directml": 8 if sys.platform == "win32" else 0, "coreml": 1, "cpu": 1}
     return {kind: count[kind] for kind, row in PROVIDERS.items() if row.name in providers and count[kind]}
 
 
 def _device(onnxruntime: Any, asked: str) -> tuple[str, int]:
-    """(kind, number) of what was asked for.
+    """(kind, number) of the device asked for.
 
     Raises:
-        BackendUnavailableError: it is not there.
+        BackendUnavailableError: it is not present.
     """
-    providers = onnxruntime.get_available_providers()  # what was compiled in, not what works
+    providers = onnxruntime.get_available_providers()  # compiled in, which does not mean that they work
     there = kinds_here(providers)
     if asked == "auto":
         return "cuda" if "cuda" in there else "cpu", 0
@@ -193,31 +225,31 @@ def _device(onnxruntime: Any, asked: str) -> tuple[str, int]:
 
 
 def _precision(asked: str, provider: Provider, spec: ModelSpec) -> str:
-    """As asked for; "auto" is fp32 around a quantised body, and without onnx, which makes the halves."""
+    """As asked for; "auto" is fp32 for a quantised network, and without onnx, which rewrites to fp16."""
     plain = spec.arithmetic == "int8" or find_spec("onnx") is None
-    return settled(NAME, asked, ("fp32",) if asked == "auto" and plain else provider.precisions)
+    return choose_precision(NAME, asked, ("fp32",) if asked == "auto" and plain else provider.precisions)
 
 
 def _graph(path: Path, spec: ModelSpec, precision: str, kind: str) -> str | bytes:
-    """What the session reads: the file, or the same network in the other arithmetic. A CPU has no halves."""
+    """The file, or the network rewritten to fp16 or fp32; as it is on a CPU, which has no fp16."""
     if kind == "cpu" or (precision == "fp16") == (spec.arithmetic == "fp16"):
         return str(path)
     try:
         import onnx
 
-        from srcli.backends.rewrite import to_float32, to_half
+        from srcli.backends.rewrite import to_fp16, to_fp32
     except ImportError as error:
         raise MissingExtraError(f"Computing {path.name} in {precision}", "gpu") from error
     try:
         model = onnx.load(path)
     except Exception as error:  # protobuf's, onnx's and the system's
         raise load_failed(NAME, path, error) from error
-    rewritten: bytes = (to_half if precision == "fp16" else to_float32)(model).SerializeToString()
+    rewritten: bytes = (to_fp16 if precision == "fp16" else to_fp32)(model).SerializeToString()
     return rewritten
 
 
 def _session_options(onnxruntime: Any, threads: int, kind: str) -> Any:
-    """All graph optimisations; no arena, which would keep the largest tile's memory for good."""
+    """All graph optimisations; no arena, which would never free the memory of the largest tile."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.enable_cpu_mem_arena = False
@@ -229,10 +261,10 @@ def _session_options(onnxruntime: Any, threads: int, kind: str) -> Any:
 
 
 def _verify(onnxruntime: Any, kind: str, session: Any) -> None:
-    """A provider that does not start is left out of a session without a word.
+    """Check that a session runs where it should: it silently leaves out a provider that does not start.
 
     Raises:
-        BackendUnavailableError: the session runs somewhere else.
+        BackendUnavailableError: it runs on another provider.
     """
     got = session.get_providers()
     if got and got[0] == PROVIDERS[kind].name:
@@ -247,9 +279,9 @@ def _verify(onnxruntime: Any, kind: str, session: Any) -> None:
 
 
 def _missing_library(folder: Path) -> str:
-    """What keeps CUDA's provider from being loaded, in the system's words; empty if nothing does.
+    """The system's error on loading CUDA's provider; empty if it loads.
 
-    To be asked only after ONNX Runtime itself has tried, which prepares the ground for it.
+    Call it after ONNX Runtime has tried the same, which loads the libraries that the provider needs.
     """
     windows = sys.platform == "win32"
     file = folder / ("onnxruntime_providers_cuda.dll" if windows else "libonnxruntime_providers_cuda.so")
@@ -267,7 +299,7 @@ def _names(session: Any) -> tuple[str, str]:
 
 
 class BoundSession:
-    """A session whose input and output stay in place on the device while the shape stays the same."""
+    """A session whose input and output stay in the same device memory while the shape stays the same."""
 
     def __init__(self, values: Any, session: Any, device: tuple[str, int], scale: int) -> None:
         self.get_inputs, self.get_outputs = session.get_inputs, session.get_outputs
@@ -288,7 +320,7 @@ class BoundSession:
         return [self._sr.numpy()]
 
     def _bind(self, shape: tuple[int, ...]) -> None:
-        self._shape, self._lr, self._sr, self._binding = (), None, None, None  # their memory may be needed
+        self._shape, self._lr, self._sr, self._binding = (), None, None, None  # frees their memory
         batch, channels, height, width = shape
         larger = batch, channels, height * self._scale, width * self._scale
         create, (lr, sr) = self._values.ortvalue_from_shape_and_type, _names(self._session)

@@ -1,4 +1,4 @@
-"""The backends there are, which of them are installed, and which one "auto" takes."""
+"""All backends, which of them are installed, and which one "auto" takes."""
 
 import sys
 from collections.abc import Mapping
@@ -9,26 +9,27 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from srcli.backends import devices
-from srcli.backends.base import Backend, BackendOptions, Engine
-from srcli.backends.libraries import refused
-from srcli.backends.several import split, together
+from srcli.backends.base import Backend, Engine, refused
+from srcli.backends.devices import combine, split
 from srcli.backends.tensorrt import flavour
 from srcli.errors import BackendUnavailableError, MissingExtraError, UsageError
 from srcli.models.spec import ModelSpec
+from srcli.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row: where the backend lives and what it may be asked for (its `load` has the last word).
+    """A backend: its module, its packages, and its devices and precisions, which its `load` checks again.
 
     Attributes:
         packages: modules that must all be installed.
-        extra: the extra of pyproject.toml that brings them.
+        extra: the extra of pyproject.toml that installs them.
         computes: precisions by kind of device.
-        flavours: modules of which one must be installed, too; empty: none.
-        gpu_extra: the extra that brings it for a GPU, where that is another one.
-        gpu_build: distribution that must be there for CUDA, if the backend runs on CPUs as well; one whose
-            version ends in "+cpu" does not count.
+        flavours: modules of which one must be installed in addition; empty: none.
+        gpu_extra: the extra that installs it for a GPU, where that is another one.
+        gpu_build: distribution that CUDA needs, where the backend also runs on CPUs; its version must not end
+            in "+cpu".
+        load: name of the function in the module that loads a model file.
     """
 
     module: str
@@ -38,20 +39,21 @@ class Entry:
     flavours: tuple[str, ...] = ()
     gpu_extra: str = ""
     gpu_build: str = ""
+    load: str = "load"
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """Those of all devices, each once."""
+        """Precisions of all devices, each once."""
         return tuple(dict.fromkeys(p for precisions in self.computes.values() for p in precisions))
 
 
-_HALF = ("fp32", "fp16")
+_GPU_PRECISIONS = ("fp32", "fp16")
 BACKENDS: dict[str, Entry] = {
     "tensorrt": Entry(
-        "srcli.backends.tensorrt.engine",
+        "srcli.backends.tensorrt",
         ("onnx",),
         "trt",
-        {"cuda": _HALF},
+        {"cuda": _GPU_PRECISIONS},
         flavours=("tensorrt", "tensorrt_rtx"),
     ),
     "openvino": Entry("srcli.backends.openvino", ("openvino",), "cpu", {"cpu": ("fp32", "bf16", "int8")}),
@@ -59,7 +61,12 @@ BACKENDS: dict[str, Entry] = {
         "srcli.backends.onnxruntime",
         ("onnxruntime",),
         "cpu",
-        {"cpu": ("fp32", "int8"), "cuda": _HALF, "directml": _HALF, "coreml": _HALF},
+        {
+            "cpu": ("fp32", "int8"),
+            "cuda": _GPU_PRECISIONS,
+            "directml": _GPU_PRECISIONS,
+            "coreml": _GPU_PRECISIONS,
+        },
         gpu_extra="gpu",
         gpu_build="onnxruntime-gpu",
     ),
@@ -70,53 +77,47 @@ BACKENDS: dict[str, Entry] = {
         {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16")},
         gpu_build="torch",
     ),
-    "bicubic": Entry("srcli.backends.bicubic", (), "", {"cpu": ("fp32",)}),
+    "bicubic": Entry("srcli.backends.base", (), "", {"cpu": ("fp32",)}, load="load_bicubic"),
 }
-"""Fastest first, on a GPU and without: "auto" takes the first that is installed and can do what was asked,
-before all others those that run on a GPU that is there."""
+"""Fastest first, with and without a GPU. "auto" takes the first that is installed and has the device and
+precision asked for; those that run on a GPU that is present come before all others."""
 
 ALIASES = {"trt": "tensorrt"}
-"""Short names that users may say."""
+"""Short names that users may give."""
 
-PRECISION_ALIASES = {"f32": "fp32", "f16": "fp16"}
-PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 _NETWORK_BACKENDS = ("tensorrt", "openvino", "onnxruntime", "torch")
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A backend and why it was taken."""
+    """A backend and why it was chosen."""
 
     name: str
     why: str
 
 
 def available() -> tuple[str, ...]:
-    """Names of the backends whose packages are installed and whose device is there; nothing is imported."""
+    """Names of backends whose packages are installed and whose device is present; nothing is imported."""
     return tuple(name for name in BACKENDS if _installed(name) and present(BACKENDS[name]))
 
 
 def canonical(name: str) -> str:
-    """The name in `BACKENDS` for what a user may call a backend; any other text as it is."""
+    """The name in `BACKENDS` for an alias; any other text as it is."""
     return ALIASES.get(name, name)
 
 
-def choose(name: str, options: BackendOptions) -> Choice:
+def choose(name: str, settings: Settings) -> Choice:
     """Resolve "auto" to an installed backend; check that any other name exists and is installed.
 
     Raises:
-        UsageError: no such backend or precision.
+        UsageError: no such backend or device.
         MissingExtraError: its package is not installed, or no backend at all is.
-        BackendUnavailableError: nothing installed can do what was asked.
+        BackendUnavailableError: no installed backend has the device and precision asked for.
     """
-    if options.precision not in PRECISIONS:
-        raise UsageError(f"No precision {options.precision!r}.", f"Choose from {', '.join(PRECISIONS)}.")
-    if options.threads < 0:
-        raise UsageError(f"{options.threads} threads cannot run.", "Give 1 or more, or 0 for all cores.")
-    _check_device(options.device)
+    _check_device(settings.device)
     name = canonical(name)
     if name == "auto":
-        return _automatic(options)
+        return _automatic(settings)
     if name not in BACKENDS:
         raise UsageError(f"No backend {name!r}.", f"Choose from auto, {', '.join(BACKENDS)}.")
     if not _installed(name):
@@ -135,7 +136,7 @@ def _extra(entry: Entry) -> str:
 
 
 def _check_device(device: str) -> None:
-    """Refuse what is no device, and a GPU where there is none."""
+    """Refuse unknown devices, and GPUs where there is none."""
     kind = device.partition(":")[0]
     kinds = dict.fromkeys(kind for entry in BACKENDS.values() for kind in entry.computes)
     if kind not in (*kinds, "auto", "all"):
@@ -143,102 +144,74 @@ def _check_device(device: str) -> None:
         raise UsageError(f"No device {device!r}.", f"Choose from auto, {known}, cuda:N, cuda:0,1 or all.")
     problem = devices.ask().problem if kind == "cuda" else ""
     if problem:
-        hint = "Use --device cpu, or auto. `srcli doctor` tells what runs here."
+        hint = "Use --device cpu, or auto. `srcli doctor` shows what runs here."
         raise BackendUnavailableError(f"Device {device} cannot be used: {problem}.", hint)
 
 
-def load(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> Engine:
-    """Load a model file with the named backend, on one device or several; raises what `base.Backend` says."""
-    backend: Backend = import_module(BACKENDS[canonical(name)].module).load
-    options = _of_file(path, spec, _for_int8(BACKENDS[canonical(name)], name, options))
-    engines = [backend(path, spec, replace(options, device=one)) for one in split(options.device)]
-    return engines[0] if len(engines) == 1 else together(engines)
+def load(name: str, path: Path, spec: ModelSpec, settings: Settings) -> Engine:
+    """Load a model file with the named backend, on one device or several.
 
-
-def _for_int8(entry: Entry, name: str, options: BackendOptions) -> BackendOptions:
-    """Where int8 is asked for, it takes a kind of device on which the backend has it; "auto" is the CPU."""
-    if options.precision != "int8":
-        return options
-    device = "cpu" if options.device == "auto" else options.device
-    possible = entry.computes.get(device.partition(":")[0], ())
-    if "int8" not in possible:
-        raise refused(name, "precision", "int8", possible or entry.precisions)
-    return replace(options, device=device)
-
-
-def _of_file(path: Path, spec: ModelSpec, options: BackendOptions) -> BackendOptions:
-    """What the backend is asked for: a file in int8 says so itself, and has no other precision."""
-    asked, quantised = options.precision, spec.arithmetic == "int8"
-    if quantised and asked not in ("auto", "int8"):
-        hint = "Use the fp32 file of this network."
-        raise BackendUnavailableError(f"{path.name} computes in int8, not in {asked}.", hint)
-    if asked == "int8" and not quantised:
-        hint = "`srcli export --precision int8` makes one from a checkpoint; or use --precision auto."
-        if path.with_suffix(".int8.onnx").is_file():
-            hint = f"A path means that file alone: give {path.with_suffix('.int8.onnx').name}."
-        raise BackendUnavailableError(f"{path.name or spec.name} does not compute in int8.", hint)
-    return replace(options, precision="auto") if quantised else options
-
-
-def prefers_int8(name: str, options: BackendOptions) -> bool:
-    """Whether a backend takes a network's int8 file, where there is one."""
-    if options.precision != "auto":
-        return options.precision == "int8"
-    if canonical(name) != "openvino" or options.device not in ("auto", "cpu"):
-        return False
-    from srcli.backends.openvino import has_fast_int8
-
-    return has_fast_int8()
+    Raises:
+        UsageError: the devices are not of one kind.
+        MissingExtraError, BackendUnavailableError, ModelFileError: as `base.Backend`.
+    """
+    entry = BACKENDS[canonical(name)]
+    backend: Backend = getattr(import_module(entry.module), entry.load)
+    settings = for_file(path, spec, for_int8(name, settings))
+    engines = [backend(path, spec, replace(settings, device=one)) for one in split(settings.device)]
+    return engines[0] if len(engines) == 1 else combine(engines)
 
 
 def describe(engine: Engine, choice: Choice) -> str:
-    """One line for people: what runs, and why."""
+    """One line on what runs, and why, e.g. "openvino bf16 on cpu (fastest installed; …)"."""
     info = engine.info
-    told = {"bf16": "; this CPU has native bf16", "int8": "; eight bits where they do not show"}
-    more = told.get(info.precision, "") if info.device == "cpu" else ""
+    reasons = {"bf16": "; this CPU has native bf16", "int8": "; eight bits where they do not show"}
+    more = reasons.get(info.precision, "") if info.device == "cpu" else ""
     return f"{info.backend} {info.precision} on {info.device} ({choice.why}{more})"
 
 
 def present(entry: Entry) -> tuple[str, ...]:
-    """The kinds of devices, of those the backend knows, that this machine can have."""
-    there = {
+    """Kinds of devices of a backend that this machine has, whatever build is installed."""
+    here = {
         "cpu": True,
         "cuda": bool(devices.ask().gpus),
         "directml": sys.platform == "win32",
         "coreml": sys.platform == "darwin",
     }
-    return tuple(kind for kind in entry.computes if there[kind])
+    return tuple(kind for kind in entry.computes if here[kind])
 
 
-def _automatic(options: BackendOptions) -> Choice:
-    installed = [name for name in _NETWORK_BACKENDS if _installed(name) and _suits(BACKENDS[name])]
+def _automatic(settings: Settings) -> Choice:
+    installed = [name for name in _NETWORK_BACKENDS if _installed(name) and _has_known_device(BACKENDS[name])]
     if not installed:
         raise MissingExtraError("An inference backend (openvino or onnxruntime)", "cpu")
-    able = [name for name in installed if _able(BACKENDS[name], options)]
-    if not able:
-        wanted = f"precision {options.precision} on device {options.device}"
+    capable = [name for name in installed if _can_run(BACKENDS[name], settings)]
+    if not capable:
+        wanted = f"precision {settings.precision} on device {settings.device}"
         raise BackendUnavailableError(
             f"None of {', '.join(installed)} can run {wanted}.", "Use --device auto and --precision auto."
         )
-    if options.device == "auto" and options.precision != "int8":  # which CPUs have
-        able.sort(key=lambda name: "cuda" not in reachable(BACKENDS[name]))
-    return Choice(able[0], "fastest installed" if len(able) == len(installed) else "fastest that can do this")
+    if settings.device == "auto" and settings.precision != "int8":  # only CPUs have int8
+        capable.sort(key=lambda name: "cuda" not in reachable(BACKENDS[name]))
+    return Choice(
+        capable[0], "fastest installed" if len(capable) == len(installed) else "fastest that can do this"
+    )
 
 
-def _suits(entry: Entry) -> bool:
-    """Whether the backend has a device here that it is known to run on; by name it is tried on others."""
+def _has_known_device(entry: Entry) -> bool:
+    """Whether "auto" may take the backend: a device that it supports is present."""
     return bool(present(entry)) and (not entry.flavours or flavour.usable(devices.ask()))
 
 
-def _able(entry: Entry, options: BackendOptions) -> bool:
-    kind = split(options.device)[0].partition(":")[0]
-    asked = ("cuda", "cpu") if kind == "auto" else (kind,)  # the others are had by name
+def _can_run(entry: Entry, settings: Settings) -> bool:
+    kind = split(settings.device)[0].partition(":")[0]
+    asked = ("cuda", "cpu") if kind == "auto" else (kind,)  # the others run by name only
     kinds = [known for known in reachable(entry) if known in asked]
-    return any(options.precision in ("auto", *entry.computes[known]) for known in kinds)
+    return any(settings.precision in ("auto", *entry.computes[known]) for known in kinds)
 
 
 def reachable(entry: Entry) -> tuple[str, ...]:
-    """The kinds of devices that the installed build of a backend can have here."""
+    """Kinds of devices of a backend that this machine has and the installed build supports."""
     kinds = present(entry)
     if "cuda" not in kinds or "cpu" not in kinds:
         return kinds
@@ -253,3 +226,37 @@ def _installed(name: str) -> bool:
     entry = BACKENDS[name]
     one_of = not entry.flavours or any(find_spec(module) is not None for module in entry.flavours)
     return one_of and all(find_spec(package) is not None for package in entry.packages)
+
+
+def for_int8(name: str, settings: Settings) -> Settings:
+    """Where int8 is asked for, the settings with a device on which the backend has it; "auto" is the CPU.
+
+    Raises:
+        BackendUnavailableError: the backend has no int8 on that device.
+    """
+    if settings.precision != "int8":
+        return settings
+    entry = BACKENDS[canonical(name)]
+    device = "cpu" if settings.device == "auto" else settings.device
+    possible = entry.computes.get(device.partition(":")[0], ())
+    if "int8" not in possible:
+        raise refused(name, "precision", "int8", possible or entry.precisions)
+    return replace(settings, device=device)
+
+
+def for_file(path: Path, spec: ModelSpec, settings: Settings) -> Settings:
+    """The settings for a backend that loads this file: "auto" for an int8 file, which has one precision only.
+
+    Raises:
+        BackendUnavailableError: int8 is asked for and the file is not int8, or the reverse.
+    """
+    asked, quantised = settings.precision, spec.arithmetic == "int8"
+    if quantised and asked not in ("auto", "int8"):
+        hint = "Use the fp32 file of this network."
+        raise BackendUnavailableError(f"{path.name} computes in int8, not in {asked}.", hint)
+    if asked == "int8" and not quantised:
+        hint = "`srcli export --precision int8` makes one from a checkpoint; or use --precision auto."
+        if path.with_suffix(".int8.onnx").is_file():
+            hint = f"A path means that file alone: give {path.with_suffix('.int8.onnx').name}."
+        raise BackendUnavailableError(f"{path.name or spec.name} does not compute in int8.", hint)
+    return replace(settings, precision="auto") if quantised else settings

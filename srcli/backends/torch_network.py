@@ -1,8 +1,9 @@
-"""ONNX graphs in PyTorch, operator by operator, and on a GPU as one CUDA graph a shape.
+"""ONNX graphs in PyTorch, operator by operator; on a GPU as one CUDA graph for each input shape.
 
-Import only where torch is wanted.
+Imports torch: import it only in functions that need torch.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,17 +15,17 @@ import torch
 import torch.nn.functional as F
 from onnx import numpy_helper
 
-from srcli.backends.base import Batch
-from srcli.backends.libraries import load_failed, one_line
-from srcli.backends.rewrite import to_float32
+from srcli.backends.base import Batch, load_failed, one_line
+from srcli.backends.rewrite import to_fp32
 from srcli.errors import ModelFileError
 
+_logger = logging.getLogger(__name__)
 Tensor = torch.Tensor
 Operator = Callable[[Sequence[Any], "Attributes"], Tensor]
 
 _PIXEL_CHANNELS = 4
-"""Convolutions from this many channels or fewer see pixels, not features: they stay in fp32, since bf16
-would round a pixel of 0-255 to whole steps."""
+"""Convolutions of at most this many input channels read pixels, not features. They stay in fp32, since bf16
+would round pixels of 0-255 to integers."""
 
 
 class Attributes(dict[str, Any]):
@@ -33,27 +34,27 @@ class Attributes(dict[str, Any]):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One node: what to compute from which values, and which values nobody needs afterwards."""
+    """One node: what to compute from which values, and which values are not needed afterwards."""
 
     operator: Operator
     inputs: tuple[str, ...]
     output: str
     attributes: Attributes
-    done_with: tuple[str, ...] = ()
+    last_uses: tuple[str, ...] = ()
 
 
 class Network:
-    """An ONNX graph on a device, convolutions in `dtype`, everything else in what its inputs promote to.
+    """An ONNX graph on a device: convolutions in `dtype`, all else in the type its inputs promote to.
 
-    `in_float32` undoes a graph's own halves first.
+    `rewrite_to_fp32` first rewrites an fp16 graph to fp32.
     """
 
     def __init__(
-        self, path: Path, dtype: torch.dtype, device: torch.device, *, in_float32: bool = False
+        self, path: Path, dtype: torch.dtype, device: torch.device, *, rewrite_to_fp32: bool = False
     ) -> None:
         try:
             model = onnx.load(path)
-            graph = (to_float32(model) if in_float32 else model).graph
+            graph = (to_fp32(model) if rewrite_to_fp32 else model).graph
         except Exception as error:  # protobuf, onnx and the file system each raise their own
             raise load_failed("torch", path, error) from error
         if len(graph.output) != 1:
@@ -70,13 +71,13 @@ class Network:
         for step in self._steps:
             inputs = [values.get(name, self._values.get(name)) for name in step.inputs]
             values[step.output] = step.operator(inputs, step.attributes)
-            for name in step.done_with:
+            for name in step.last_uses:
                 values.pop(name, None)
         result: Tensor = values[self._output]
         return result.to(torch.float32, memory_format=torch.contiguous_format)
 
     def _fold(self, steps: list[Step]) -> list[Step]:
-        """Compute now what depends on constants only: fp16 weights are widened once."""
+        """Compute once what depends on constants only, such as Casts of fp16 weights."""
         rest = []
         for step in steps:
             if all(name in self._values for name in step.inputs if name):
@@ -90,15 +91,15 @@ class Network:
 def _step(path: Path, node: onnx.NodeProto) -> Step:
     if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
         hint = "Use --backend openvino or onnxruntime for this model."
-        raise ModelFileError(f"{path}: the torch backend does not know the operator {node.op_type}.", hint)
+        raise ModelFileError(f"{path}: the torch backend lacks the operator {node.op_type}.", hint)
     attributes = Attributes({a.name: onnx.helper.get_attribute_value(a) for a in node.attribute})
     if attributes.get("auto_pad", b"NOTSET") != b"NOTSET":
-        raise ModelFileError(f"{path}: the torch backend does not know automatic padding.")
+        raise ModelFileError(f"{path}: the torch backend lacks automatic padding.")
     return Step(OPERATORS[node.op_type], tuple(node.input), node.output[0], attributes)
 
 
 def _with_lifetimes(steps: list[Step], output: str) -> list[Step]:
-    """Note after which step each value is needed no more, so that memory is freed as early as can be."""
+    """The steps with the values that each uses last, so that memory is freed as early as possible."""
     last = {name: index for index, step in enumerate(steps) for name in step.inputs}
     result = []
     for index, step in enumerate(steps):
@@ -112,7 +113,7 @@ def _placed(
 ) -> dict[str, Any]:
     """Constants on the device: weights in `dtype` and channels_last, single numbers as floats.
 
-    A single number must not be a tensor: it would promote a bf16 body to fp32.
+    A single number must not be a tensor, which would promote a bf16 body to fp32.
     """
     placed: dict[str, Any] = {}
     for name, value in values.items():
@@ -148,7 +149,7 @@ def _depth_to_space(inputs: Sequence[Any], attributes: Attributes) -> Tensor:
 def _cast(inputs: Sequence[Any], attributes: Attributes) -> Tensor:
     kinds = {onnx.TensorProto.FLOAT: torch.float32, onnx.TensorProto.FLOAT16: torch.float16}
     if attributes["to"] not in kinds:
-        raise ModelFileError("The torch backend casts to float and half only.", "Use another --backend.")
+        raise ModelFileError("The torch backend casts to float32 and float16 only.", "Use another --backend.")
     result: Tensor = inputs[0].to(kinds[attributes["to"]])
     return result
 
@@ -170,7 +171,7 @@ def _prelu(inputs: Sequence[Any], attributes: Attributes) -> Tensor:
 
 
 def _slice(inputs: Sequence[Any], attributes: Attributes) -> Tensor:
-    """Along one axis, in steps of one: single numbers arrive as such."""
+    """Along one axis with step 1, whose bounds `_placed` has made plain numbers."""
     x, *bounds = inputs
     if len(bounds) != 3 or not all(isinstance(bound, int) for bound in bounds):
         raise ModelFileError("The torch backend slices along one axis only.", "Use another --backend.")
@@ -203,162 +204,166 @@ OPERATORS: dict[str, Operator] = {
     "Slice": _slice,
     "Sub": lambda inputs, attributes: inputs[0] - inputs[1],
 }
-"""Every operator this backend knows."""
+"""The operators that this backend runs."""
 
 
 Shape = tuple[int, ...]
 Work = Callable[[], None]
 
 MAX_SHAPES = 4
-"""Input shapes whose buffers and graphs are kept: two a picture with the self-ensemble."""
+"""Input shapes whose buffers and CUDA graphs are kept; a picture with self-ensemble has two."""
 
 
 class Gpu(Protocol):
-    """A GPU as far as this needs it. Every method raises RuntimeError if it fails."""
+    """The functions of a GPU that `CudaGraphs` needs. Every method raises RuntimeError if it fails."""
 
     def pinned(self, shape: Shape) -> Tensor:
-        """float32 on the host that the GPU copies from and to directly."""
+        """Page-locked float32 on the host, which the GPU copies from and to directly."""
 
     def empty(self, shape: Shape) -> Tensor:
         """float32 on the GPU."""
 
-    def at_work(self) -> AbstractContextManager[object]:
-        """What is queued inside runs on a stream of its own."""
+    def on_stream(self) -> AbstractContextManager[object]:
+        """Within it, work is queued on a stream of its own."""
 
-    def record(self, work: Work) -> Work:
-        """A graph of what `work` queues, as what replays it; nothing of it has run."""
+    def capture(self, work: Work) -> Work:
+        """Capture what `work` queues as a CUDA graph, without running it; returns what launches the graph."""
 
-    def wait(self) -> None:
-        """Until everything queued is done."""
+    def synchronize(self) -> None:
+        """Wait until everything queued is done."""
 
-    def give_back(self) -> None:
-        """Memory that nothing uses any more becomes free for others."""
+    def free_unused(self) -> None:
+        """Free memory that is cached but not in use."""
 
 
 @dataclass(slots=True)
-class _Slot:
-    """What one input shape needs: memory that stays where it is, and a graph once it came twice."""
+class _ShapeState:
+    """What one input shape needs: memory at fixed addresses, and from its second run on a CUDA graph."""
 
     host_lr: Tensor
     lr: Tensor
     host_sr: Tensor | None = None
     sr: Tensor | None = None
     runs: int = 0
-    replay: Work | None = None
+    launch: Work | None = None
 
 
-class Replayed:
-    """Runs a network (N, 3, H, W) -> (N, 3, sH, sW), both float32 on the GPU, for batches on the host.
+class CudaGraphs:
+    """Runs a network (N, 3, H, W) -> (N, 3, sH, sW), both float32 on the GPU, on batches on the host.
 
-    A shape's first run is as usual, which lets cuDNN choose its kernels; the second is recorded.
+    The first run of a shape is ordinary, which lets cuDNN choose its kernels; the second is captured as a
+    CUDA graph, which that run and later ones launch.
 
     Args:
-        network: queues its work and waits for nothing.
-        gpu: where it lies.
-        tell: told once if it cannot be recorded.
+        network: queues its work without synchronizing.
+        gpu: that holds the network.
 
     Attributes:
-        problem: why it cannot be recorded and runs step by step, with the same result; empty if it can.
+        problem: why no CUDA graph could be captured, so that kernels are launched one by one with the same
+            result; empty if none.
     """
 
-    def __init__(self, network: Callable[[Tensor], Tensor], gpu: Gpu, tell: Callable[[str], None]) -> None:
-        self._network, self._gpu, self._tell = network, gpu, tell
-        self._slots: dict[Shape, _Slot] = {}  # the least recently used first
+    def __init__(self, network: Callable[[Tensor], Tensor], gpu: Gpu) -> None:
+        self._network, self._gpu = network, gpu
+        self._shapes: dict[Shape, _ShapeState] = {}  # the least recently used first
         self.problem = ""
 
     @property
     def graphs(self) -> int:
-        """Shapes that are replayed."""
-        return sum(slot.replay is not None for slot in self._slots.values())
+        """How many CUDA graphs it holds."""
+        return sum(state.launch is not None for state in self._shapes.values())
 
     def __call__(self, lr: Batch) -> Batch:
-        """The result is the caller's own.
+        """Run a batch; the result stays valid.
 
         Raises:
-            RuntimeError: of PyTorch; all memory was given back.
+            RuntimeError: of PyTorch; all memory is free again.
         """
         try:
             return self._run(lr)
         except RuntimeError:
-            self._slots.clear()
-            self._gpu.give_back()
+            self._shapes.clear()
+            self._gpu.free_unused()
             raise
 
     def _run(self, lr: Batch) -> Batch:
-        with self._gpu.at_work():
-            slot = self._slot(lr.shape)
-            slot.host_lr.numpy()[...] = lr
-            slot.lr.copy_(slot.host_lr, non_blocking=True)
-            sr = self._queue(slot)
-            if slot.host_sr is None:
-                slot.host_sr = self._gpu.pinned(tuple(sr.shape))
-            slot.host_sr.copy_(sr, non_blocking=True)
-            self._gpu.wait()
-        result: Batch = slot.host_sr.numpy().copy()
+        with self._gpu.on_stream():
+            state = self._state(lr.shape)
+            state.host_lr.numpy()[...] = lr
+            state.lr.copy_(state.host_lr, non_blocking=True)
+            sr = self._queue(state)
+            if state.host_sr is None:
+                state.host_sr = self._gpu.pinned(tuple(sr.shape))
+            state.host_sr.copy_(sr, non_blocking=True)
+            self._gpu.synchronize()
+        result: Batch = state.host_sr.numpy().copy()
         return result
 
-    def _slot(self, shape: Shape) -> _Slot:
-        """The shape's slot, most recently used from now on."""
-        slot = self._slots.pop(shape, None) or _Slot(self._gpu.pinned(shape), self._gpu.empty(shape))
-        self._slots[shape] = slot
-        while len(self._slots) > MAX_SHAPES:
-            del self._slots[next(iter(self._slots))]
-        return slot
+    def _state(self, shape: Shape) -> _ShapeState:
+        """The state of a shape, which becomes the most recently used."""
+        state = self._shapes.pop(shape, None) or _ShapeState(self._gpu.pinned(shape), self._gpu.empty(shape))
+        self._shapes[shape] = state
+        while len(self._shapes) > MAX_SHAPES:
+            del self._shapes[next(iter(self._shapes))]
+        return state
 
-    def _queue(self, slot: _Slot) -> Tensor:
-        slot.runs += 1
-        if slot.runs == 2 and not self.problem:
-            self._record(slot)
-        if slot.replay is None or slot.sr is None:
-            return self._network(slot.lr)
-        slot.replay()
-        return slot.sr
+    def _queue(self, state: _ShapeState) -> Tensor:
+        state.runs += 1
+        if state.runs == 2 and not self.problem:
+            self._capture(state)
+        if state.launch is None or state.sr is None:
+            return self._network(state.lr)
+        state.launch()
+        return state.sr
 
-    def _record(self, slot: _Slot) -> None:
-        """What fails here once, for lack of memory too, is not tried again."""
+    def _capture(self, state: _ShapeState) -> None:
+        """Capture a CUDA graph; a failure, for lack of memory too, is not tried again."""
 
         def work() -> None:
-            slot.sr = self._network(slot.lr)
+            state.sr = self._network(state.lr)
 
         try:
-            slot.replay = self._gpu.record(work)
+            state.launch = self._gpu.capture(work)
         except RuntimeError as error:
             self.problem = one_line(error)
-            self._tell(f"torch: no CUDA graph could be recorded ({self.problem}): tiles run step by step.")
+            _logger.warning(
+                "torch: no CUDA graph was captured (%s): kernels start one by one.",
+                self.problem,
+            )
 
 
-class Cuda:
-    """`Gpu` over a CUDA device of PyTorch."""
+class TorchGpu:
+    """`Gpu` on a CUDA device of PyTorch."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._pool = torch.cuda.graph_pool_handle()  # of all graphs: they run in turns
+        self._pool = torch.cuda.graph_pool_handle()  # shared by all graphs, which never run at once
 
     def pinned(self, shape: Shape) -> Tensor:
-        """Page-locked."""
+        """Page-locked on the host."""
         return torch.empty(shape, dtype=torch.float32, pin_memory=True)
 
     def empty(self, shape: Shape) -> Tensor:
         """On the device."""
         return torch.empty(shape, dtype=torch.float32, device=self._device)
 
-    def at_work(self) -> AbstractContextManager[object]:
-        """A stream that all runs share; the device becomes the thread's current one."""
+    def on_stream(self) -> AbstractContextManager[object]:
+        """The stream that all runs share; selects the device for the thread too."""
         return torch.cuda.stream(self._stream)
 
-    def record(self, work: Work) -> Work:
-        """Other threads may use other GPUs meanwhile."""
+    def capture(self, work: Work) -> Work:
+        """A CUDA graph of what `work` queues; other threads may use other GPUs meanwhile."""
         graph = torch.cuda.CUDAGraph()
         mode = "thread_local"
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode=mode):
             work()
         return graph.replay
 
-    def wait(self) -> None:
-        """For the stream."""
+    def synchronize(self) -> None:
+        """Wait for the stream."""
         self._stream.synchronize()
 
-    def give_back(self) -> None:
-        """What PyTorch holds in reserve, on all devices."""
+    def free_unused(self) -> None:
+        """Free PyTorch's cache, on all devices."""
         torch.cuda.empty_cache()

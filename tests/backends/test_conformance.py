@@ -1,4 +1,4 @@
-"""One suite over all installed backends: same file, same picture, same answer, and no lies."""
+"""One suite over all installed backends: same file and picture, same result, settings used or refused."""
 
 import importlib
 from collections.abc import Callable, Iterator
@@ -9,14 +9,14 @@ import numpy as np
 import onnx
 import pytest
 import tiny_networks
-from engines import F32_TOLERANCE, load, picture, psnr
-from onnx import helper
+from engines import FP32_TOLERANCE, load, picture, psnr
 
-from srcli.backends import bicubic, libraries, registry
-from srcli.backends.base import BackendOptions, Batch, Engine
-from srcli.errors import BackendUnavailableError, InferenceError, ModelFileError, SrcliError, UsageError
+from srcli.backends import registry
+from srcli.backends.base import Batch, Engine, bicubic_spec, run_failed
+from srcli.errors import BackendUnavailableError, InferenceError, ModelFileError
 from srcli.models import catalog
 from srcli.models.spec import read_spec
+from srcli.settings import Settings
 
 SCALES = (2, 3, 4)
 
@@ -25,7 +25,7 @@ BF16_PSNR = 50.0
 
 
 ANOTHER_ENGINE_PSNR = 60.0
-"""dB on a GPU between two engines of one file: each may take other kernels, the fastest as it measures."""
+"""dB on a GPU between two engines of one file: each chooses its kernels by its own timings."""
 
 
 class Row(NamedTuple):
@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
 
 def rows() -> Iterator[Any]:
-    """Every installed backend on CPU and GPU; those on a GPU are marked, and skipped where there is none."""
+    """Every installed backend on CPU and GPU; on a GPU marked, and skipped where there is none."""
     for name in registry.available():
         for device in ("cpu", "cuda"):
             if name != "bicubic" and device in registry.BACKENDS[name].computes:
@@ -68,16 +68,16 @@ def path(request: pytest.FixtureRequest, tiny_models: Path) -> Path:
 
 
 @pytest.mark.parametrize("size", [(16, 16), (1, 1), (1, 37), (19, 23)])
-def test_f32_agrees_with_onnxruntime(row: Row, path: Path, size: tuple[int, int]) -> None:
+def test_fp32_agrees_with_onnxruntime(row: Row, path: Path, size: tuple[int, int]) -> None:
     engine, lr = row.load(path), picture(*size)
     sr = engine.run(lr)
     assert sr.shape == (1, 3, size[0] * engine.scale, size[1] * engine.scale)
     assert sr.dtype == np.float32
-    assert np.abs(sr - reference(path, lr)).max() < F32_TOLERANCE
+    assert np.abs(sr - reference(path, lr)).max() < FP32_TOLERANCE
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_low_precision_is_close(row: Row, path: Path, precision: str) -> None:
+def test_low_precision_is_close_to_fp32(row: Row, path: Path, precision: str) -> None:
     try:
         engine = row.load(path, precision)
     except BackendUnavailableError:
@@ -91,10 +91,10 @@ def test_low_precision_is_close(row: Row, path: Path, precision: str) -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 3), (19, 23)])
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 90.0), ("bf16", BF16_PSNR), ("fp16", 65.0)])
-def test_shipped_networks_are_right_at_borders(
+def test_shipped_network_is_right_at_borders(
     row: Row, precision: str, least: float, size: tuple[int, int]
 ) -> None:
-    """There, their merged upsamplers run layer by layer, on strips that small pictures have no room for."""
+    """Merged upsamplers run layer by layer there, on strips that may be wider than a small picture."""
     path = catalog.MODELS_FOLDER / "edsr-baseline-x4.onnx"
     try:
         engine = row.load(path, precision)
@@ -106,14 +106,14 @@ def test_shipped_networks_are_right_at_borders(
     assert psnr(sr, reference(path, lr)) > least
 
 
-def test_batches(row: Row, path: Path) -> None:
+def test_batch_equals_single_pictures(row: Row, path: Path) -> None:
     engine, lr = row.load(path), np.concatenate([picture(9, 8, seed) for seed in range(3)])
     one_by_one = np.concatenate([engine.run(lr[i : i + 1]) for i in range(3)])
-    assert np.abs(engine.run(lr) - one_by_one).max() < F32_TOLERANCE
+    assert np.abs(engine.run(lr) - one_by_one).max() < FP32_TOLERANCE
 
 
 @pytest.mark.parametrize("precision", ["fp32", "auto"])
-def test_deterministic_whatever_ran_before(row: Row, path: Path, precision: str) -> None:
+def test_result_does_not_depend_on_earlier_runs(row: Row, path: Path, precision: str) -> None:
     engine, lr = row.load(path, precision), picture(15, 17)
     first = engine.run(lr)
     kept = first.copy()
@@ -124,19 +124,19 @@ def test_deterministic_whatever_ran_before(row: Row, path: Path, precision: str)
     assert np.array_equal(again, kept) if row.device == "cpu" else psnr(again, kept) > ANOTHER_ENGINE_PSNR
 
 
-def test_info_is_what_runs(row: Row, tiny_models: Path) -> None:
+def test_info_names_backend_device_and_precision(row: Row, tiny_models: Path) -> None:
     info = row.load(tiny_models / "tiny-x2.onnx").info
     assert (info.backend, info.device.partition(":")[0], info.precision) == (*row, "fp32")
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "tpu", "gpu"])
-def test_a_wrong_device_is_refused(row: Row, tiny_models: Path, device: str) -> None:
+def test_wrong_device_is_refused(row: Row, tiny_models: Path, device: str) -> None:
     with pytest.raises(BackendUnavailableError, match=device):
         load(row.name, tiny_models / "tiny-x2.onnx", device=device)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_a_precision_is_used_or_refused(row: Row, tiny_models: Path, precision: str) -> None:
+def test_precision_is_used_or_refused(row: Row, tiny_models: Path, precision: str) -> None:
     path = tiny_models / "tiny-x2.onnx"
     try:
         found = row.load(path, precision).info.precision
@@ -145,13 +145,13 @@ def test_a_precision_is_used_or_refused(row: Row, tiny_models: Path, precision: 
     assert precision in found, "neither used nor named in the refusal"
 
 
-def test_fp16_weights_give_the_same_network(row: Row, tmp_path: Path) -> None:
+def test_fp16_weights_give_the_reference_result(row: Row, tmp_path: Path) -> None:
     path = tiny_networks.write(tmp_path, tiny_networks.tiny_spec(2), half=True)
     lr = picture(12, 12)
-    assert np.abs(row.load(path).run(lr) - reference(path, lr)).max() < F32_TOLERANCE
+    assert np.abs(row.load(path).run(lr) - reference(path, lr)).max() < FP32_TOLERANCE
 
 
-def test_weights_in_a_file_beside_the_model(row: Row, tmp_path: Path) -> None:
+def test_weights_beside_the_model_are_read(row: Row, tmp_path: Path) -> None:
     spec, lr = tiny_networks.tiny_spec(3), picture(12, 12)
     inside = tiny_networks.write(tmp_path, spec)
     beside = tmp_path / "sub" / "tiny-x3.onnx"
@@ -160,49 +160,51 @@ def test_weights_in_a_file_beside_the_model(row: Row, tmp_path: Path) -> None:
         tiny_networks.build(spec), beside, save_as_external_data=True, location="w.bin", size_threshold=64
     )
     assert (beside.parent / "w.bin").stat().st_size > 1000
-    assert np.abs(row.load(beside).run(lr) - reference(inside, lr)).max() < F32_TOLERANCE
+    assert np.abs(row.load(beside).run(lr) - reference(inside, lr)).max() < FP32_TOLERANCE
 
 
 def with_threads(row: Row, path: Path, threads: int) -> Engine:
     if row.device != "cpu":
-        pytest.skip("threads are the CPU's")
+        pytest.skip("threads concern the CPU only")
     spec = read_spec(path)
     assert spec is not None
-    return registry.load(row.name, path, spec, BackendOptions("fp32", row.device, threads))
+    return registry.load(row.name, path, spec, Settings(precision="fp32", device=row.device, threads=threads))
 
 
-def test_threads_change_no_result(row: Row, path: Path) -> None:
+def test_threads_do_not_change_the_result(row: Row, path: Path) -> None:
     lr = picture(40, 50)
     one, two = (with_threads(row, path, threads).run(lr) for threads in (1, 2))
-    assert np.abs(one - two).max() < F32_TOLERANCE
-    assert np.abs(one - reference(path, lr)).max() < F32_TOLERANCE
+    assert np.abs(one - two).max() < FP32_TOLERANCE
+    assert np.abs(one - reference(path, lr)).max() < FP32_TOLERANCE
 
 
 @pytest.mark.parametrize("threads", [2, 1])
-def test_the_number_of_threads_reaches_the_library(row: Row, tiny_models: Path, threads: int) -> None:
-    if row.name not in TOLD:
-        pytest.skip(f"{row.name} cannot be asked")
+def test_thread_count_reaches_the_library(row: Row, tiny_models: Path, threads: int) -> None:
+    if row.name not in THREADS:
+        pytest.skip(f"{row.name} does not report its threads")
     engine = with_threads(row, tiny_models / "tiny-x2.onnx", threads)
-    assert TOLD[row.name](engine) == threads
+    assert THREADS[row.name](engine) == threads
 
 
-TOLD: dict[str, Callable[[Any], int]] = {
+THREADS: dict[str, Callable[[Any], int]] = {
     "openvino": lambda engine: engine._request.get_compiled_model().get_property("INFERENCE_NUM_THREADS"),
     "onnxruntime": lambda engine: engine._session.get_session_options().intra_op_num_threads,
     "torch": lambda _: importlib.import_module("torch").get_num_threads(),  # of the whole process
 }
-"""How many threads the library of an engine says it uses, where it can be asked."""
+"""The number of threads that an engine's library reports, by backend."""
 
 
 @pytest.mark.parametrize("content", [b"", b"neither ONNX nor anything"])
-def test_a_damaged_file_is_named(row: Row, tmp_path: Path, content: bytes) -> None:
+def test_damaged_file_is_named(row: Row, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.onnx"
     path.write_bytes(content)
     with pytest.raises(ModelFileError, match=r"bad\.onnx"):
-        registry.load(row.name, path, tiny_networks.tiny_spec(2), BackendOptions("fp32", row.device))
+        registry.load(
+            row.name, path, tiny_networks.tiny_spec(2), Settings(precision="fp32", device=row.device)
+        )
 
 
-def test_input_of_the_wrong_kind_is_an_srcli_error(row: Row, tiny_models: Path) -> None:
+def test_wrong_input_raises_inference_error(row: Row, tiny_models: Path) -> None:
     with pytest.raises(InferenceError, match=row.name):
         row.load(tiny_models / "tiny-x2.onnx").run(np.zeros((1, 5, 8, 8), np.float32))
 
@@ -220,16 +222,16 @@ def test_input_of_the_wrong_kind_is_an_srcli_error(row: Row, tiny_models: Path) 
         "BFCArena::AllocateRawInternal Available memory of 9 is smaller than requested bytes of 99",
     ],
 )
-def test_out_of_memory_is_recognised(text: str) -> None:
-    assert isinstance(libraries.run_failed("any", RuntimeError(text)), MemoryError)
+def test_out_of_memory_text_is_a_memory_error(text: str) -> None:
+    assert isinstance(run_failed("any", RuntimeError(text)), MemoryError)
 
 
-def test_other_failures_are_not_taken_for_memory() -> None:
-    assert isinstance(libraries.run_failed("any", RuntimeError("shape mismatch")), InferenceError)
+def test_other_text_is_an_inference_error() -> None:
+    assert isinstance(run_failed("any", RuntimeError("shape mismatch")), InferenceError)
 
 
 class Broken:
-    """Stands in for a library's handle and fails as it does when memory is short."""
+    """A stand-in of a library's handle that fails for lack of memory."""
 
     def __call__(self, *inputs: object, share_inputs: bool = False) -> object:
         raise RuntimeError("std::bad_alloc")
@@ -237,11 +239,11 @@ class Broken:
     run = infer = __call__
 
 
-def test_a_backend_out_of_memory_raises_memory_error(
+def test_out_of_memory_in_run_raises_memory_error(
     row: Row, tiny_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if row.name == "tensorrt":
-        pytest.skip("it has no single handle; its own tests show this")
+        pytest.skip("it has no single handle; its own tests cover this")
     engine = row.load(tiny_models / "tiny-x2.onnx")
     (handle,) = {"_request", "_session", "_network"} & vars(engine).keys()
     monkeypatch.setattr(engine, handle, Broken())
@@ -249,58 +251,10 @@ def test_a_backend_out_of_memory_raises_memory_error(
         engine.run(picture(8, 8))
 
 
-# The table.
-
-
-def test_every_row_has_a_module() -> None:
-    for entry in registry.BACKENDS.values():
-        assert callable(importlib.import_module(entry.module).load)
-
-
-@pytest.mark.parametrize(
-    ("name", "options"), [("tensorflow", BackendOptions()), ("auto", BackendOptions("f8"))]
-)
-def test_unknown_names_are_refused(name: str, options: BackendOptions) -> None:
-    with pytest.raises(UsageError):
-        registry.choose(name, options)
-
-
-@pytest.mark.parametrize("options", [BackendOptions(device="tpu"), BackendOptions("fp16", "npu")])
-def test_auto_refuses_what_nothing_can_do(options: BackendOptions) -> None:
-    with pytest.raises(UsageError, match=options.device):
-        registry.choose("auto", options)
-
-
-def test_auto_takes_the_first_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = {"openvino"}
-    monkeypatch.setattr(registry, "find_spec", lambda name: None if name in missing else name)
-    assert registry.choose("auto", BackendOptions()).name == "onnxruntime"
-    missing.add("onnxruntime")
-    assert registry.choose("auto", BackendOptions()).name == "torch"
-    missing.add("torch")
-    with pytest.raises(SrcliError, match=r"srcli\[cpu\]"):
-        registry.choose("auto", BackendOptions())
-
-
-# What only one of them does.
-
-
-def test_torch_names_an_operator_it_does_not_know(tmp_path: Path) -> None:
-    if "torch" not in registry.available():
-        pytest.skip("torch is not installed")
-    model = tiny_networks.build(tiny_networks.tiny_spec(2))
-    model.graph.node[-1].output[0] = "before"
-    model.graph.node.append(helper.make_node("Erf", ["before"], ["sr"]))
-    path = tmp_path / "erf.onnx"
-    onnx.save(model, path)
-    with pytest.raises(ModelFileError, match="Erf"):
-        load("torch", path)
-
-
 def test_bicubic_is_an_engine() -> None:
-    engine = registry.load("bicubic", Path(), bicubic.spec(3), BackendOptions())
+    engine = registry.load("bicubic", Path(), bicubic_spec(3), Settings())
     flat = np.full((2, 3, 5, 7), 0.25, np.float32)
     assert engine.run(flat).shape == (2, 3, 15, 21)
     assert np.abs(engine.run(flat) - 0.25).max() < 1e-6, "the taps sum to one, up to float32"
     with pytest.raises(BackendUnavailableError):
-        registry.load("bicubic", Path(), bicubic.spec(3), BackendOptions(device="cuda"))
+        registry.load("bicubic", Path(), bicubic_spec(3), Settings(device="cuda"))

@@ -1,147 +1,189 @@
-"""TensorRT for RTX parses and builds every shipped network, which takes no GPU."""
+"""Building with a stand-in of TensorRT: the options it gets, and its errors translated."""
 
-from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-import onnx
 import pytest
-import tiny_networks
-from onnx import helper
 
-from srcli.backends import devices
-from srcli.backends.base import BackendOptions
-from srcli.backends.devices import Driver, Gpu
-from srcli.backends.rewrite import to_half
-from srcli.backends.tensorrt import engine, flavour, store
-from srcli.backends.tensorrt.build import Log, build, failure, graph
-from srcli.backends.tensorrt.progress import Watch
+from srcli.backends.tensorrt.build import BuildProgress, build
+from srcli.backends.tensorrt.flavour import ErrorLog, Flavour, failure
+from srcli.backends.tensorrt.runtime import TensorRtContext
 from srcli.errors import InferenceError, ModelFileError
-from srcli.models import catalog
-from srcli.models.spec import read_spec
 
-pytest.importorskip("tensorrt_rtx", reason="needs TensorRT for RTX")
-
-SHIPPED = sorted(catalog.MODELS_FOLDER.glob("*-x?.onnx"))
-INT8 = sorted(catalog.MODELS_FOLDER.glob("*.int8.onnx"))
+FREE = (-1, 3, -1, -1)
 
 
-@pytest.fixture(scope="module")
-def rtx() -> flavour.Flavour:
-    import tensorrt_rtx
+class Logger:
+    """`ILogger`: a base class."""
 
-    return flavour.Flavour("tensorrt_rtx", tensorrt_rtx.__version__, tensorrt_rtx)
-
-
-@pytest.fixture(autouse=True)
-def only_rtx_and_no_gpu(monkeypatch: pytest.MonkeyPatch, rtx: flavour.Flavour) -> None:
-    monkeypatch.setattr(devices, "ask", lambda: Driver(problem="there is no NVIDIA driver"))
-    monkeypatch.setattr(flavour, "installed", lambda: ("tensorrt_rtx",))
-    monkeypatch.setattr(flavour, "find", lambda names: rtx)
+    INTERNAL_ERROR, ERROR, WARNING = range(3)
 
 
-def quiet() -> Watch:
-    return Watch(lambda text: None, "engine")
+class Config:
+    """`IBuilderConfig`: keeps the flags and preview features."""
+
+    def __init__(self, profiles: int) -> None:
+        self.profiles = profiles
+        self.flags: set[str] = {"TF32"}
+        self.features: set[str] = set()
+        self.set_flag, self.clear_flag = self.flags.add, self.flags.discard
+
+    def set_memory_pool_limit(self, pool: str, size: int) -> None:
+        pass
+
+    def set_preview_feature(self, feature: str, on: bool) -> None:
+        assert on
+        self.features.add(feature)
+
+    def add_optimization_profile(self, profile: object) -> int:
+        return self.profiles
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_every_shipped_network_builds(path: Path, tmp_path: Path) -> None:
-    spec = read_spec(path)
-    assert spec is not None
-    sizes = {}
-    for precision, width in (("fp32", 4), ("fp16", 2)):
-        file = engine.build_ahead(path, spec, BackendOptions(precision), tmp_path)
-        plan = store.read(file, _key(path, precision).text, lambda text: None)
-        assert plan is not None
-        sizes[precision] = len(plan)
-        assert len(plan) > width * spec.parameters
-    assert sizes["fp16"] < 0.7 * sizes["fp32"], "weights in that precision"
+class Stand:
+    """A stand-in of TensorRT for RTX for building.
+
+    Args:
+        shape: of the network's input.
+        error: the builder's; empty: it builds.
+        raises: what a profile raises for its shapes.
+        profiles: result of adding a profile; below 0: rejected.
+        new: whether it has the options of later versions.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...] = FREE,
+        error: str = "",
+        raises: Exception | None = None,
+        profiles: int = 0,
+        new: bool = True,
+    ) -> None:
+        self.shape, self.error, self.raises = shape, error, raises
+        self.config = Config(profiles)
+        self.shapes: list[tuple[int, ...]] = []
+        later = {"REQUIRE_USER_ALLOCATION": "user"} if new else {}
+        self.BuilderFlag = SimpleNamespace(TF32="TF32", **later)
+        if new:
+            self.PreviewFeature = SimpleNamespace(RUNTIME_ACTIVATION_RESIZE_10_10="resize")
+        self.ILogger, self.IProgressMonitor, self.IRuntimeCache = Logger, object, object
+        self.NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
+        self.MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
+        self.Builder = self.OnnxParser = lambda *arguments: self
+
+    def parse(self, data: bytes) -> bool:
+        return True
+
+    def create_network(self, flags: int) -> "Stand":
+        return self
+
+    def get_input(self, number: int) -> Any:
+        return SimpleNamespace(name="lr", shape=self.shape)
+
+    def create_builder_config(self) -> Config:
+        return self.config
+
+    def create_optimization_profile(self) -> "Stand":
+        return self
+
+    def set_shape(self, name: str, *shapes: tuple[int, ...]) -> None:
+        if self.raises:
+            raise self.raises
+        self.shapes = list(shapes)
+
+    def build_serialized_network(self, network: object, config: Config) -> bytes | None:
+        if self.error:
+            ErrorLog.of(self).logger.log(Logger.ERROR, self.error)
+            return None
+        return b"engine"
 
 
-@pytest.mark.parametrize("path", INT8, ids=lambda path: path.stem)
-def test_every_shipped_int8_file_builds(path: Path, rtx: flavour.Flavour) -> None:
-    """Its weights are halves, which a network in float32 that TensorRT is to quantise cannot have."""
-    made = onnx.load_from_string(graph(path, "fp32"))
-    assert not any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in made.graph.initializer)
-    assert any(node.op_type == "QuantizeLinear" for node in made.graph.node)
-    assert build(rtx, path, "fp32", 96, None, b"", quiet()).plan
+def built(api: Stand, folder: Path) -> bytes:
+    progress = BuildProgress("engine")
+    return build(
+        Flavour("tensorrt_rtx", "1.7", api), folder / "tiny-x2.onnx", "fp32", 96, None, b"", progress
+    ).engine
 
 
-def _key(path: Path, precision: str) -> store.Key:
-    found = flavour.find(flavour.installed())
-    return store.key_of(path, precision, engine.DEFAULT_SIDE, found.name, found.version, None)
+def test_memory_is_external_and_sized_by_tile(tiny_models: Path) -> None:
+    api = Stand()
+    assert built(api, tiny_models) == b"engine"
+    assert (api.config.flags, api.config.features) == ({"user"}, {"resize"})
+    assert api.shapes == [(1, 3, 1, 1), (1, 3, 96, 96), (1, 3, 96, 96)]
 
 
-def test_progress_reaches_the_end(tiny_models: Path, rtx: flavour.Flavour) -> None:
-    watch = quiet()
-    build(rtx, tiny_models / "tiny-x2.onnx", "fp32", 96, None, b"", watch)
-    assert watch.fraction == 1
+def test_older_version_gets_no_newer_options(tiny_models: Path) -> None:
+    api = Stand(new=False)
+    assert built(api, tiny_models) == b"engine"
+    assert (api.config.flags, api.config.features) == (set(), set())
 
 
-def test_a_build_can_be_stopped(tiny_models: Path, rtx: flavour.Flavour) -> None:
-    watch = quiet()
-    watch.cancelled = True
-    with pytest.raises(KeyboardInterrupt):
-        build(rtx, tiny_models / "tiny-x2.onnx", "fp32", 96, None, b"", watch)
-
-
-@pytest.mark.parametrize("capability", ["7.5", "8.9", "9.0", "12.0"])
-def test_it_builds_for_a_gpu_that_is_not_here(
-    capability: str, tiny_models: Path, rtx: flavour.Flavour
-) -> None:
-    gpu = Gpu("G", capability, 8 << 30)
-    listed = flavour.capability_name(rtx.api, gpu)
-    assert listed == (None if capability == "9.0" else "SM" + capability.replace(".", ""))
-    assert build(rtx, tiny_models / "tiny-x2.onnx", "fp16", 96, gpu, b"", quiet()).plan
-
-
-def test_too_little_memory_to_build_is_a_memory_error(tiny_models: Path, rtx: flavour.Flavour) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "IBuilder::buildSerializedNetwork: Error Code 4: API Usage Error (tensor volume exceeds (2^31)-1)",
+        "Error Code 10: Internal Error (Could not find any implementation for node {ForeignNode[conv]}.)",
+        "Error Code 2: OutOfMemory (Requested size was 9 bytes.)",
+    ],
+)
+def test_tile_too_large_is_a_memory_error(text: str, tiny_models: Path) -> None:
     with pytest.raises(MemoryError):
-        build(rtx, tiny_models / "tiny-x4.onnx", "fp32", 1536, Gpu("G", "8.9", 1 << 20), b"", quiet())
+        built(Stand(error=text), tiny_models)
 
 
-def test_weights_beside_the_model_are_found(tmp_path: Path, rtx: flavour.Flavour) -> None:
-    path = tmp_path / "tiny-x2.onnx"
-    model = tiny_networks.build(tiny_networks.tiny_spec(2))
-    onnx.save(model, path, save_as_external_data=True, location="w.bin", size_threshold=64)
-    assert build(rtx, path, "fp32", 96, None, b"", quiet()).plan
+def test_other_build_error_names_the_file(tiny_models: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"tiny-x2\.onnx.*no such operator"):
+        built(Stand(error="no such operator"), tiny_models)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_file_in_halves_builds_in_both_precisions(
-    precision: str, tmp_path: Path, rtx: flavour.Flavour
-) -> None:
-    spec = replace(tiny_networks.tiny_spec(2, features=64), arithmetic="fp16")
-    path = tmp_path / "tiny-x2.onnx"
-    onnx.save(to_half(tiny_networks.build(spec), "float16"), path)
-    made = onnx.load_from_string(graph(path, precision))
-    halves = sum(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in made.graph.initializer)
-    assert (halves == 0) == (precision == "fp32")
-    assert build(rtx, path, precision, 96, None, b"", quiet()).plan
+@pytest.mark.parametrize("shape", [(1, 3, 64, 64), (-1, 3, 64, -1), (4, 3, -1, -1)])
+def test_network_of_fixed_size_is_refused(shape: tuple[int, ...], tiny_models: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"tiny-x2\.onnx: takes inputs of one size only") as caught:
+        built(Stand(shape), tiny_models)
+    assert "dynamic" in caught.value.hint
 
 
-def test_a_network_it_cannot_parse_is_named(tmp_path: Path, rtx: flavour.Flavour) -> None:
-    model = tiny_networks.build(tiny_networks.tiny_spec(2))
-    model.graph.node[-1].output[0] = "before"
-    model.graph.node.append(helper.make_node("Det", ["before"], ["sr"]))
-    path = tmp_path / "det.onnx"
-    onnx.save(model, path)
-    with pytest.raises(ModelFileError, match=r"det\.onnx.*tensorrt"):
-        build(rtx, path, "fp32", 96, None, b"", quiet())
+def test_fixed_batch_of_one_builds(tiny_models: Path) -> None:
+    assert built(Stand((1, 3, -1, -1)), tiny_models) == b"engine"
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "bad.onnx"
-    path.write_bytes(b"neither ONNX nor anything")
-    with pytest.raises(ModelFileError, match=r"bad\.onnx"):
-        engine.build_ahead(path, tiny_networks.tiny_spec(2), BackendOptions(), tmp_path)
+@pytest.mark.parametrize(
+    "error", [RuntimeError("Shape is inconsistent"), ValueError("Shape is inconsistent")]
+)
+def test_raising_profile_names_the_file(error: Exception, tiny_models: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"tiny-x2\.onnx.*inconsistent"):
+        built(Stand(raises=error), tiny_models)
 
 
-def test_tensorrts_words_become_errors(rtx: flavour.Flavour) -> None:
-    assert isinstance(failure("Error Code 2: OutOfMemory (Requested size was 9 bytes.)"), MemoryError)
+def test_rejected_profile_names_the_file(tiny_models: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"tiny-x2\.onnx.*any size"):
+        built(Stand(profiles=-1), tiny_models)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (RuntimeError("Error in set optimization profile."), InferenceError),
+        (RuntimeError("Error Code 1: Cuda Runtime (out of memory)"), MemoryError),
+    ],
+)
+def test_runtime_exception_is_translated(error: Exception, kind: type[Exception]) -> None:
+    def refuse(profile: int, stream: int) -> bool:
+        raise error
+
+    context = SimpleNamespace(set_optimization_profile_async=refuse)
+    running = TensorRtContext(context, ("lr", "sr"), ErrorLog.of(Stand()))
+    with pytest.raises(kind, match=str(error)[:10]):
+        running.prepare((1, 3, 8, 8), 1)
+
+
+def test_runtime_returning_false_is_translated() -> None:
+    api = Stand()
+    context = SimpleNamespace(set_optimization_profile_async=lambda profile, stream: False)
+    ErrorLog.of(api).logger.log(Logger.ERROR, "no such profile")
+    with pytest.raises(InferenceError, match="no such profile"):
+        TensorRtContext(context, ("lr", "sr"), ErrorLog.of(api)).prepare((1, 3, 8, 8), 1)
+
+
+def test_other_error_text_is_an_inference_error() -> None:
     assert isinstance(failure("Error Code 3: API Usage Error"), InferenceError)
-    log = Log.of(rtx.api)
-    assert log is Log.of(rtx.api), "TensorRT knows the first only"
-    log.forget()
-    log.logger.log(rtx.api.ILogger.ERROR, "one")
-    log.logger.log(rtx.api.ILogger.WARNING, "two")
-    assert (log.problem(), log.problem()) == ("one", "no reason given")

@@ -1,75 +1,75 @@
-"""Which engine serves which tile, and what comes out."""
+"""Which engine runs which tile, and its results."""
 
 import numpy as np
 import pytest
-from tensorrt_doubles import FakeDevice, FakeProgram, enlarged, finished, picture
+from tensorrt_doubles import FakeDevice, FakeEngine, enlarged, picture, rounded
 
 from srcli.backends.base import EngineInfo
-from srcli.backends.tensorrt.engine import DEFAULT_SIDE, SIDES, TensorRtEngine, sides_for
+from srcli.backends.tensorrt import DEFAULT_SIDE, SIDES, TensorRtEngine, sides_for
 from srcli.errors import InferenceError
 from srcli.models.spec import ModelSpec
 
 
-class Programs:
-    """Hands out fake engines; those for large tiles may be too large for the GPU."""
+class Source:
+    """Gives fake engines; those for large tiles may need too much memory."""
 
     def __init__(self, device: FakeDevice, largest: int = 10**6) -> None:
-        self.device, self.largest, self.made = device, largest, list[int]()
+        self.device, self.largest, self.sides = device, largest, list[int]()
 
-    def program(self, side: int) -> FakeProgram:
+    def engine(self, side: int) -> FakeEngine:
         if side > self.largest:
             raise MemoryError("no memory to build")
-        self.made.append(side)
-        return FakeProgram(self.device)
+        self.sides.append(side)
+        return FakeEngine(self.device)
 
 
 @pytest.fixture
-def programs() -> Programs:
-    return Programs(FakeDevice())
+def source() -> Source:
+    return Source(FakeDevice())
 
 
 @pytest.fixture
-def engine(programs: Programs) -> TensorRtEngine:
-    return TensorRtEngine(programs, programs.device, EngineInfo("tensorrt", "cuda:0", "fp16"), 2)
+def engine(source: Source) -> TensorRtEngine:
+    return TensorRtEngine(source, source.device, EngineInfo("tensorrt", "cuda:0", "fp16"), 2)
 
 
-def test_one_engine_serves_all_tiles_of_a_picture(engine: TensorRtEngine, programs: Programs) -> None:
-    engine.lanes(DEFAULT_SIDE)
+def test_one_engine_takes_all_tiles(engine: TensorRtEngine, source: Source) -> None:
+    engine.streams(DEFAULT_SIDE)
     for size in ((384, 384), (384, 120), (1, 1), (37, 384)):  # whole tile, turned, tiny, last
         assert np.array_equal(engine.run(picture(*size)), enlarged(picture(*size)))
-    assert programs.made == [384]
+    assert source.sides == [384]
 
 
 @pytest.mark.parametrize(("size", "side"), [(1, 96), (96, 96), (97, 192), (385, 768), (1080, 1536)])
-def test_a_new_engine_is_the_smallest_that_will_do(
-    size: int, side: int, engine: TensorRtEngine, programs: Programs
+def test_smallest_sufficient_engine_is_loaded(
+    size: int, side: int, engine: TensorRtEngine, source: Source
 ) -> None:
     engine.run(picture(1, size))
-    assert programs.made == [side]
+    assert source.sides == [side]
 
 
-def test_half_a_tile_that_is_too_large_asks_for_the_next_smaller_engine() -> None:
-    programs = Programs(FakeDevice(), largest=192)
-    engine = TensorRtEngine(programs, programs.device, EngineInfo("tensorrt", "cuda:0", "fp16"), 2)
+def test_halved_tile_loads_the_next_smaller_engine() -> None:
+    source = Source(FakeDevice(), largest=192)
+    engine = TensorRtEngine(source, source.device, EngineInfo("tensorrt", "cuda:0", "fp16"), 2)
     with pytest.raises(MemoryError):
         engine.run(picture(384, 384))
     engine.run(picture(192, 192))
-    assert programs.made == [192]
+    assert source.sides == [192]
 
 
-def test_after_no_memory_smaller_tiles_run_on_smaller_engines() -> None:
+def test_out_of_memory_moves_to_smaller_engine() -> None:
     """An engine's scratch memory may be as large for half a tile as for a whole one."""
     device = FakeDevice(memory=600_000)  # 80 bytes a pixel: 100x60 takes 480 kB, 100x80 too much
-    programs = Programs(device)
-    engine = TensorRtEngine(programs, device, EngineInfo("tensorrt", "cuda:0", "fp16"), 2)
-    engine.lanes(384)
+    source = Source(device)
+    engine = TensorRtEngine(source, device, EngineInfo("tensorrt", "cuda:0", "fp16"), 2)
+    engine.streams(384)
     engine.run(picture(100, 60))
-    assert programs.made == [384]
+    assert source.sides == [384]
     with pytest.raises(MemoryError):
         engine.run(picture(100, 80))
     for size in ((100, 60), (20, 30), (100, 60)):
         assert np.array_equal(engine.run(picture(*size)), enlarged(picture(*size)))
-    assert programs.made == [384, 192], "that one serves every tile up to its size"
+    assert source.sides == [384, 192], "it takes every tile up to its size"
 
 
 @pytest.mark.parametrize(
@@ -84,32 +84,32 @@ def test_after_no_memory_smaller_tiles_run_on_smaller_engines() -> None:
         (16, 256, 181),
     ],
 )
-def test_no_engine_is_asked_for_whose_tensors_are_too_large(scale: int, features: int, largest: int) -> None:
+def test_sides_keep_tensors_within_the_limit(scale: int, features: int, largest: int) -> None:
     sides = sides_for(ModelSpec("net", "edsr", scale, features=features))
     assert sides[-1] == largest
     assert sides[:-1] == tuple(side for side in SIDES if side < largest)
     for side, fits in ((largest, True), (largest + 1, largest == SIDES[-1])):
         assert (scale**2 * max(features, 3) * side**2 < 2**31) == fits
-    programs = Programs(FakeDevice())
+    source = Source(FakeDevice())
     info = EngineInfo("tensorrt", "cuda:0", "fp16")
-    engine = TensorRtEngine(programs, programs.device, info, scale, sides)
+    engine = TensorRtEngine(source, source.device, info, scale, sides)
     with pytest.raises(MemoryError, match=str(largest)):
         engine.run(picture(1, largest + 1))
     engine.run(picture(1, largest))
-    assert programs.made == [largest]
+    assert source.sides == [largest]
 
 
-def test_too_large_for_any_engine_is_a_memory_error(engine: TensorRtEngine) -> None:
+def test_tile_beyond_largest_side_is_memory_error(engine: TensorRtEngine) -> None:
     with pytest.raises(MemoryError, match=str(SIDES[-1])):
         engine.run(picture(1, SIDES[-1] + 1))
 
 
-def test_a_batch_is_its_pictures_one_by_one(engine: TensorRtEngine) -> None:
+def test_batch_equals_single_pictures(engine: TensorRtEngine) -> None:
     batch = picture(5, 6, count=5)
     assert np.array_equal(engine.run(batch), enlarged(batch))
 
 
-def test_batches_of_all_sizes_come_out_in_order(engine: TensorRtEngine) -> None:
+def test_mixed_sizes_come_out_in_order(engine: TensorRtEngine) -> None:
     batches = [picture(h, w, h + w) for h, w in ((4, 4), (100, 4), (4, 4), (200, 5), (4, 5))]
     results = list(engine.run_each(iter(batches)))
     assert all(np.array_equal(r, enlarged(b)) for r, b in zip(results, batches, strict=True))
@@ -120,13 +120,13 @@ def test_wrong_input_names_the_backend(engine: TensorRtEngine) -> None:
         engine.run(np.zeros((1, 5, 8, 8), np.float32))
 
 
-def test_finished_pixels_and_values_come_from_one_engine(engine: TensorRtEngine, programs: Programs) -> None:
+def test_uint8_and_float32_share_one_engine(engine: TensorRtEngine, source: Source) -> None:
     good, bad = picture(4, 6), picture(4, 6, seed=1)
     bad[0, 0, 1, 1] = np.inf
-    levels = list(engine.run_levels([good, bad, good]))
-    assert levels[1] is None
-    for found in (levels[0], levels[2]):
+    results = list(engine.run_uint8([good, bad, good]))
+    assert results[1] is None
+    for found in (results[0], results[2]):
         assert found is not None
-        assert np.array_equal(found, finished(enlarged(good)))
+        assert np.array_equal(found, rounded(enlarged(good)))
     engine.run(good)
-    assert programs.made == [96]
+    assert source.sides == [96]

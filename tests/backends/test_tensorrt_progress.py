@@ -1,57 +1,62 @@
-"""The share of a build that is done, and the lines people are told."""
+"""Progress of a build: the share that is done, and log messages."""
 
+import logging
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srcli.backends.tensorrt.progress import Watch, duration, monitor
+from srcli.backends.tensorrt.build import BuildProgress, duration, monitor
 
 
 class Clock:
-    """Seconds that pass when they are told to."""
+    """Seconds that the test sets; raises KeyboardInterrupt once `interrupted`."""
 
     def __init__(self) -> None:
-        self.now = 100.0
+        self.now, self.interrupted = 100.0, False
 
     def __call__(self) -> float:
+        if self.interrupted:
+            raise KeyboardInterrupt
         return self.now
 
 
-def test_phases_within_phases_count_as_part_of_a_step() -> None:
-    watch = Watch(lambda text: None, "engine")
-    watch.start("all", None, 4)
-    watch.step("all", 0)
-    assert watch.fraction == 1 / 4
-    watch.start("kernels", "all", 10)
-    watch.step("kernels", 4)
-    assert watch.fraction == (1 + 5 / 10) / 4
-    watch.finish("kernels")
-    watch.step("all", 1)
-    assert watch.fraction == 2 / 4
-    watch.finish("all")
-    assert watch.fraction == 1
+def test_nested_phases_count_as_part_of_a_step() -> None:
+    progress = BuildProgress("engine")
+    progress.start("all", None, 4)
+    progress.step("all", 0)
+    assert progress.fraction == 1 / 4
+    progress.start("kernels", "all", 10)
+    progress.step("kernels", 4)
+    assert progress.fraction == (1 + 5 / 10) / 4
+    progress.finish("kernels")
+    progress.step("all", 1)
+    assert progress.fraction == 2 / 4
+    progress.finish("all")
+    assert progress.fraction == 1
 
 
-def test_the_time_left_is_told_every_few_seconds() -> None:
-    told: list[str] = []
+def test_time_left_is_logged_every_few_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     clock = Clock()
-    watch = Watch(told.append, "engine", clock)
-    watch.start("all", None, 100)
+    progress = BuildProgress("engine", clock)
+    progress.start("all", None, 100)
     for step in range(50):
         clock.now += 1
-        watch.step("all", step)
-    assert len(told) == 10
-    assert told[0] == "engine: 5%, about 95 s left".replace("95 s", duration(95))
-    assert told[-1] == "engine: 50%, about 50 s left"
+        progress.step("all", step)
+    assert len(caplog.messages) == 10
+    assert caplog.messages[0] == "engine: 5%, about 95 s left".replace("95 s", duration(95))
+    assert caplog.messages[-1] == "engine: 50%, about 50 s left"
 
 
-def test_nothing_is_guessed_from_nothing() -> None:
-    told: list[str] = []
+def test_no_time_left_is_guessed_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     clock = Clock()
-    watch = Watch(told.append, "engine", clock)
-    watch.start("all", None, 1000)
+    progress = BuildProgress("engine", clock)
+    progress.start("all", None, 1000)
     clock.now += 6
-    watch.step("all", 0)
-    assert told == ["engine: 0%"]
+    progress.step("all", 0)
+    assert caplog.messages == ["engine: 0%"]
 
 
 @given(
@@ -60,37 +65,34 @@ def test_nothing_is_guessed_from_nothing() -> None:
         max_size=30,
     )
 )
-def test_no_order_of_calls_breaks_it_and_it_never_goes_back(calls: list[tuple[str, str, int]]) -> None:
-    watch, before = Watch(lambda text: None, "engine"), 0.0
+def test_fraction_never_falls_in_any_call_order(calls: list[tuple[str, str, int]]) -> None:
+    progress, before = BuildProgress("engine"), 0.0
     parents = {"a": None, "b": "a", "c": "b"}
     for name, what, number in calls:
         if what == "start":
-            watch.start(name, parents[name], number)
+            progress.start(name, parents[name], number)
         elif what == "step":
-            assert watch.step(name, number)
+            assert progress.step(name, number)
         else:
-            watch.finish(name)
-        assert before <= watch.fraction <= 1
-        before = watch.fraction
+            progress.finish(name)
+        assert before <= progress.fraction <= 1
+        before = progress.fraction
 
 
 class Api:
-    """Stands in for the module."""
+    """A stand-in of TensorRT's module."""
 
     class IProgressMonitor:
         """Its base class."""
 
 
-def test_ctrl_c_in_a_callback_asks_the_builder_to_stop() -> None:
-    def interrupted(text: str) -> None:
-        raise KeyboardInterrupt
-
+def test_ctrl_c_in_a_callback_stops_the_build() -> None:
     clock = Clock()
-    watch = Watch(interrupted, "engine", clock)
-    seen = monitor(Api, watch)
+    progress = BuildProgress("engine", clock)
+    seen = monitor(Api, progress)
     seen.phase_start("all", None, 10)
     assert seen.step_complete("all", 0)
-    clock.now += 60
+    clock.interrupted = True
     assert not seen.step_complete("all", 1)
-    assert watch.cancelled
+    assert progress.cancelled
     seen.phase_finish("all")

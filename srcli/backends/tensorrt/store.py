@@ -1,24 +1,31 @@
-"""Built engines on disk, each under a key of everything that matters to it."""
+"""Engines on disk, each under a key of everything it depends on: found there, or built and kept."""
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from srcli.backends.base import load_failed
 from srcli.backends.devices import Gpu
-from srcli.backends.libraries import load_failed
-from srcli.backends.tensorrt.build import NAME
+from srcli.backends.tensorrt.build import BuildProgress, Built, build, duration
+from srcli.backends.tensorrt.flavour import NAME, Flavour
+from srcli.backends.tensorrt.runtime import CudaEngine, TensorRtCudaEngine
+from srcli.errors import InferenceError
 from srcli.io import storage
 from srcli.io.storage import cache_folder
+from srcli.models.spec import ModelSpec
 
-BUILD = 2
-"""Raised whenever this code builds other engines from the same network."""
+_logger = logging.getLogger(__name__)
+
+BUILD = 3
+"""Part of the key: raise it when this code starts to build other engines from the same network."""
 
 _ANY = "any"
-_KINDS = (".engine", ".kernels", ".timings")
+_SUFFIXES = (".engine", ".kernels", ".timings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,7 @@ class Key:
 
     @property
     def text(self) -> str:
-        """All of it, one line."""
+        """All fields as JSON on one line."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @property
@@ -56,7 +63,7 @@ class Key:
         return replace(self, gpu=_ANY, capability=_ANY)
 
     def file(self, folder: Path, model: str) -> Path:
-        """Where it lies; the name says for people what it is, and for the rest a part of the key's hash."""
+        """The engine's path: model, precision and side to read, 64 bits of the key's hash for all else."""
         digest = hashlib.sha256(self.text.encode()).hexdigest()[:16]
         return folder / f"{model}-{self.precision}-{self.side}-{digest}.engine"
 
@@ -68,11 +75,11 @@ def key_of(path: Path, precision: str, side: int, flavour: str, version: str, gp
         ModelFileError: the file, or the weights beside it, cannot be read.
     """
     name, capability = (_ANY, _ANY) if gpu is None else (gpu.name, gpu.capability)
-    return Key(checksum(path), precision, side, flavour, version, name, capability, _own_version())
+    return Key(checksum(path), precision, side, flavour, version, name, capability, _srcli_version())
 
 
-def _own_version() -> str:
-    """Of this package; run from its source, uninstalled, it has none."""
+def _srcli_version() -> str:
+    """Of the installed package; "source" where srcli runs uninstalled."""
     try:
         return metadata.version("srcli")
     except metadata.PackageNotFoundError:
@@ -91,53 +98,140 @@ def checksum(path: Path) -> str:
     try:
         data = path.read_bytes()
         digest.update(hashlib.sha256(data).digest())
-        for name in sorted(_beside(onnx.load_from_string(data))):
+        for name in sorted(_weight_files(onnx.load_from_string(data))):
             digest.update(hashlib.sha256((path.parent / name).read_bytes()).digest())
     except Exception as error:  # protobuf's and the system's
         raise load_failed(NAME, path, error) from error
     return digest.hexdigest()
 
 
-def _beside(model: Any) -> set[str]:
-    """Names of the files that hold weights of this network."""
+def _weight_files(model: Any) -> set[str]:
+    """Names of the files beside an ONNX file that hold its weights."""
     constants = [attribute.t for node in model.graph.node for attribute in node.attribute]
     entries = [entry for tensor in (*model.graph.initializer, *constants) for entry in tensor.external_data]
     return {entry.value for entry in entries if entry.key == "location"}
 
 
 def folder_of_engines() -> Path:
-    """Where engines are kept, unless they are built ahead."""
+    """The cache for engines that are built when they are first needed."""
     return cache_folder(NAME)
 
 
-def look_up(
-    keys: Sequence[Key], folders: Sequence[Path], model: str, tell: Callable[[str], None]
-) -> bytes | None:
-    """The first engine that is there and whole; what is damaged is told and passed over."""
+def look_up(keys: Sequence[Key], folders: Sequence[Path], model: str) -> bytes | None:
+    """The first engine that is present and whole; damaged files are logged and passed over."""
     for folder in folders:
         for key in keys:
-            if (found := read(key.file(folder, model), key.text, tell)) is not None:
+            if (found := read(key.file(folder, model), key.text)) is not None:
                 return found
     return None
 
 
-def read(path: Path, key: str, tell: Callable[[str], None]) -> bytes | None:
-    """A sealed file's content; None if it is not there or, which is told, of no use."""
+def read(path: Path, key: str) -> bytes | None:
+    """A file's content; None if it is missing, or damaged or made for another key, which is logged."""
     try:
-        return storage.read(path, key)
+        return storage.read_checked(path, key)
     except storage.StaleError as error:
-        tell(f"{path.name} {error}: made again")
+        _logger.warning("%s %s: made again", path.name, error)
         return None
 
 
-def keep(path: Path, key: str, content: bytes, tell: Callable[[str], None]) -> None:
-    """Write a sealed file; what cannot be kept is told, and made again next time.
+def keep(path: Path, key: str, content: bytes) -> None:
+    """Write a file with its key and checksum; a failure is logged, and the content made again next time.
 
-    Files that no run has read for long leave the cache. Other folders are their owner's.
+    In the cache, but in no other folder, files that were not read for `storage.UNUSED_DAYS` are deleted.
     """
     try:
-        storage.write(path, key, content)
+        storage.write_checked(path, key, content)
     except OSError as error:
-        tell(f"{path} cannot be written ({error.strerror}): made again next time")
+        _logger.warning("%s cannot be written (%s): made again next time", path, error.strerror)
     if path.parent == folder_of_engines():
-        storage.forget_unused(path.parent, _KINDS)
+        storage.forget_unused(path.parent, _SUFFIXES)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStore:
+    """Engines of one model in one precision, for tiles of different sizes: found on disk, or built and kept.
+
+    Attributes:
+        flavour: TensorRT.
+        path, spec: the model.
+        precision: "fp32" or "fp16".
+        gpu: the one to build for; None: any (`Flavour.portable` only).
+        folders: searched in this order; new engines go into the first.
+    """
+
+    flavour: Flavour
+    path: Path
+    spec: ModelSpec
+    precision: str
+    gpu: Gpu | None
+    folders: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        """Model and scale, as in file names."""
+        return f"{self.spec.name}-x{self.spec.scale}".replace("/", "_")
+
+    def engine(self, side: int) -> CudaEngine:
+        """An engine for tiles up to that side, loaded onto the GPU.
+
+        Raises:
+            ModelFileError: the model cannot be read or built.
+            MemoryError: the GPU has too little memory.
+            InferenceError: TensorRT rejects an engine that was just built.
+        """
+        key = self.key(side)
+        found = self.find(key)
+        if found is not None:
+            try:
+                return self._load(key, found)
+            except InferenceError as error:
+                _logger.warning("%s The engine is built again.", error.message)
+        return self._load(key, self.build(key))
+
+    def key(self, side: int) -> Key:
+        """The key of an engine for tiles up to that side."""
+        flavour = self.flavour
+        return key_of(self.path, self.precision, side, flavour.name, flavour.version, self.gpu)
+
+    def find(self, key: Key) -> bytes | None:
+        """A kept engine for this GPU, or else for any; serialized."""
+        keys = [key, key.for_any_gpu] if self.flavour.portable else [key]
+        return look_up(keys, self.folders, self.name)
+
+    def build(self, key: Key) -> bytes:
+        """Build an engine and keep it; progress is logged. Returns it serialized."""
+        what = f"TensorRT engine for {self.name} {key.precision}, tiles up to {key.side}"
+        _logger.info("%s: building it once for %s", what, key.gpu if self.gpu else "any GPU")
+        progress = BuildProgress(what)
+        timings = self._shared_file(key, ".timings")
+        before = read(timings, _shared(key).text) or b""
+        built = build(self.flavour, self.path, self.precision, key.side, self.gpu, before, progress)
+        file = self._keep(key, built)
+        _logger.info("%s: built in %s, kept as %s", what, duration(progress.seconds), file)
+        return built.engine
+
+    def _keep(self, key: Key, built: Built) -> Path:
+        file = key.file(self.folders[0], self.name)
+        keep(file, key.text, built.engine)
+        if built.timings:
+            keep(self._shared_file(key, ".timings"), _shared(key).text, built.timings)
+        return file
+
+    def _load(self, key: Key, engine: bytes) -> CudaEngine:
+        file = key.file(self.folders[0], self.name).with_suffix(".kernels")
+        kernels = read(file, key.text) or b"" if self.flavour.portable else b""
+
+        def keep_kernels(compiled: bytes) -> None:
+            keep(file, key.text, compiled)
+
+        return TensorRtCudaEngine(self.flavour, engine, kernels, keep_kernels)
+
+    def _shared_file(self, key: Key, suffix: str) -> Path:
+        """A file that all engines of this GPU and TensorRT share."""
+        return _shared(key).file(self.folders[0], "all").with_suffix(suffix)
+
+
+def _shared(key: Key) -> Key:
+    """The part of a key that all engines of one GPU and TensorRT have in common."""
+    return replace(key, model="", precision="", side=0, srcli="")

@@ -1,21 +1,21 @@
-"""The calls to the NVIDIA driver: right functions, right arguments, errors told apart."""
+"""Calls of the NVIDIA driver: functions, arguments, errors."""
 
 import ctypes
 from typing import Any
 
 import pytest
 
-from srcli.backends.tensorrt.cuda import Cuda
+from srcli.backends.tensorrt.runtime import Cuda
 from srcli.errors import InferenceError
 
 
 class FakeDriver:
-    """The driver's library: notes each call and its plain arguments, hands out numbers, fails on demand."""
+    """A stand-in of the driver's library: logs each call, returns increasing addresses, fails on demand."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, list[Any]]] = []
         self.failing: dict[str, int] = {}
-        self.next = 0x7F00_0000_0000  # as large as real addresses: a call that cuts to 32 bits shows
+        self.next = 0x7F00_0000_0000  # more than 32 bits, like real addresses
 
     def __getattr__(self, name: str) -> Any:
         return lambda *arguments: self._call(name, arguments)
@@ -48,14 +48,14 @@ def cuda(library: FakeDriver) -> Cuda:
     return Cuda(1, library)
 
 
-def test_it_takes_tensorrts_context_of_that_gpu(library: FakeDriver, cuda: Cuda) -> None:
+def test_uses_the_primary_context_of_the_gpu(library: FakeDriver, cuda: Cuda) -> None:
     names = [name for name, _ in library.calls]
     assert names == ["cuInit", "cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent"]
     assert library.calls[1][1] == ["out", (ctypes.c_int, 1)]
 
 
-def test_addresses_keep_all_their_bits(library: FakeDriver, cuda: Cuda) -> None:
-    device, host, stream = cuda.allocate(10), cuda.pin(10), cuda.stream()
+def test_addresses_keep_64_bits(library: FakeDriver, cuda: Cuda) -> None:
+    device, host, stream = cuda.allocate(10), cuda.pin(10), cuda.create_stream()
     assert min(device, host, stream) > 1 << 32
     library.calls.clear()
     cuda.upload(device, host, 10, stream)
@@ -67,10 +67,10 @@ def test_addresses_keep_all_their_bits(library: FakeDriver, cuda: Cuda) -> None:
     ]
 
 
-def test_a_graph_is_captured_instantiated_and_launched(library: FakeDriver, cuda: Cuda) -> None:
-    stream = cuda.stream()
+def test_graph_is_captured_instantiated_and_launched(library: FakeDriver, cuda: Cuda) -> None:
+    stream = cuda.create_stream()
     library.calls.clear()
-    graph = cuda.record(stream, lambda: cuda.upload(1, 2, 3, stream))
+    graph = cuda.capture(stream, lambda: cuda.upload(1, 2, 3, stream))
     cuda.launch(graph, stream)
     assert [name for name, _ in library.calls] == [
         "cuStreamBeginCapture_v2",
@@ -83,32 +83,35 @@ def test_a_graph_is_captured_instantiated_and_launched(library: FakeDriver, cuda
     assert library.calls[-1][1] == [(ctypes.c_void_p, graph), (ctypes.c_void_p, stream)]
 
 
-def test_a_capture_ends_whatever_happens_in_it(library: FakeDriver, cuda: Cuda) -> None:
+def test_capture_ends_after_an_exception(library: FakeDriver, cuda: Cuda) -> None:
     def broken() -> None:
         raise InferenceError("enqueue failed")
 
     with pytest.raises(InferenceError, match="enqueue"):
-        cuda.record(cuda.stream(), broken)
+        cuda.capture(cuda.create_stream(), broken)
     assert [name for name, _ in library.calls][-2:] == ["cuStreamEndCapture", "cuGraphDestroy"]
 
 
 @pytest.mark.parametrize("name", ["cuMemAlloc_v2", "cuMemHostAlloc", "cuStreamSynchronize"])
 def test_out_of_memory_is_a_memory_error(name: str, library: FakeDriver, cuda: Cuda) -> None:
     library.failing[name] = 2
+    calls = {
+        "cuMemAlloc_v2": cuda.allocate,
+        "cuMemHostAlloc": cuda.pin,
+        "cuStreamSynchronize": cuda.synchronize,
+    }
     with pytest.raises(MemoryError):
-        {"cuMemAlloc_v2": cuda.allocate, "cuMemHostAlloc": cuda.pin, "cuStreamSynchronize": cuda.wait}[name](
-            1
-        )
+        calls[name](1)
 
 
-def test_other_errors_are_told_in_the_drivers_words(library: FakeDriver, cuda: Cuda) -> None:
+def test_other_error_has_the_drivers_text(library: FakeDriver, cuda: Cuda) -> None:
     library.failing["cuStreamSynchronize"] = 700
     with pytest.raises(InferenceError, match=r"illegal memory access \(error 700\)"):
-        cuda.wait(1)
+        cuda.synchronize(1)
 
 
-def test_a_thread_gets_back_the_gpu_it_had(library: FakeDriver, cuda: Cuda) -> None:
+def test_previous_gpu_is_current_again_after_block(library: FakeDriver, cuda: Cuda) -> None:
     library.calls.clear()
-    with pytest.raises(MemoryError), cuda.borrowed():
+    with pytest.raises(MemoryError), cuda.temporarily_current():
         raise MemoryError
     assert [name for name, _ in library.calls] == ["cuCtxPushCurrent_v2", "cuCtxPopCurrent_v2"]

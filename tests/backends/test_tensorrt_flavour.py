@@ -1,4 +1,4 @@
-"""What is refused and why, before anything of TensorRT is touched; what auto takes; what the doctor says."""
+"""Choosing a TensorRT: refusals before it is imported, the choice of "auto", the doctor's report."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,18 +12,20 @@ from tensorrt_doubles import (
     load,
 )
 
-from srcli.backends import devices, doctor, registry
-from srcli.backends.base import BackendOptions, say_nothing
+from srcli.backends import devices, registry
 from srcli.backends.devices import Driver, Gpu
 from srcli.backends.tensorrt import flavour
 from srcli.backends.tensorrt.flavour import Flavour
+from srcli.benchmark import subjects
+from srcli.cli.doctor import _trials
 from srcli.errors import BackendUnavailableError, MissingExtraError
+from srcli.settings import Settings
 
 
 @pytest.fixture
 def untouchable(monkeypatch: pytest.MonkeyPatch) -> None:
     def touched() -> Flavour:
-        raise AssertionError("TensorRT was touched")
+        raise AssertionError("TensorRT was imported")
 
     monkeypatch.setattr(flavour, "find", touched)
     monkeypatch.setattr(flavour, "installed", lambda: ("tensorrt_rtx",))
@@ -32,35 +34,35 @@ def untouchable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("untouchable")
 @pytest.mark.parametrize(
-    ("found", "options", "words"),
+    ("found", "settings", "words"),
     [
-        (NO_DRIVER, BackendOptions(), "needs an NVIDIA GPU, but there is no NVIDIA driver"),
-        (NO_DRIVER, BackendOptions(device="cuda:1"), "there is no NVIDIA driver"),
-        (NO_DRIVER, BackendOptions(device="cpu"), "no device cpu"),
-        (Driver("12.8", (RTX,)), BackendOptions(), "runs CUDA 12.8 at most, this TensorRT needs 13"),
-        (TWO, BackendOptions(device="cuda:2"), "no device cuda:2"),
-        (TWO, BackendOptions(device="cpu"), "no device cpu"),
-        (TWO, BackendOptions(device="gpu"), "no device gpu"),
-        (TWO, BackendOptions("bf16"), "no precision bf16"),
+        (NO_DRIVER, Settings(), "needs an NVIDIA GPU, but there is no NVIDIA driver"),
+        (NO_DRIVER, Settings(device="cuda:1"), "there is no NVIDIA driver"),
+        (NO_DRIVER, Settings(device="cpu"), "no device cpu"),
+        (Driver("12.8", (RTX,)), Settings(), "runs CUDA 12.8 at most, this TensorRT needs 13"),
+        (TWO, Settings(device="cuda:2"), "no device cuda:2"),
+        (TWO, Settings(device="cpu"), "no device cpu"),
+        (TWO, Settings(device="gpu"), "no device gpu"),
+        (TWO, Settings(precision="bf16"), "no precision bf16"),
     ],
 )
-def test_what_cannot_run_here_is_refused(
-    found: Driver, options: BackendOptions, words: str, tiny_models: Path, monkeypatch: pytest.MonkeyPatch
+def test_unavailable_device_or_precision_is_refused(
+    found: Driver, settings: Settings, words: str, tiny_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices, "ask", lambda: found)
     with pytest.raises(BackendUnavailableError, match=words):
-        load(tiny_models, options)
+        load(tiny_models, settings)
 
 
-def test_without_the_package_the_extra_is_named(tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_names_the_extra(tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flavour, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"srcli\[trt\]"):
-        load(tiny_models, BackendOptions())
+        load(tiny_models, Settings())
     with pytest.raises(MissingExtraError, match=r"srcli\[trt\]"):
         flavour.find(flavour.installed())
 
 
-def test_a_broken_full_tensorrt_makes_way_for_rtx(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_full_tensorrt_is_skipped_for_rtx(monkeypatch: pytest.MonkeyPatch) -> None:
     def importing(name: str) -> Any:
         if name == "tensorrt":
             raise ImportError("libnvinfer.so.11: cannot open shared object file")
@@ -83,18 +85,18 @@ def test_a_broken_full_tensorrt_makes_way_for_rtx(monkeypatch: pytest.MonkeyPatc
 # The table and the doctor.
 
 
-def test_auto_takes_it_only_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "find_spec", lambda name: name)
     monkeypatch.setattr(flavour, "installed", lambda: ("tensorrt_rtx",))
     monkeypatch.setattr(flavour, "cuda_of", lambda name: 13)
     monkeypatch.setattr(devices, "ask", lambda: NO_DRIVER)
-    assert registry.choose("auto", BackendOptions()).name == "openvino"
+    assert registry.choose("auto", Settings()).name == "openvino"
     assert "tensorrt" not in registry.available()
     monkeypatch.setattr(devices, "ask", lambda: TWO)
-    assert registry.choose("auto", BackendOptions()).name == "tensorrt"
-    assert registry.choose("auto", BackendOptions(device="cpu")).name == "openvino"
-    assert registry.choose("auto", BackendOptions("bf16")).name == "openvino"
-    assert registry.choose("trt", BackendOptions()).name == "tensorrt"
+    assert registry.choose("auto", Settings()).name == "tensorrt"
+    assert registry.choose("auto", Settings(device="cpu")).name == "openvino"
+    assert registry.choose("auto", Settings(precision="bf16")).name == "openvino"
+    assert registry.choose("trt", Settings()).name == "tensorrt"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_auto_takes_it_only_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch
         ("tensorrt", "13.0", "7.0", False),
     ],
 )
-def test_auto_takes_it_only_on_gpus_it_knows(
+def test_auto_needs_a_supported_gpu(
     name: str, cuda: str, capability: str, known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flavour, "installed", lambda: (name,))
@@ -121,19 +123,19 @@ def test_auto_takes_it_only_on_gpus_it_knows(
 def test_either_flavour_counts_as_installed(there: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "ask", lambda: TWO)
     monkeypatch.setattr(registry, "find_spec", lambda name: name if name in there else None)
-    assert registry.choose("tensorrt", BackendOptions()).name == "tensorrt"
+    assert registry.choose("tensorrt", Settings()).name == "tensorrt"
     monkeypatch.setattr(registry, "find_spec", lambda name: name if name == there[0] else None)
     with pytest.raises(MissingExtraError, match=r"srcli\[trt\]"):
-        registry.choose("tensorrt", BackendOptions())
+        registry.choose("tensorrt", Settings())
 
 
-def test_the_doctor_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_the_missing_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*arguments: object) -> None:
         raise AssertionError("tried without a GPU")
 
-    monkeypatch.setattr(doctor, "trial", never)
+    monkeypatch.setattr(subjects, "trial", never)
     monkeypatch.setattr(devices, "ask", lambda: NO_DRIVER)
-    trials = doctor._trials("tensorrt", NO_DRIVER, say_nothing)
+    trials = _trials("tensorrt", NO_DRIVER)
     assert {t.reason for t in trials} == {"It needs an NVIDIA GPU, but there is no NVIDIA driver."}
     assert [(t.device, t.precision, t.works) for t in trials] == [
         ("cuda", "fp32", False),

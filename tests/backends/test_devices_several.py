@@ -1,4 +1,4 @@
-"""Several devices: which ones, every tile once, results in order and those of one device, and faults."""
+"""Sharing tiles between devices: each once, results in order and equal to one device's, failures."""
 
 import threading
 import time
@@ -8,18 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from srcli.backends import devices, registry
-from srcli.backends.base import BackendOptions, Batch, EngineInfo
-from srcli.backends.devices import Driver, Gpu
-from srcli.backends.several import AHEAD, Several, SeveralFinishing, split, together
-from srcli.errors import BackendUnavailableError, UsageError
+from srcli.backends import registry
+from srcli.backends.base import Batch, EngineInfo
+from srcli.backends.devices import TILES_AHEAD, Several, SeveralUint8, combine
+from srcli.errors import BackendUnavailableError
 from srcli.models.spec import read_spec
-
-TWO = Driver("13.0", (Gpu("A", "9.0", 1 << 36), Gpu("B", "9.0", 1 << 36)))
+from srcli.settings import Settings
 
 
 class Device:
-    """Doubles what it is given, in its own time; fails at a value; remembers its thread's work."""
+    """Doubles batches, each in some seconds; fails at a value; keeps a list of what it ran."""
 
     scale = 1
 
@@ -40,8 +38,8 @@ class Device:
             self._busy.release()
 
 
-class TwoLanes(Device):
-    """Takes a second batch before it gives the first result, as streams do."""
+class TwoStreams(Device):
+    """Reads a second batch before it yields the first result."""
 
     def run_each(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         held: list[Batch] = []
@@ -56,30 +54,45 @@ def batches(count: int) -> list[Batch]:
     return [np.full((1, 3, 2, 2), number, np.float32) for number in range(count)]
 
 
-@pytest.mark.parametrize("kind", [Device, TwoLanes])
+@pytest.mark.parametrize("kind", [Device, TwoStreams])
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 60])
-def test_every_batch_runs_once_and_results_are_in_order(kind: type[Device], count: int) -> None:
+def test_each_batch_runs_once_with_results_in_order(kind: type[Device], count: int) -> None:
     devices = [kind("a", 0.003), kind("b"), kind("c", 0.001)]
     made = [float(result.flat[0]) for result in Several(list(devices)).run_each(batches(count))]
     assert made == [2.0 * number for number in range(count)]
     assert sorted(number for device in devices for number in device.ran) == list(range(count))
 
 
-def test_a_device_that_is_slow_holds_up_no_more_than_its_share() -> None:
-    slow, fast = Device("slow", 0.05), Device("fast", 0.001)
+class Waiting(Device):
+    """Runs each batch no sooner than another device has run three more, or all others are done."""
+
+    def __init__(self, other: Device, total: int) -> None:
+        super().__init__("slow")
+        self.other, self.total = other, total
+
+    def run(self, lr: Batch) -> Batch:
+        until = len(self.other.ran) + 3
+        while len(self.other.ran) < min(until, self.total - len(self.ran) - 1):
+            time.sleep(0.001)
+        return super().run(lr)
+
+
+def test_slow_device_computes_less() -> None:
+    fast = Device("fast")
+    slow = Waiting(fast, 40)
     list(Several([slow, fast]).run_each(batches(40)))
     assert len(fast.ran) > 2 * len(slow.ran)
 
 
-@pytest.mark.parametrize("kind", [Device, TwoLanes])
-def test_nobody_runs_far_ahead_of_the_one_that_is_waited_for(kind: type[Device]) -> None:
+@pytest.mark.parametrize("kind", [Device, TwoStreams])
+def test_reading_ahead_is_bounded(kind: type[Device]) -> None:
     given = list[int]()
     taken = list[int]()
 
     def feed() -> Iterator[Batch]:
         for number, batch in enumerate(batches(100)):
             taken.append(number)
-            assert number - len(given) <= 2 * AHEAD + 2  # and one more for each that is waited for
+            assert number - len(given) <= 2 * TILES_AHEAD + 2  # and one more for each that is waited for
             yield batch
 
     for number, _ in enumerate(Several([kind("a", 0.002), kind("b")]).run_each(feed())):
@@ -87,8 +100,8 @@ def test_nobody_runs_far_ahead_of_the_one_that_is_waited_for(kind: type[Device])
     assert len(taken) == len(given) == 100
 
 
-@pytest.mark.parametrize("kind", [Device, TwoLanes])
-def test_a_failing_device_is_heard_and_all_threads_end(kind: type[Device]) -> None:
+@pytest.mark.parametrize("kind", [Device, TwoStreams])
+def test_failure_is_raised_and_threads_end(kind: type[Device]) -> None:
     before = threading.active_count()
     several = Several([kind("a", fails_at=5), kind("b", fails_at=5)])
     with pytest.raises(MemoryError, match="too large"):
@@ -97,7 +110,7 @@ def test_a_failing_device_is_heard_and_all_threads_end(kind: type[Device]) -> No
     assert len(list(several.run_each(batches(3)))) == 3, "and the next picture runs"
 
 
-def test_a_caller_who_stops_ends_all_threads() -> None:
+def test_closing_the_iterator_ends_all_threads() -> None:
     before = threading.active_count()
     results = Several([Device("a"), Device("b")]).run_each(batches(50))
     next(results)
@@ -105,69 +118,40 @@ def test_a_caller_who_stops_ends_all_threads() -> None:
     assert threading.active_count() == before
 
 
-class Finisher(Device):
-    """Finishes its results itself; nothing comes of a value that is no number."""
+class Uint8Device(Device):
+    """Has `run_uint8`; yields None for NaN."""
 
-    def run_levels(self, given: Iterable[Batch]) -> Iterator[np.ndarray | None]:
+    def run_uint8(self, given: Iterable[Batch]) -> Iterator[np.ndarray | None]:
         for batch in given:
             result = self.run(batch)
             yield None if np.isnan(result).any() else result.astype(np.uint8)
 
 
-def test_devices_that_finish_pixels_do_so_together() -> None:
-    several = together([Finisher("a"), Finisher("b", 0.002)])
-    assert isinstance(several, SeveralFinishing)
+def test_uint8_only_if_all_engines_have_it() -> None:
+    several = combine([Uint8Device("a"), Uint8Device("b", 0.002)])
+    assert isinstance(several, SeveralUint8)
     given = batches(9)
     given[4][...] = np.nan
-    made = list(several.run_levels(given))
+    made = list(several.run_uint8(given))
     assert [None if r is None else int(r.flat[0]) for r in made] == [0, 2, 4, 6, None, 10, 12, 14, 16]
-    assert not isinstance(together([Finisher("a"), Device("b")]), SeveralFinishing)
+    assert not isinstance(combine([Uint8Device("a"), Device("b")]), SeveralUint8)
 
 
-def test_two_engines_give_the_pixels_of_one(tiny_models: Path) -> None:
+def test_two_engines_equal_one(tiny_models: Path) -> None:
     path = tiny_models / "tiny-x2.onnx"
     spec = read_spec(path)
     assert spec is not None
-    engines = [registry.load("onnxruntime", path, spec, BackendOptions("fp32", threads=1)) for _ in range(2)]
+    engines = [
+        registry.load("onnxruntime", path, spec, Settings(precision="fp32", threads=1)) for _ in range(2)
+    ]
     tiles = [np.random.default_rng(n).random((1, 3, 16 + n, 20), np.float32) for n in range(6)]
     for one, both in zip(map(engines[0].run, tiles), Several(engines).run_each(tiles), strict=True):
         np.testing.assert_array_equal(one, both)
 
 
-@pytest.mark.parametrize(
-    ("device", "names"),
-    [
-        ("auto", ("auto",)),
-        ("cuda:1", ("cuda:1",)),
-        ("cuda:0,1", ("cuda:0", "cuda:1")),
-        ("cuda:0,cuda:2", ("cuda:0", "cuda:2")),
-        ("all", ("cuda:0", "cuda:1")),
-    ],
-)
-def test_names_of_several_devices(
-    device: str, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(devices, "ask", lambda: TWO)
-    assert split(device) == names
-
-
-@pytest.mark.parametrize(
-    "device", ["cuda:0,0", "cuda:0,cuda:0", "cuda,cuda:1", "cuda:0,", "cpu,cuda:0", ",", "0,1"]
-)
-def test_what_names_no_devices_of_one_kind_is_refused(device: str) -> None:
-    with pytest.raises(UsageError, match="several devices"):
-        split(device)
-
-
-def test_all_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "ask", lambda: Driver(problem="there is no NVIDIA driver"))
-    with pytest.raises(BackendUnavailableError, match="no NVIDIA driver"):
-        split("all")
-
-
-def test_one_device_of_several_that_is_missing_is_refused(tiny_models: Path) -> None:
+def test_missing_device_among_several_is_refused(tiny_models: Path) -> None:
     path = tiny_models / "tiny-x2.onnx"
     spec = read_spec(path)
     assert spec is not None
     with pytest.raises(BackendUnavailableError, match="cuda:6"):
-        registry.load("onnxruntime", path, spec, BackendOptions("fp32", "cuda:6,7"))
+        registry.load("onnxruntime", path, spec, Settings(precision="fp32", device="cuda:6,7"))

@@ -1,17 +1,18 @@
-"""Every backend that has CUDA, on a GPU, where there is one: the CPU's pixels, no lies, little memory."""
+"""Every backend with CUDA, on a GPU where there is one: agreement with the CPU, precision, memory."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from engines import F32_TOLERANCE, psnr
+from engines import FP32_TOLERANCE, psnr
 
 from srcli import Upscaler
 from srcli.backends import devices, registry
-from srcli.backends.base import BackendOptions, Batch, Engine, results
+from srcli.backends.base import Batch, Engine, results
 from srcli.errors import SrcliError
 from srcli.models import catalog
+from srcli.settings import Settings
 
 GPUS = devices.ask().gpus
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not GPUS, reason="needs an NVIDIA GPU")]
@@ -34,12 +35,12 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 def load(backend: str, model: str, scale: int, precision: str, device: str = "cuda:0") -> Engine:
     file = catalog.resolve(model, scale)
-    options = BackendOptions(precision, device)
+    options = Settings(precision=precision, device=device)
     return registry.load(registry.choose(backend, options).name, file.path, file.spec, options)
 
 
 def picture(height: int, width: int, seed: int = 0) -> Batch:
-    """Smooth shapes and some noise: the trained networks see what they were trained for."""
+    """Smooth shapes and some noise, closer to photographs than uniform noise."""
     y, x = np.mgrid[:height, :width] / 20
     waves = np.stack([np.sin(x + y * c) for c in (1, 2, 3)]) * 0.4 + 0.5
     noise = np.random.default_rng(seed).normal(0, 0.02, waves.shape)
@@ -48,15 +49,15 @@ def picture(height: int, width: int, seed: int = 0) -> Batch:
 
 @pytest.mark.parametrize("model", ["mdsr-baseline", "edsr-baseline"])
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_f32_is_the_cpus_picture(backend: str, model: str, scale: int) -> None:
+def test_fp32_agrees_with_the_cpu(backend: str, model: str, scale: int) -> None:
     lr = picture(80, 72)
     engine = load(backend, model, scale, "fp32")
     assert engine.info.device == "cuda:0"
-    assert np.abs(engine.run(lr) - load("auto", model, scale, "fp32", "cpu").run(lr)).max() < F32_TOLERANCE
+    assert np.abs(engine.run(lr) - load("auto", model, scale, "fp32", "cpu").run(lr)).max() < FP32_TOLERANCE
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_low_precision_is_close_and_is_low_precision(backend: str, precision: str) -> None:
+def test_low_precision_is_close_but_not_equal(backend: str, precision: str) -> None:
     if precision not in registry.BACKENDS[backend].computes["cuda"]:
         pytest.skip(f"{backend} has no {precision}")
     lr = picture(96, 96)
@@ -67,7 +68,7 @@ def test_low_precision_is_close_and_is_low_precision(backend: str, precision: st
     assert np.abs(engine.run(lr) - exact).max() > 1e-5, "as exact as fp32: it did not run in low precision"
 
 
-def test_many_sizes_in_any_order_give_each_its_own_picture(backend: str) -> None:
+def test_mixed_sizes_give_their_own_results(backend: str) -> None:
     engine = load(backend, "edsr-baseline", 2, "fp32")
     batches = [picture(*size, seed) for seed, size in enumerate([(64, 64), (40, 64), (64, 40), (64, 64)] * 3)]
     alone = [engine.run(batch) for batch in batches]
@@ -75,22 +76,22 @@ def test_many_sizes_in_any_order_give_each_its_own_picture(backend: str) -> None
         np.testing.assert_array_equal(one, other)
 
 
-def test_tiles_leave_no_trace_and_the_picture_is_the_cpus(backend: str) -> None:
+def test_tiled_equals_whole_and_cpu(backend: str, caplog: pytest.LogCaptureFixture) -> None:
     image = np.rint(picture(500, 420)[0].transpose(1, 2, 0) * 255).astype(np.uint8)
     upscaler = Upscaler("mdsr", 2, backend=backend, precision="fp32", device="cuda")
     whole = upscaler(image)
     tiled = Upscaler("mdsr", 2, backend=backend, precision="fp32", device="cuda", tile=160)(image)
     on_cpu = Upscaler("mdsr", 2, precision="fp32", device="cpu")(image)
     for other in (tiled, on_cpu):
-        steps = np.abs(whole.astype(int) - other.astype(int))
-        assert steps.max() <= 1, "only rounding may differ"
-        assert (steps > 0).mean() < 0.01
-    assert upscaler.notes[1:] == [], "nothing but the network's choice is worth a note"
+        difference = np.abs(whole.astype(int) - other.astype(int))
+        assert difference.max() <= 1, "only rounding may differ"
+        assert (difference > 0).mean() < 0.01
+    assert caplog.messages[1:] == [], "only the choice of the network is noted"
 
 
 @pytest.fixture
 def short_memory() -> Iterator[None]:
-    """All but about 1.5 GB of the GPU is taken."""
+    """Allocates all memory of the GPU but about 1.5 GB."""
     import torch
 
     free, _ = torch.cuda.mem_get_info(0)
@@ -100,16 +101,18 @@ def short_memory() -> Iterator[None]:
     torch.cuda.empty_cache()
 
 
-def test_out_of_memory_halves_the_tile(backend: str, short_memory: None) -> None:
+def test_out_of_memory_halves_the_tile(
+    backend: str, short_memory: None, caplog: pytest.LogCaptureFixture
+) -> None:
     """A tile of 2,400 pixels at x4 needs 2 GB for one layer's features alone."""
     image = np.rint(picture(2400, 2400)[0].transpose(1, 2, 0) * 255).astype(np.uint8)
     upscaler = Upscaler("mdsr", 4, backend=backend, precision="fp16", device="cuda", tile=2400)
     result = upscaler(image)
     assert result.shape == (9600, 9600, 3)
-    assert any("out of memory" in note for note in upscaler.notes)
+    assert any("out of memory" in note for note in caplog.messages)
 
 
-def test_all_gpus_give_the_picture_of_one(backend: str) -> None:
+def test_all_gpus_equal_one(backend: str) -> None:
     if len(GPUS) < 2:
         pytest.skip("needs two GPUs")
     image = np.rint(picture(900, 700)[0].transpose(1, 2, 0) * 255).astype(np.uint8)
@@ -118,5 +121,5 @@ def test_all_gpus_give_the_picture_of_one(backend: str) -> None:
     np.testing.assert_array_equal(one, both)
 
 
-def test_auto_takes_the_gpu(backend: str, tmp_path: Path) -> None:
+def test_auto_uses_the_gpu(backend: str, tmp_path: Path) -> None:
     assert Upscaler("mdsr", 2, backend=backend).info.device == "cuda:0"

@@ -1,12 +1,15 @@
-"""A shape's second run is recorded and later ones are replayed, with a stand-in of the GPU; and on one."""
+"""PyTorch: CUDA graphs, with a stand-in of the GPU and on one, and unknown operators."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+import tiny_networks
 from engines import load, picture
+from onnx import helper
 
 torch = pytest.importorskip("torch")
 
@@ -15,19 +18,20 @@ from srcli.backends.base import Batch, EngineInfo  # noqa: E402
 from srcli.backends.torch import TorchEngine  # noqa: E402
 from srcli.backends.torch_network import (  # noqa: E402
     MAX_SHAPES,
-    Replayed,
+    CudaGraphs,
     Shape,
     Tensor,
     Work,
 )
+from srcli.errors import ModelFileError  # noqa: E402
 
 
 class FakeGpu:
     """A network that doubles every pixel, and a GPU in host memory that runs it.
 
     Args:
-        problem: of recording; empty: it works.
-        most: elements that a tensor may have.
+        problem: why capturing fails; empty: it works.
+        most: elements of a tensor.
     """
 
     def __init__(self, problem: str = "", most: int = 10**9) -> None:
@@ -50,58 +54,59 @@ class FakeGpu:
     empty = pinned
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
+    def on_stream(self) -> Iterator[None]:
         self.working = True
         yield
         self.working = False
 
-    def record(self, work: Work) -> Work:
+    def capture(self, work: Work) -> Work:
         if self.problem:
             raise RuntimeError(self.problem)
         work()
-        self.log.append("record")
+        self.log.append("capture")
         assert self.last is not None
         x, y = self.last
         y.zero_()  # nothing has run yet
 
-        def replay() -> None:
-            self.log.append("replay")
+        def launch() -> None:
+            self.log.append("launch")
             y.copy_(x * 2)
 
-        return replay
+        return launch
 
-    def wait(self) -> None:
-        self.log.append("wait")
+    def synchronize(self) -> None:
+        self.log.append("synchronize")
 
-    def give_back(self) -> None:
+    def free_unused(self) -> None:
         self.working = False
-        self.log.append("give back")
+        self.log.append("free")
 
 
-def made(gpu: FakeGpu) -> tuple[Replayed, list[str]]:
-    told: list[str] = []
-    return Replayed(gpu.network, gpu, told.append), told
+def cuda_graphs(gpu: FakeGpu) -> CudaGraphs:
+    return CudaGraphs(gpu.network, gpu)
 
 
-def right(run: Replayed, lr: Batch) -> bool:
+def right(run: CudaGraphs, lr: Batch) -> bool:
     return np.array_equal(run(lr), lr * 2)
 
 
-def test_the_second_run_of_a_shape_is_recorded_and_later_ones_replayed() -> None:
+def test_second_run_of_a_shape_captures_a_graph(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     gpu = FakeGpu()
-    run, told = made(gpu)
+    run = cuda_graphs(gpu)
     logs = []
     for seed in range(4):
         assert right(run, picture(4, 5, seed))
         logs.append(list(gpu.log))
         gpu.log.clear()
-    again = ["replay", "wait"]
-    assert logs == [["network", "wait"], ["network", "record", *again], again, again]
-    assert (run.graphs, run.problem, told) == (1, "", [])
+    again = ["launch", "synchronize"]
+    assert logs == [["network", "synchronize"], ["network", "capture", *again], again, again]
+    assert (run.graphs, run.problem, caplog.messages) == (1, "", [])
 
 
-def test_results_stay_valid_and_shapes_are_apart() -> None:
-    run, _ = made(FakeGpu())
+def test_results_stay_valid_across_shapes() -> None:
+    run = cuda_graphs(FakeGpu())
     first = run(picture(4, 4))
     kept = first.copy()
     for seed, size in enumerate([(4, 4), (8, 4), (4, 4), (8, 4), (4, 8), (8, 4)]):
@@ -110,35 +115,35 @@ def test_results_stay_valid_and_shapes_are_apart() -> None:
     assert run.graphs == 2
 
 
-def test_only_the_last_shapes_are_kept() -> None:
-    run, _ = made(FakeGpu())
+def test_least_recently_used_shapes_are_dropped() -> None:
+    run = cuda_graphs(FakeGpu())
     for width in range(1, MAX_SHAPES + 3):
         assert right(run, picture(4, width))
         assert right(run, picture(4, width, 1))
     assert run.graphs == MAX_SHAPES
 
 
-def test_what_cannot_be_recorded_runs_step_by_step_and_says_so_once() -> None:
+def test_failed_capture_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     gpu = FakeGpu("CUDA error: operation not permitted when stream is capturing")
-    run, told = made(gpu)
+    run = cuda_graphs(gpu)
     for seed in range(4):
         assert right(run, picture(4, 5, seed))
         assert right(run, picture(5, 4, seed))
     assert run.graphs == 0
-    assert len(told) == 1
-    assert "operation not permitted" in told[0]
+    assert len(caplog.messages) == 1
+    assert "operation not permitted" in caplog.messages[0]
 
 
-def test_out_of_memory_gives_everything_back_and_a_smaller_tile_runs() -> None:
+def test_out_of_memory_frees_all_and_smaller_runs() -> None:
     gpu = FakeGpu(most=3 * 8 * 8)
-    run, _ = made(gpu)
+    run = cuda_graphs(gpu)
     engine = TorchEngine(run, load_info(), 1)
     for seed in range(2):
         engine.run(picture(8, 8, seed))
     assert run.graphs == 1
     with pytest.raises(MemoryError):
         engine.run(picture(16, 16))
-    assert (run.graphs, gpu.log[-1]) == (0, "give back")
+    assert (run.graphs, gpu.log[-1]) == (0, "free")
     lr = picture(8, 8, 5)
     assert np.array_equal(engine.run(lr), lr * 2)
 
@@ -150,11 +155,21 @@ def load_info() -> EngineInfo:
 @pytest.mark.gpu
 @pytest.mark.skipif(not devices.ask().gpus or not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_on_a_gpu_the_second_run_is_recorded(precision: str, tiny_models: Path) -> None:
+def test_second_run_is_a_cuda_graph_on_gpu(precision: str, tiny_models: Path) -> None:
     engine, lr = load("torch", tiny_models / "tiny-x2.onnx", precision, "cuda"), picture(24, 40)
     assert isinstance(engine, TorchEngine)
     first = engine.run(lr)
     for graphs in (1, 1):
-        assert np.array_equal(engine.run(lr), first), "the same kernels, started in another way"
-        assert isinstance(engine._network, Replayed)
+        assert np.array_equal(engine.run(lr), first), "the same kernels as a CUDA graph"
+        assert isinstance(engine._network, CudaGraphs)
         assert (engine._network.graphs, engine._network.problem) == (graphs, "")
+
+
+def test_unknown_operator_is_named(tmp_path: Path) -> None:
+    model = tiny_networks.build(tiny_networks.tiny_spec(2))
+    model.graph.node[-1].output[0] = "before"
+    model.graph.node.append(helper.make_node("Erf", ["before"], ["sr"]))
+    path = tmp_path / "erf.onnx"
+    onnx.save(model, path)
+    with pytest.raises(ModelFileError, match="Erf"):
+        load("torch", path)
