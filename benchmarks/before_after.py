@@ -18,7 +18,7 @@ from srcli.imaging.resize import imresize
 from srcli.io import pictures
 from srcli.models.auto import PHOTO
 from srcli.upscaler import Upscaler
-from srcli_train.degradations.camera import Noise, add_noise, jpeg
+from srcli_train.degradations.photo import Noise, add_noise, jpeg
 
 OUT = Path(__file__).parents[1] / "docs" / "images"
 LIMIT = 800_000
@@ -49,7 +49,7 @@ CROPS = (
 DAMAGED = Crop("astronaut.png", 50, 112, 48, 62)
 """The part that is shown clean and damaged."""
 QUALITY, NOISE = 40, 4.0
-"""How it is damaged: libjpeg's quality after noise of that many levels."""
+"""How it is damaged: libjpeg's quality after noise of that many of 255."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -89,7 +89,7 @@ def beside(crop: Crop, *upscalers: Upscaler, image: Pixels | None = None, what: 
         what: to say about it.
     """
     image = pictures.read(EXAMPLES / crop.file).pixels if image is None else image
-    scale = int(upscalers[0].scale)
+    scale = int(upscalers[0].settings.scale)
     panels = {"bicubic": imresize(image, (image.shape[0] * scale, image.shape[1] * scale))}
     panels |= {f"srcli, {upscaler.spec.name}": upscaler(image) for upscaler in upscalers}
     labelled = [

@@ -9,28 +9,25 @@ outputs dropped.
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
+from functools import partial
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
+from typing import Any
 
 import pictures
 from common import RESULTS, Section, Spread, Table, machine, publish, ratio, spread
-from processes import Taken, srcli
-from processes import measure as measure_command
-from srcli.backends.base import Batch
 from srcli.backends.devices import cores
-from srcli.benchmark.attempts import Attempts
-from srcli.benchmark.rounds import interleave
+from srcli.benchmark import rounds
+from srcli.benchmark.rounds import Attempts, Taken, command, interleave, keeping
+from srcli.benchmark.run import engine_alone
 from srcli.benchmark.speed import drain
 from srcli.cli.app import main as srcli_main
-from srcli.imaging import pixels
 from srcli.io import pictures as images
-from srcli.tiled import TiledNetwork
-from srcli.upscaler import Upscaler
 from stages import Share, clocked
 
 AIM = 0.93
@@ -49,7 +46,7 @@ class Setup:
     device: str = "auto"
 
     @property
-    def command(self) -> list[str]:
+    def arguments(self) -> list[str]:
         """Arguments of srcli."""
         report, out = str(self.scratch / "report.json"), str(self.scratch / "out")
         network = ["-s", str(self.scale), "--model", self.model]
@@ -57,7 +54,7 @@ class Setup:
         place = ["-o", out, "--report", report, "--overwrite", "--quiet"]
         return ["upscale", str(self.pictures[0].parent), *network, *engine, *place]
 
-    def told(self) -> float:
+    def working(self) -> float:
         """Seconds that the last run reported.
 
         Raises:
@@ -118,23 +115,26 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Sequenc
 
 def measure(setup: Setup, options: argparse.Namespace, later: Attempts[str]) -> Section:
     """Pipeline and engine in turns; then, where these work, one run from the shell and one with clocks."""
-    megapixels, cpu = _megapixels(setup), _Cpu()
-    runs = {"pipeline": cpu.of("pipeline", pipeline, setup), "engine": cpu.of("engine", engine_alone, setup)}
+    megapixels, taken = _megapixels(setup), {"pipeline": list[Run](), "engine": list[Run]()}
+    runs = {
+        "pipeline": keeping(partial(pipeline, setup), taken["pipeline"]),
+        "engine": keeping(partial(engine, setup), taken["engine"]),
+    }
     seconds = interleave(runs, options.repetitions, warmup=1)
+    cpu = {name: [run.cpu for run in done[1:]] for name, done in taken.items()}
     share = ratio(seconds["engine"], seconds["pipeline"])
-    bound = cpu.bound(spread(seconds["engine"]).median)
-    engine = setup.engine()
+    used = setup.engine()
     started = later.of("from the shell", lambda: _from_shell(setup))
     stages = later.of("with clocks", lambda: _with_clocks(setup))
     method = (
         f"{len(setup.pictures)} photographs of {options.smallest} to {options.largest} MP "
         f"({' and '.join(FORMATS[options.formats])} in turns), written in their own format "
-        f"with {Path(setup.model).stem} on {engine}: {megapixels:.0f} MP of output. "
+        f"with {Path(setup.model).stem} on {used}: {megapixels:.0f} MP of output. "
         f"`srcli upscale` and the engine alone on the same tiles, {options.repetitions} times in turns "
         "after a warm-up, in one process; each loads its network anew, and the loading is not counted."
     )
-    rows = _compared(seconds, megapixels, share, (cpu.extra, bound))
-    raw = {"seconds": seconds, "ratio": asdict(share), "cpu": cpu.seconds, "engine": engine}
+    rows = _compared(seconds, megapixels, share, _bound(cpu, spread(seconds["engine"]).median))
+    raw: dict[str, Any] = {"seconds": seconds, "ratio": asdict(share), "cpu": cpu, "engine": used}
     if started:
         rows += [("start of the command, once, not counted", f"{started[0]:.2f} s", "", "")]
         raw |= {"start": started[0], "shell": asdict(started[1])}
@@ -148,8 +148,8 @@ def measure(setup: Setup, options: argparse.Namespace, later: Attempts[str]) -> 
 
 def _from_shell(setup: Setup) -> tuple[float, Taken]:
     """(seconds until the network was loaded, all of it) of the command in a process of its own."""
-    shell = measure_command(srcli(*setup.command))
-    return shell.seconds - setup.told(), shell
+    shell = rounds.measure(command(*setup.arguments))
+    return shell.seconds - setup.working(), shell
 
 
 def _with_clocks(setup: Setup) -> tuple[dict[str, Share], float]:
@@ -159,30 +159,13 @@ def _with_clocks(setup: Setup) -> tuple[dict[str, Share], float]:
     return shares, whole
 
 
-class _Cpu:
-    """CPU seconds of the process, beside the seconds on the wall."""
+def _bound(cpu: dict[str, list[float]], engine: float) -> tuple[float, float]:
+    """(CPU seconds of the pipeline beyond the engine's, and engine / pipeline if that were all).
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, list[float]] = {}
-
-    def of(self, name: str, work: Callable[[Setup], Run], setup: Setup) -> Callable[[], float]:
-        """`work` as a candidate for `interleave`, its CPU seconds kept under `name`."""
-
-        def run() -> float:
-            done = work(setup)
-            self.seconds.setdefault(name, []).append(done.cpu)
-            return done.seconds
-
-        return run
-
-    @property
-    def extra(self) -> float:
-        """CPU seconds that the pipeline takes beyond the engine's."""
-        return spread(self.seconds["pipeline"]).median - spread(self.seconds["engine"]).median
-
-    def bound(self, engine: float) -> float:
-        """Engine / pipeline if the extra work spread over all cores without disturbing the engine."""
-        return engine / (engine + self.extra / cores())
+    The second supposes that the extra work spreads over all cores without disturbing the engine.
+    """
+    extra = spread(cpu["pipeline"]).median - spread(cpu["engine"]).median
+    return extra, engine / (engine + extra / cores())
 
 
 def _compared(
@@ -223,34 +206,22 @@ def pipeline(setup: Setup) -> Run:
     """
     begin = process_time()
     with redirect_stdout(TextIOWrapper(BytesIO())):
-        code = srcli_main(setup.command)
+        code = srcli_main(setup.arguments)
     if code:
         raise RuntimeError(f"srcli ended with exit code {code}")
-    return Run(setup.told(), process_time() - begin)
+    return Run(setup.working(), process_time() - begin)
 
 
-def engine_alone(setup: Setup) -> Run:
+def engine(setup: Setup) -> Run:
     """The network on every window of every picture; loading it is in its CPU seconds only."""
     seconds, cpu = 0.0, -process_time()
-    network = fresh_network(setup)
+    loaded, windows = engine_alone(setup.model, setup.scale, setup.backend, setup.device)
     cpu += process_time()
-    for batches in (_windows(network, path) for path in setup.pictures):
+    for batches in (windows(images.read(path).pixels) for path in setup.pictures):
         begin, begin_cpu = perf_counter(), process_time()
-        drain(network.engine, batches)
+        drain(loaded, batches)
         seconds, cpu = seconds + perf_counter() - begin, cpu + process_time() - begin_cpu
     return Run(seconds, cpu)
-
-
-def fresh_network(setup: Setup) -> TiledNetwork:
-    """The network exactly as the command loads it: same choices of backend, precision, tile and halo."""
-    upscaler = Upscaler(setup.model, setup.scale, backend=setup.backend, device=setup.device)
-    return upscaler._network(setup.model, setup.scale)
-
-
-def _windows(network: TiledNetwork, path: Path) -> list[Batch]:
-    picture = images.read(path).pixels
-    size = (picture.shape[0], picture.shape[1])
-    return [pixels.to_network(picture[tile.window.slices]) for tile in network.plan(size)]
 
 
 def _megapixels(setup: Setup) -> float:

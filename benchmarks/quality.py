@@ -16,8 +16,7 @@ from common import RESULTS, Section, Table, machine, publish
 from srcli.models import catalog
 from srcli.upscaler import Upscaler
 from srcli_train.degradations import DEGRADATIONS
-from srcli_train.evaluate import Score, Upscale, bicubic, evaluate, mean
-from srcli_train.published import published
+from srcli_train.evaluate import Score, Upscale, bicubic, evaluate, mean, published
 
 AIM = 0.01
 """Most dB (Y) that the default precision may lose."""

@@ -22,12 +22,12 @@ _FILES = {
     "training": "",
     "training-h200": ", on an NVIDIA H200",
     "experiments": "",
+    "compare": "",
 }
 """Results by name, and what is to be added to the titles of their sections."""
 _PLOTS = {
     "side-by-side.png": "Side by side",
     "side-by-side-avx2.png": f"Side by side{_AVX2}",
-    "quality-vs-speed.png": "Quality and speed",
     "training.png": "Validation PSNR while training",
 }
 _INTRODUCTION = """# Measured results

@@ -16,12 +16,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-import eager
+import contenders
 import pictures
 from common import RESULTS, Section, Spread, Table, machine, publish, ratio, spread
 from contenders import CONTENDERS, Pixels, Place, available
-from srcli.benchmark.attempts import reason
-from srcli.benchmark.rounds import interleave, timed
+from srcli.benchmark.rounds import interleave, reason, timed
 from srcli.imaging.metrics import decibels
 from srcli.models import catalog
 
@@ -38,7 +37,7 @@ class Row:
         megapixels: of output, a second.
         slower: how many times as long as srcli takes, by rounds.
         psnr: dB of its pictures against those of eager float32; infinite where all are equal.
-        differing: largest difference from them in 8-bit levels.
+        differing: largest difference from them, of 255.
     """
 
     name: str
@@ -80,8 +79,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 def measure(options: argparse.Namespace) -> list[Row]:
     """All contenders in turns on all pictures."""
     file = catalog.resolve(options.model, options.scale)
-    network = eager.from_onnx(file)
-    eager.check_parity(network, file)
+    network = contenders.from_onnx(file)
+    contenders.check_parity(network, file)
     photographs = _photographs(options)
     with TemporaryDirectory() as scratch:
         place = Place(Path(scratch), options.device, options.backend)
@@ -124,17 +123,17 @@ def _difference(one: Sequence[Pixels], other: Sequence[Pixels]) -> tuple[float, 
 
 
 def _section(rows: list[Row], options: argparse.Namespace) -> Section:
-    told = {row.name: row for row in rows}
+    by_name = {row.name: row for row in rows}
     aims = (
         ""
         if options.device == "cuda"
         else ", ".join(
-            f"{name} {aim}× (reached: {told[name].slower.median:.2f}×)"
+            f"{name} {aim}× (reached: {by_name[name].slower.median:.2f}×)"
             for name, aim in AIMS.items()
-            if name in told
+            if name in by_name
         )
     )
-    ncnn = f" ncnn {version('ncnn')}." if "ncnn" in told else ""
+    ncnn = f" ncnn {version('ncnn')}." if "ncnn" in by_name else ""
     return Section(
         "side-by-side",
         f"Side by side at x{options.scale}",

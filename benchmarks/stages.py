@@ -10,7 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 from srcli.backends import registry
-from srcli.backends.base import Batch, Concurrent, Engine, Finishing
+from srcli.backends.base import Batch, Concurrent, Engine, Uint8Engine
 from srcli.imaging import pixels
 from srcli.io import pictures
 
@@ -29,7 +29,7 @@ STAGES: dict[str, tuple[Any, str]] = {
     "pixels to network": (pixels, "to_network"),
     "check finite": (pixels, "is_finite"),
     "network to pixels": (pixels, "from_network"),
-    "encode and write": (pictures, "use_up"),
+    "encode and write": (pictures, "write"),
 }
 """Everything but the network itself: (module, function) as the pipeline calls them."""
 
@@ -69,8 +69,8 @@ class _Clocked:
         self.run = _timed(engine.run, share, lock)
         if isinstance(engine, Concurrent):
             self.run_each = partial(_row, engine.run_each, share, lock)
-        if isinstance(engine, Finishing):
-            self.run_levels = partial(_row, engine.run_levels, share, lock)
+        if isinstance(engine, Uint8Engine):
+            self.run_uint8 = partial(_row, engine.run_uint8, share, lock)
 
 
 def _row(

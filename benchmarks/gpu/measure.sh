@@ -12,13 +12,13 @@
 #
 # Run from the repository's root, after prove.sh; nothing is installed. It needs Python with matplotlib, PyTorch,
 # the packages that srcli itself needs (simplejpeg and OpenCV 4.12 among them) and onnxruntime-gpu. It begins with a
-# look at what is there, and ends at once where something is missing, with the wheels to unpack onto PYTHONPATH.
+# look at what is there, and stops at once where something is missing, with the wheels to unpack onto PYTHONPATH.
 #
 # The whole of it has not run on hardware yet: so far its parts ran with a stand-in of Python, on a machine without a
 # GPU, and the commands of some by hand on an H200; the time limits are estimates.
 #
 # Every part has its own time limit; what one had measured until then is kept. A part that cannot run here is said
-# and left out, and the script then ends with 1.
+# and left out, and the script then exits with 1.
 set -u
 here=$(dirname "$0")
 "${PYTHON:-python3}" "$here/preflight.py" measure || exit 2

@@ -9,13 +9,13 @@
 #          end the process
 #
 # Run from the repository's root; nothing is installed. It needs Python with pytest, hypothesis, the packages that
-# srcli itself needs, and those of the backends to prove. It begins with a look at what is there, and ends at once
+# srcli itself needs, and those of the backends to prove. It begins with a look at what is there, and stops at once
 # where something is missing, with the wheels to unpack onto PYTHONPATH.
 #
 # On an H200 doctor, torch and onnxruntime ran and passed, and the tests of training, which have grown since. There,
 # TensorRT for RTX refuses the GPU; the full one never ran.
 #
-# Ends with 0 if every part passed at least one test and failed none; tests that are skipped are said.
+# Exits with 0 if every part passed at least one test and failed none; tests that are skipped are said.
 set -u
 here=$(dirname "$0")
 "${PYTHON:-python3}" "$here/preflight.py" prove || exit 2
@@ -30,7 +30,7 @@ prove() {
 
 tests=$(grep -l "mark\.gpu" tests/backends/test_*.py) # -k takes those of a backend, by their names
 part doctor 60 "$python" -m srcli doctor --json
-failed=0 # what it finds is told, not judged
+failed=0 # what it finds does not count
 prove torch 90 "torch and not tensorrt" "$tests"
 prove onnxruntime 140 "onnxruntime and not torch and not tensorrt" "$tests"
 prove training 80 "gpu" "$(grep -l "mark\.gpu" tests/train/test_*.py)"

@@ -14,10 +14,8 @@ from pathlib import Path
 
 import torch
 
-from srcli_export.collapse import collapsed
-from srcli_export.exporter import describe
-from srcli_export.fuse import fuse
-from srcli_export.writing import write_chains
+from srcli_export.files import write_onnx
+from srcli_export.fuse import describe, fuse
 from srcli_train.checkpoint import Checkpoint
 from srcli_train.networks import NetworkSpec, build, preset
 from srcli_train.recipes import find
@@ -36,9 +34,9 @@ def export(network: NetworkSpec, folder: Path) -> Path:
     """The file of a freshly initialised network at x2; the same weights every time."""
     torch.manual_seed(0)
     made = build(network).eval()
-    layers = collapsed(fuse(made, network, SCALE))
+    layers = fuse(made, network, SCALE)
     spec = describe(Checkpoint(network, find("paper"), made.state_dict()), SCALE, layers)
-    return write_chains({SCALE: layers}, {SCALE: spec}, folder)[SCALE]
+    return write_onnx({SCALE: layers}, {SCALE: spec}, folder)[SCALE]
 
 
 if __name__ == "__main__":

@@ -1,23 +1,28 @@
-"""What a benchmark found, and the same as a table, JSON, CSV and Markdown."""
+"""What a benchmark found and on which machine, as a table, JSON, CSV and Markdown."""
 
 import csv
 import io
 import json
 import math
+import os
+import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from srcli import __version__
+from srcli.backends import devices
 from srcli.backends.base import EngineInfo
-from srcli.benchmark import peak
-from srcli.benchmark.machine import Machine
-from srcli.benchmark.quality import Quality
+from srcli.benchmark import speed
+from srcli.benchmark.quality import Quality, Stages
 from srcli.benchmark.rounds import Spread
 from srcli.benchmark.speed import Speed
-from srcli.benchmark.stages import Stages
+from srcli.errors import OutputError
+from srcli.io.storage import write_text
 
-SCHEMA = "srcli.benchmark/2"
+SCHEMA = "srcli.benchmark/3"
 """Name and version of the JSON report; the number grows when a field changes its meaning or goes."""
 
 HEADER = (
@@ -26,6 +31,75 @@ HEADER = (
 )  # fmt: skip
 
 NONE = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The machine as it was before the first measurement.
+
+    Attributes:
+        cpu: its name; cores: those this process may use; features: its vector units that matter.
+        gpus: names, in the driver's order.
+        memory: bytes of RAM; None if it is not known.
+        system: operating system and architecture.
+        load: one-minute load average; None if it is not known.
+    """
+
+    cpu: str
+    cores: int
+    features: tuple[str, ...]
+    gpus: tuple[str, ...]
+    memory: int | None
+    system: str
+    load: float | None
+
+    @property
+    def line(self) -> str:
+        """All of it in one line for people."""
+        features = f" ({', '.join(self.features)})" if self.features else ""
+        parts = [f"{self.cpu}, {self.cores} cores{features}", *self.gpus]
+        parts += [f"{self.memory / 2**30:.0f} GiB"] if self.memory else []
+        parts += [self.system]
+        parts += [f"load before: {self.load:.2f}"] if self.load is not None else []
+        return "; ".join(parts)
+
+
+def here() -> Machine:
+    """This machine, now."""
+    processor = devices.processor()
+    return Machine(
+        cpu=processor.name,
+        cores=processor.cores,
+        features=processor.features,
+        gpus=tuple(gpu.name for gpu in devices.ask().gpus),
+        memory=_memory(),
+        system=f"{platform.system()} {platform.machine()}",
+        load=_load(),
+    )
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _load() -> float | None:
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (AttributeError, OSError):
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the installed packages that do the work."""
+    return {"python": platform.python_version(), **devices.installed()}
+
+
+def now() -> str:
+    """Date and time, UTC, to the minute."""
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M UTC}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +168,7 @@ class Row:
             NONE if self.share is None else f"{self.share:.0%}",
             _shown(figures["host_memory_bytes"], 0, 1e-6),
             _shown(figures["device_memory_bytes"], 0, 1e-6),
-            _shown(figures["psnr_y_to_f32_db"], 2),
+            _shown(figures["psnr_y_to_fp32_db"], 2),
             _shown(figures["psnr_y_to_hr_db"], 2),
             *(_shown(figures[f"{stage}_s"], 3) for stage in ("decode", "infer", "encode")),
         )
@@ -120,7 +194,7 @@ class Row:
             "share_of_peak": self.share,
             "host_memory_bytes": self.host_memory,
             "device_memory_bytes": self.device_memory,
-            "psnr_y_to_f32_db": _of(self.quality, "to_f32"),
+            "psnr_y_to_fp32_db": _of(self.quality, "to_fp32"),
             "psnr_y_to_hr_db": _of(self.quality, "to_hr"),
             "decode_s": _of(self.stages, "decode"),
             "infer_s": _of(self.stages, "infer"),
@@ -192,8 +266,8 @@ class Report:
             "spread is highest less lowest, as a share of the median. MP/s and TFLOP/s are those of many "
             "tiles in a row where the input has several or the engine works on several at once, run as "
             "pictures of 8 bits are. TFLOP/s count direct convolution, two operations a multiply-add (a "
-            f"faster algorithm may pass 100%); the peak is a large matrix product ({peak.SIDE}³, on a GPU "
-            f"{peak.GPU_SIDE}³) in the same precision and rounds. {self._started}PSNR: luma, shave = scale, "
+            f"faster algorithm may pass 100%); the peak is a large matrix product ({speed.SIDE}³, on a GPU "
+            f"{speed.GPU_SIDE}³) in the same precision and rounds. {self._started}PSNR: luma, shave = scale, "
             f"on {self.measured_on}. Stages: a JPEG of {self.picture}×{self.picture}, through tiles of this "
             "size or the smallest that the network's halo allows."
         )
@@ -240,8 +314,7 @@ class Report:
     def to_markdown(self) -> str:
         """The table, how it was made, and on what."""
         header, *rows = self.table
-        rule = ["---"] * 2 + ["---:"] * (len(header) - 2)
-        lines = [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
+        lines = markdown_table(header, rows, left=2)
         facts = [f"`{self.facts[0]}`", *self.facts[1:]]
         return (
             "\n".join([*lines, "", self.method, "", *(f"- {one}" for one in (*facts, *self.problems))]) + "\n"
@@ -262,3 +335,23 @@ def _shown(value: float | None, digits: int, factor: float = 1.0) -> str:
 
 def _plain(value: str | float | None) -> str | float | None:
     return None if isinstance(value, float) and math.isinf(value) else value
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 99) -> list[str]:
+    """A Markdown table's lines; the first `left` columns are left-aligned, the others right-aligned."""
+    rule = ["---" if column < left else "---:" for column in range(len(header))]
+    return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file by this text (UTF-8); its folder is made if it is missing.
+
+    Raises:
+        OutputError: it cannot be written there.
+    """
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}).", "Choose another place."
+        ) from error

@@ -1,20 +1,17 @@
-"""The whole benchmark: every subject of a plan, one after the other; what fails is told in its row."""
+"""The whole benchmark: every subject, one after the other; what fails is said in its row."""
 
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from platform import python_version
 
 from srcli import tiles
-from srcli.backends import bicubic, doctor, registry
-from srcli.backends.base import BackendOptions, EngineInfo
-from srcli.benchmark import chart, machine, quality, speed, stages, startup
-from srcli.benchmark.attempts import Attempts
-from srcli.benchmark.chart import Pixels
-from srcli.benchmark.plan import Case, Plan, Request, Subject, Tell
-from srcli.benchmark.quality import Quality
-from srcli.benchmark.report import Report, Row
-from srcli.benchmark.stages import Stages
+from srcli.backends.base import BICUBIC, Batch, Engine, EngineInfo
+from srcli.benchmark import quality, speed
+from srcli.benchmark.quality import Pixels, Quality, Stages
+from srcli.benchmark.report import Report, Row, here, now, versions
+from srcli.benchmark.rounds import Attempts
+from srcli.benchmark.subjects import Case, Request, Subject, reference
+from srcli.imaging import pixels
 from srcli.upscaler import Upscaler
 
 _STAGE_ROUNDS = 3  # at most: a stage takes long enough to be steady
@@ -25,33 +22,35 @@ Key = tuple[Case, int]
 Keep = Callable[[Report], None]
 
 
-def run(plan: Plan, command: str, tell: Tell, keep: Keep) -> Report:
-    """Measure everything in a plan; each step is told before it begins.
+_log = logging.getLogger(__name__)
+
+
+def run(request: Request, subjects: Sequence[Subject], command: str, keep: Keep) -> Report:
+    """Measure everything; each step is logged before it begins.
 
     Args:
-        plan: what to measure.
+        request: at which sizes, how often and on which pictures.
+        subjects: what to measure.
         command: what repeats it.
-        tell: hears, in lines for people, what is measured next.
         keep: is given what there is so far after each subject.
 
     Raises:
         InputError: the HR pictures cannot be read.
     """
-    where, date, request = machine.here(), f"{datetime.now(UTC):%Y-%m-%d %H:%M UTC}", plan.request
-    hr = chart.pictures(request.pictures) if request.pictures else None
+    hr = quality.hr_files(request.pictures) if request.pictures else None
     report = Report(
         rows=(),
-        machine=where,
-        versions={"python": python_version(), **doctor.installed()},
+        machine=here(),
+        versions=versions(),
         command=command,
-        date=date,
+        date=now(),
         repetitions=request.repetitions,
         starts=request.starts,
         picture=picture_side(request),
-        measured_on=f"a rendered chart of {chart.SIDE}²" if hr is None else f"{len(hr)} HR pictures",
+        measured_on=f"a rendered chart of {quality.SIDE}²" if hr is None else f"{len(hr)} HR pictures",
     )
-    for subject in plan.subjects:
-        report = report.with_rows(_rows(subject, request, tell))
+    for subject in subjects:
+        report = report.with_rows(_rows(subject, request))
         keep(report)
     return report
 
@@ -61,14 +60,14 @@ def picture_side(request: Request) -> int:
     return max(request.tiles) * 3 // 2
 
 
-def _rows(subject: Subject, request: Request, tell: Tell) -> list[Row]:
+def _rows(subject: Subject, request: Request) -> list[Row]:
     started, sped = Attempts[Key](), Attempts[Key]()
     if request.starts:
-        tell(f"{subject.name}: start-up and memory, in fresh processes")
-    starts = startup.measure(subject, request, started)
-    tell(f"{subject.name}: speed of {len(subject.cases)} engines in turns")
+        _log.info("%s: start-up and memory, in fresh processes", subject.name)
+    starts = speed.starts(subject, request, started)
+    _log.info("%s: speed of %d engines in turns", subject.name, len(subject.cases))
     speeds = speed.measure(subject, request, sped)
-    tell(f"{subject.name}: decode, infer, encode; quality")
+    _log.info("%s: decode, infer, encode; quality", subject.name)
     staged, scored = Attempts[Key](), Attempts[Case]()
     parts, scores = _pictures_through(subject, request, staged, scored)
 
@@ -94,13 +93,13 @@ def _rows(subject: Subject, request: Request, tell: Tell) -> list[Row]:
             speed=known,
             stages=parts.get((case, tile)),
             quality=scores.get(case),
-            problem=_told(failed),
+            problem=_problem(failed),
         )
 
     return [row(case, size) for size in request.sizes for case in subject.cases]
 
 
-def _told(failed: Mapping[str, str | None]) -> str:
+def _problem(failed: Mapping[str, str | None]) -> str:
     """Each reason once, behind the parts that it stopped."""
     reasons = dict.fromkeys(why for why in failed.values() if why)
     parts = {why: ", ".join(name for name, one in failed.items() if one == why) for why in reasons}
@@ -117,7 +116,7 @@ def _pictures_through(
     for tile in request.tiles:
         tried = Attempts[Case]()
         upscalers = _upscalers(subject, request, tile, tried)
-        taken = stages.measure(upscalers, side, rounds, tried)
+        taken = quality.stages(upscalers, side, rounds, tried)
         parts |= {(case, tile): part for case, part in taken.items()}
         staged.problems |= {(case, tile): why for case, why in tried.problems.items()}
         scored.problems = {c: why for c, why in tried.problems.items() if c not in upscalers}
@@ -135,7 +134,7 @@ def _upscalers(subject: Subject, request: Request, tile: int, tried: Attempts[Ca
 def _quality(
     subject: Subject, request: Request, upscalers: dict[Case, Upscaler], scored: Attempts[Case]
 ) -> dict[Case, Quality]:
-    exact = None if subject.model == bicubic.NAME else _exact(subject, request, upscalers)
+    exact = None if subject.model == BICUBIC else _exact(subject, request, upscalers)
     return quality.measure(upscalers, exact, _pictures(request), subject.file.spec.scale, scored)
 
 
@@ -143,8 +142,7 @@ def _exact(subject: Subject, request: Request, upscalers: dict[Case, Upscaler]) 
     """The model in fp32 on the first CPU backend, loaded already or not; None where there is none."""
 
     def load() -> Upscaler:
-        name = registry.choose("auto", BackendOptions("fp32", "cpu")).name
-        case = Case(name, "cpu", "fp32")
+        case = reference()
         return upscalers.get(case) or _upscaler(subject, case, request.tiles[-1], request.threads)
 
     return Attempts[str]().of("exact", load)
@@ -153,9 +151,9 @@ def _exact(subject: Subject, request: Request, upscalers: dict[Case, Upscaler]) 
 def _pictures(request: Request) -> Iterator[Pixels]:
     """HR pictures, one in memory at a time."""
     if request.pictures is None:
-        yield chart.render(chart.SIDE)
+        yield quality.chart(quality.SIDE)
     else:
-        yield from map(chart.read, chart.pictures(request.pictures))
+        yield from map(quality.read_hr, quality.hr_files(request.pictures))
 
 
 def _upscaler(subject: Subject, case: Case, tile: int, threads: int) -> Upscaler:
@@ -169,3 +167,19 @@ def _upscaler(subject: Subject, case: Case, tile: int, threads: int) -> Upscaler
         tile=max(tile, tiles.smallest_tile(spec.halo)),
         threads=threads,
     )
+
+
+def engine_alone(
+    model: str, scale: int, backend: str, device: str
+) -> tuple[Engine, Callable[[Pixels], list[Batch]]]:
+    """The engine as `srcli upscale` loads it, and what gives it the windows that are planned for a picture.
+
+    The only place of the benchmarks that reaches into `Upscaler`.
+    """
+    network = Upscaler(model, scale, backend=backend, device=device)._network(model, scale)
+
+    def windows(picture: Pixels) -> list[Batch]:
+        size = (picture.shape[0], picture.shape[1])
+        return [pixels.to_network(picture[tile.window.slices]) for tile in network.plan(size)]
+
+    return network.engine, windows

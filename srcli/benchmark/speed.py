@@ -1,30 +1,53 @@
-"""How fast engines run one tile, and many as the pipeline does, beside the machine's best."""
+"""How fast engines start, run one tile, and run many as the pipeline does, beside the machine's best."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from itertools import repeat
+from typing import Any
 
 import numpy as np
 
-from srcli.backends import registry
-from srcli.backends.base import Batch, Concurrent, Engine, EngineInfo, Finishing, results
-from srcli.benchmark import peak
-from srcli.benchmark.attempts import Attempts
-from srcli.benchmark.peak import Product
-from srcli.benchmark.plan import Case, Request, Subject, windows
-from srcli.benchmark.rounds import Run, Spread, timed
+from srcli.backends.base import Batch, Concurrent, Engine, EngineInfo, Uint8Engine, results
+from srcli.backends.openvino import import_openvino
+from srcli.benchmark.rounds import Attempts, Job, Run, Spread, Start, keeping, start, timed
+from srcli.benchmark.subjects import Case, Request, Subject, load, windows
 from srcli.models.spec import ModelSpec
 
 AT_ONCE = 8
 """Tiles in a row for engines that work on several at once, where the input is a single one."""
+
+SIDE = 2048
+"""Of the matrices; their product takes 2 * SIDE**3 floating-point operations, 17 billion."""
+
+GPU_SIDE = 8192
+"""The same on a GPU, which smaller ones do not fill: 1.1 trillion."""
+
+_ON_GPU = 8  # products for each synchronisation: one alone is soon over
+_TORCH_TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 Peak = tuple[str, str]
 """A device and a precision that a matrix product is measured for."""
 
 Key = tuple[Case, int]
 """A case and the side of its input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A matrix product ready to run.
+
+    Attributes:
+        run: does it.
+        flop: floating-point operations of one run; a multiply-add counts as two.
+        by: what computes it, e.g. "openvino".
+    """
+
+    run: Callable[[], object]
+    flop: float
+    by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +87,28 @@ class Speed:
     peak: float | None
 
 
+def starts(subject: Subject, request: Request, attempts: Attempts[Key]) -> dict[Key, tuple[Spread, Start]]:
+    """Seconds until the first tile, by case and side of the tile, and the process with the highest peak."""
+    if not request.starts:
+        return {}
+    taken: dict[Key, list[Start]] = {(case, tile): [] for tile in request.tiles for case in subject.cases}
+    runs = {key: keeping(partial(start, _job(subject, *key, request.threads)), taken[key]) for key in taken}
+    seconds = attempts.interleave(runs, request.starts, warmup=0)
+    largest = {key: max(taken[key], key=lambda one: one.host_memory or 0) for key in seconds}
+    return {key: (Spread.of(one), largest[key]) for key, one in seconds.items()}
+
+
+def _job(subject: Subject, case: Case, size: int, threads: int) -> Job:
+    scale = subject.file.spec.scale
+    return Job(subject.model, scale, case.backend, case.device, case.precision, size, threads, 0.0)
+
+
 def measure(subject: Subject, request: Request, attempts: Attempts[Key]) -> dict[Key, Speed]:
     """Every case at every size; all cases of one size run in turns, with the matrix products."""
     loaded = Attempts[Case]()
-    engines = {case: loaded.of(case, partial(_load, subject, case, request)) for case in subject.cases}
+    engines = {
+        case: loaded.of(case, partial(load, subject.file, case, request.threads)) for case in subject.cases
+    }
     attempts.problems |= {(c, size): why for c, why in loaded.problems.items() for size in request.sizes}
     ready = {case: engine for case, engine in engines.items() if engine is not None}
     products = _products(subject.cases, request.threads) if subject.file.spec.macs else {}
@@ -94,18 +135,13 @@ def drain(engine: Engine, batches: Iterable[Batch]) -> None:
     Raises:
         MemoryError, InferenceError: as `Engine.run`.
     """
-    made = engine.run_levels(batches) if isinstance(engine, Finishing) else results(engine, batches)
+    made = engine.run_uint8(batches) if isinstance(engine, Uint8Engine) else results(engine, batches)
     deque(made, maxlen=0)
 
 
 def flop(spec: ModelSpec, size: int) -> float:
     """Floating-point operations for a square of that side in LR pixels: two a multiply-add; 0: unknown."""
     return 2.0 * spec.macs * size**2
-
-
-def _load(subject: Subject, case: Case, request: Request) -> Engine:
-    file = subject.file.at(case.precision)
-    return registry.load(case.backend, file.path, file.spec, case.options(request.threads))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +173,7 @@ class _At:
 
     def _many(self, engine: Engine) -> int:
         """Tiles to run in a row."""
-        able = isinstance(engine, (Concurrent, Finishing))
+        able = isinstance(engine, (Concurrent, Uint8Engine))
         return max(self.work.tiles, AT_ONCE if able else 1)
 
     def _row(self, engine: Engine, batch: Batch) -> Run:
@@ -161,5 +197,70 @@ def _products(cases: tuple[Case, ...], threads: int) -> dict[Peak, Product]:
     """What shows the peaks; without it there is no share, and all else stands."""
     wanted = dict.fromkeys((case.device, case.precision) for case in cases)
     attempts = Attempts[Peak]()
-    found = {key: attempts.of(key, partial(peak.product, *key, threads)) for key in wanted}
+    found = {key: attempts.of(key, partial(product, *key, threads)) for key in wanted}
     return {key: product for key, product in found.items() if product is not None}
+
+
+def product(device: str, precision: str, threads: int) -> Product | None:
+    """The product that shows the peak of a device in a precision; None where nothing here can show it.
+
+    On the CPU it is OpenVINO's, or numpy's for fp32 where OpenVINO is not installed (numpy's libraries
+    take their number of threads from the environment). On CUDA it is PyTorch's.
+    """
+    if device.startswith("cuda"):
+        return _by_torch(device, precision)
+    if device != "cpu":
+        return None
+    return _by_openvino(precision, threads) or (_by_numpy() if precision == "fp32" else None)
+
+
+def _matrices() -> tuple[Any, Any]:
+    draw = np.random.default_rng(0)
+    return draw.random((SIDE, SIDE), np.float32), draw.random((SIDE, SIDE), np.float32)
+
+
+def _by_numpy() -> Product:
+    a, b = _matrices()
+    out = np.empty_like(a)
+    return Product(lambda: np.matmul(a, b, out=out), 2.0 * SIDE**3, "numpy")
+
+
+def _by_openvino(precision: str, threads: int) -> Product | None:
+    """The second matrix is a constant, as the weights of a network are."""
+    if find_spec("openvino") is None or precision not in ("fp32", "bf16"):
+        return None
+    openvino = import_openvino()
+    ops = openvino.opset13
+    a, b = _matrices()
+    config: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": precision.replace("fp32", "f32"),
+    }
+    try:
+        left = ops.parameter([SIDE, SIDE], np.float32)
+        model = openvino.Model([ops.matmul(left, ops.constant(b), False, False)], [left])
+        more = {"INFERENCE_NUM_THREADS": threads} if threads else {}
+        compiled = openvino.Core().compile_model(model, "CPU", config | more)
+        used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    except (ImportError, RuntimeError):
+        return None
+    request = compiled.create_infer_request()
+    run = Product(lambda: request.infer([a], share_inputs=True), 2.0 * SIDE**3, "openvino")
+    return run if used == precision.replace("fp32", "f32") else None
+
+
+def _by_torch(device: str, precision: str) -> Product | None:
+    if find_spec("torch") is None:
+        return None
+    import torch
+
+    dtype = getattr(torch, _TORCH_TYPES[precision])
+    a, b = (torch.rand(GPU_SIDE, GPU_SIDE, device=device).to(dtype) for _ in range(2))
+    out = torch.empty_like(a)
+
+    def run() -> None:
+        for _ in range(_ON_GPU):
+            torch.mm(a, b, out=out)
+        torch.cuda.synchronize(device)
+
+    return Product(run, 2.0 * GPU_SIDE**3 * _ON_GPU, "torch")

@@ -12,8 +12,8 @@ from srcli.cli.console import command_line, printable, product, table, talk
 from srcli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from srcli.benchmark.plan import Request
     from srcli.benchmark.report import Report
+    from srcli.benchmark.subjects import Request
 
 _ALL = "all"
 _Value = TypeVar("_Value", int, str)
@@ -83,13 +83,13 @@ def benchmark(
 
     Start-up and peak memory in fresh processes, the time of a tile and its share of the machine's best, PSNR
     against fp32 and HR, and the time of a picture by stage; all engines run in turns. The table is on stdout.
-    What fails costs its own figures alone; reports are written anew after each model.
+    A failure costs only its own figures; reports are rewritten after each model.
     """
     files = {"json": json_file, "csv": csv_file, "markdown": markdown_file, "html": html_file}
     wanted = {kind: path for kind, path in files.items() if path is not None}
     _check_files(wanted)
-    from srcli.benchmark.plan import Request, make
     from srcli.benchmark.run import run
+    from srcli.benchmark.subjects import Request, resolve
 
     request = Request(
         models=_each(model) or (_MODELS[:1] if quick else _MODELS),
@@ -105,7 +105,7 @@ def benchmark(
         threads=threads,
     )
     _check_pictures(request)
-    report = run(make(request, talk), command_line(sys.argv[1:]), talk, partial(_write, files=wanted))
+    report = run(request, resolve(request), command_line(sys.argv[1:]), partial(_write, files=wanted))
     for line in table(report.table):
         product(printable(line))
     for line in (report.method, *report.facts, *(f"{kind}: {path}" for kind, path in wanted.items())):
@@ -138,20 +138,20 @@ def _check_files(files: dict[str, Path]) -> None:
     if len(set(files.values())) < len(files):
         raise UsageError("Two reports cannot have the same name.", "Name each file once.")
     if "html" in files:
-        from srcli.benchmark.plots import check
+        from srcli.benchmark.page import check
 
         check()
 
 
 def _check_pictures(request: "Request") -> None:
     if request.pictures is not None:
-        from srcli.benchmark.chart import pictures
+        from srcli.benchmark.quality import hr_files
 
-        pictures(request.pictures)
+        hr_files(request.pictures)
 
 
 def _write(report: "Report", files: dict[str, Path]) -> None:
-    from srcli.benchmark import files as whole
+    from srcli.benchmark import report as reports
     from srcli.benchmark.page import to_html
 
     texts: dict[str, Callable[[], str]] = {
@@ -161,4 +161,4 @@ def _write(report: "Report", files: dict[str, Path]) -> None:
         "html": lambda: to_html(report),
     }
     for kind, path in files.items():
-        whole.write(path, texts[kind]())
+        reports.write(path, texts[kind]())

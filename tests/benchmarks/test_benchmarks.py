@@ -16,19 +16,17 @@ sys.path.append(str(ROOT / "benchmarks"))
 
 import before_after  # noqa: E402
 import common  # noqa: E402
-import eager  # noqa: E402
+import contenders  # noqa: E402
 import pictures  # noqa: E402
 import pipeline  # noqa: E402
-import plot_speed  # noqa: E402
 import plot_training  # noqa: E402
-import processes  # noqa: E402
 import quality  # noqa: E402
 import report  # noqa: E402
 import speed  # noqa: E402
 import stages  # noqa: E402
 import training  # noqa: E402
-from srcli.backends.base import Concurrent, Finishing  # noqa: E402
-from srcli.benchmark.rounds import interleave  # noqa: E402
+from srcli.backends.base import Concurrent, Uint8Engine  # noqa: E402
+from srcli.benchmark.rounds import Taken  # noqa: E402
 from srcli.io import pictures as images  # noqa: E402
 from srcli.models.catalog import resolve  # noqa: E402
 from srcli_train.networks import NetworkSpec, build  # noqa: E402
@@ -45,59 +43,31 @@ def _tables(out: Path, section: str) -> list[list[str]]:
     return [row for table in json.loads(out.read_text())[section]["tables"] for row in table["rows"]]
 
 
-def test_interleaved_runs_alternate_and_leave_the_warm_up_out() -> None:
-    calls: list[str] = []
-
-    def candidate(name: str) -> float:
-        calls.append(name)
-        return float(len(calls))
-
-    seconds = interleave({n: (lambda n=n: candidate(n)) for n in "ab"}, repetitions=2)
-    assert "".join(calls) == "abbaab"
-    assert seconds == {"a": [4.0, 5.0], "b": [3.0, 6.0]}
-
-
-def test_ratios_are_taken_within_rounds() -> None:
-    assert common.ratio([2.0, 30.0, 8.0], [1.0, 10.0, 2.0]) == common.Spread(3.0, 2.0, 4.0, 3)
-
-
 def test_commands_keep_no_absolute_path() -> None:
     command = common.command_line(["/home/someone/Set5", "--scales", "4"])
     assert command.endswith(" Set5 --scales 4")
     assert "/home" not in command
 
 
-def test_a_process_is_measured_without_its_parents_memory() -> None:
-    """64 MB are touched; Python itself takes about 10, this test process far more than both."""
-    taken = processes.measure([sys.executable, "-c", "x = b'1' * 64_000_000"])
-    assert 64e6 < taken.peak < 100e6
-    assert taken.seconds > 0
-
-
-def test_a_failing_process_is_not_measured() -> None:
-    with pytest.raises(RuntimeError, match="exit code 3"):
-        processes.measure([sys.executable, "-c", "raise SystemExit(3)"])
-
-
-def test_the_rebuilt_network_is_the_exported_one(network: Path) -> None:
+def test_the_rebuilt_network_equals_the_exported_one(network: Path) -> None:
     """Residual scaling and pixel range are folded in the file; float32 sums differ by 1e-6."""
     file = resolve(network, 4)
-    assert eager.check_parity(eager.from_onnx(file), file) < 1e-5
+    assert contenders.check_parity(contenders.from_onnx(file), file) < 1e-5
 
 
 def test_a_wrong_network_is_refused(network: Path) -> None:
-    file, other = resolve(network, 4), eager.from_onnx(resolve(network, 4))
+    file, other = resolve(network, 4), contenders.from_onnx(resolve(network, 4))
     with torch.no_grad():
         next(other.parameters()).mul_(1.5)
     with pytest.raises(ValueError, match="differs by"):
-        eager.check_parity(other, file)
+        contenders.check_parity(other, file)
 
 
 def test_operations_are_those_of_the_architecture() -> None:
     """EDSR x2 with one block of 8: head 3->8, 3 times 8->8, upsampler 8->32, tail 8->3 on 4 pixels."""
     spec = NetworkSpec("tiny", "edsr", blocks=1, features=8, scales=(2,))
     products = 9 * (3 * 8 + 3 * 8 * 8 + 8 * 32 + 4 * 8 * 3)
-    assert eager.flops_per_pixel(build(spec), 2) == 2 * products
+    assert contenders.flops_per_pixel(build(spec), 2) == 2 * products
 
 
 def test_photographs_have_the_sizes_asked_for(tmp_path: Path) -> None:
@@ -117,6 +87,8 @@ def test_speed_of_engines_and_commands(network: Path, tmp_path: Path) -> None:
     assert engines["PyTorch eager fp32"] == 1.0
     assert {"openvino fp32", "onnxruntime fp32", "torch fp32"} <= set(engines)
     assert _tables(out, "memory-0")[0][0] == "30×20"
+    measured = json.loads(out.read_text())["memory-0"]["measurements"]
+    assert 0 < (measured["anonymous"] or 1) < measured["peak"]
     speed.main([*few, "--models", str(network), "--only", "streams", "--tiles", "24", "40"])
     assert [row[:2] for row in _tables(out, "streams") if row[0] == "1"] == [["1", "24"], ["1", "40"]]
     assert _tables(out, "streams")[1][4] == "1.00", "compared with itself"
@@ -127,7 +99,8 @@ def test_the_pipeline_is_compared_with_its_engine(network: Path, tmp_path: Path)
     few = ["--pictures", "2", *sizes, "--repetitions", "1"]
     pipeline.main([*few, "--model", str(network), "--out", str(out)])
     measured = json.loads(out.read_text())["pipeline-mixed"]["measurements"]
-    assert measured["seconds"]["pipeline"][0] > 0.5 * measured["seconds"]["engine"][0]
+    assert measured["seconds"]["pipeline"][0] > 0
+    assert measured["seconds"]["engine"][0] > 0
     assert {name: stage["calls"] for name, stage in measured["stages"].items()} == {
         "network": 2,
         "decode": 2,
@@ -138,13 +111,13 @@ def test_the_pipeline_is_compared_with_its_engine(network: Path, tmp_path: Path)
     }
 
 
-def test_a_pipeline_is_published_whatever_fails_after_it(
+def test_a_pipeline_is_published_when_later_parts_fail(
     network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(command: list[str]) -> processes.Taken:
+    def broken(words: list[str]) -> Taken:
         raise RuntimeError("exit code 1")
 
-    monkeypatch.setattr(pipeline, "measure_command", broken)
+    monkeypatch.setattr(pipeline.rounds, "measure", broken)
     out, sizes = tmp_path / "pipeline.json", ["--smallest", "0.002", "--largest", "0.002"]
     few = ["--pictures", "1", *sizes, "--repetitions", "1", "--backend", "onnxruntime", "--device", "cpu"]
     with pytest.raises(SystemExit, match="from the shell: RuntimeError: exit code 1"):
@@ -156,7 +129,7 @@ def test_a_pipeline_is_published_whatever_fails_after_it(
 
 
 class _Slow:
-    """Takes 2 s a batch, of which the caller's hands make 5 s each."""
+    """An engine that takes 2 s a batch."""
 
     info, scale = None, 2
 
@@ -164,19 +137,19 @@ class _Slow:
         self._clock = clock
 
     def run(self, lr: object) -> object:
-        raise AssertionError("the pipeline calls run_levels")
+        raise AssertionError("the pipeline calls run_uint8")
 
-    def run_levels(self, batches: Iterable[int]) -> Iterator[int]:
+    def run_uint8(self, batches: Iterable[int]) -> Iterator[int]:
         for batch in batches:
             self._clock[0] += 2.0
             yield batch
 
 
-def test_the_clocks_keep_an_engines_own_way_and_count_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clocks_count_the_engine_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, share = [0.0], stages.Share()
     monkeypatch.setattr(stages, "perf_counter", lambda: clock[0])
     engine = stages._Clocked(_Slow(clock), share, threading.Lock())  # type: ignore[arg-type]
-    assert isinstance(engine, Finishing)
+    assert isinstance(engine, Uint8Engine)
     assert not isinstance(engine, Concurrent)
 
     def made() -> Iterator[int]:
@@ -184,7 +157,7 @@ def test_the_clocks_keep_an_engines_own_way_and_count_nothing_else(monkeypatch: 
             clock[0] += 5.0
             yield number
 
-    assert list(engine.run_levels(made())) == [0, 1, 2]  # type: ignore[arg-type]
+    assert list(engine.run_uint8(made())) == [0, 1, 2]  # type: ignore[arg-type]
     assert (share.wall, share.calls) == (pytest.approx(6.0), 3)
 
 
@@ -224,21 +197,6 @@ def test_a_training_log_is_drawn(tmp_path: Path) -> None:
     assert plot_training.read(log).psnr == {"psnr_x2": [(0.02, 30.5)]}
     plot_training.main(["--logs", str(tmp_path), "--out", str(tmp_path / "training.png")])
     assert images.probe(tmp_path / "training.png").width > 400
-
-
-def test_points_join_speed_and_quality(tmp_path: Path) -> None:
-    fast = {"model": "m", "side": 256, "engine": "openvino bf16", "megapixels": 3.0}
-    eager_row = {"model": "m", "side": 256, "engine": "PyTorch eager fp32", "megapixels": 1.0}
-    good = {"set": "Set5", "scale": 4, "model": "m", "precision": "openvino fp32", "psnr_y": 32.0}
-    less = good | {"precision": "openvino bf16", "psnr_y": 31.9}
-    for name, section, rows in (
-        ("speed", "throughput", [fast, eager_row]),
-        ("quality", "quality", [good, less]),
-    ):
-        (tmp_path / f"{name}.json").write_text(json.dumps({section: {"measurements": {"rows": rows}}}))
-    points = plot_speed.read(tmp_path, "Set5", 4, 256)
-    assert [(p.engine, p.psnr) for p in points] == [("openvino bf16", 31.9), ("PyTorch eager fp32", 32.0)]
-    plot_speed.main(["--results", str(tmp_path)])
 
 
 def test_before_and_after_panels(network: Path) -> None:

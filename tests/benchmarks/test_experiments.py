@@ -16,9 +16,9 @@ import arms
 import experiments
 import trials
 from srcli.io import pictures
-from srcli_train import runfolder
+from srcli_train import checkpoint
 from srcli_train.checkpoint import Checkpoint, load_checkpoint
-from srcli_train.deployed import load_start
+from srcli_train.start import load_start
 
 ARMS = [(name, arm) for name, e in arms.EXPERIMENTS.items() for arm in e.arms]
 
@@ -43,14 +43,14 @@ def test_the_arms_of_an_experiment_are_different_trainings(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", arms.EXPERIMENTS)
-def test_an_arm_stands_behind_the_one_it_starts_from(name: str) -> None:
+def test_arms_come_after_their_start(name: str) -> None:
     before: list[str] = []
     for trial in experiments._trials(name, None):
         assert not trial.start or trial.start.name in before
         before.append(trial.name)
 
 
-def test_arms_that_ask_for_the_same_share_a_training() -> None:
+def test_equal_arms_share_a_training() -> None:
     alike = {experiments._trials(name, None)[0].name for name in ("chance", "detail", "schedule")}
     assert len(alike) == 1
     assert alike == {experiments._trials("batch", None)[1].name}
@@ -67,7 +67,7 @@ def test_a_curve_keeps_each_validation_once() -> None:
     assert curve.scales == (2,)
 
 
-def test_the_estimate_goes_by_the_work_of_an_update() -> None:
+def test_the_time_estimate_follows_the_work_of_an_update() -> None:
     usual = experiments._work(arms.Arm("", ("batch=16", "patch=32"), recipe="paper"))
     half = experiments._work(arms.Arm("", ("batch=8", "patch=32"), recipe="paper"))
     assert half == pytest.approx(usual / 2)
@@ -84,12 +84,12 @@ def test_all_experiments_fit_the_six_hours_they_are_given(capsys: pytest.Capture
     assert 1 < float(said[-1].split()[2]) < 7, said[-1]
 
 
-def test_a_run_has_ended_when_its_checkpoint_says_so(tmp_path: Path) -> None:
+def test_the_checkpoint_decides_whether_a_run_has_ended(tmp_path: Path) -> None:
     """The log's last row is written before the last save, which a kill can prevent."""
     assert trials.reached(tmp_path) == 0
     (tmp_path / "log.csv").write_text("update,seconds,loss,rate,psnr_x2\n200,1,1,1,30\n")
     assert trials.reached(tmp_path) == 0
-    saved = runfolder.save(tmp_path, Checkpoint(TINY, FAST, {}, update=150))
+    saved = checkpoint.save(tmp_path, Checkpoint(TINY, FAST, {}, update=150))
     assert trials.reached(tmp_path) == 150
     saved.replace(tmp_path / "previous.pt")  # a kill between the two renames of a save
     assert trials.reached(tmp_path) == 150

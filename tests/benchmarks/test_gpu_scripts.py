@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from srcli.benchmark import plan
-from srcli.benchmark.plan import Request
+from srcli.benchmark import subjects
+from srcli.benchmark.subjects import Request
 from srcli.cli.app import main
 from srcli.errors import UsageError
 
@@ -43,7 +43,7 @@ if "{slow}" in " ".join(words):
 for option, value in zip(words, words[1:]):
     if option in ("--json", "--out"):
         Path(value).write_text("figures")
-print("no news" if "{skipping}" in " ".join(words) else "3 passed, 1 skipped in 1.0s")
+print("nothing" if "{skipping}" in " ".join(words) else "3 passed, 1 skipped in 1.0s")
 """
 
 
@@ -88,7 +88,7 @@ def press(tmp_path: Path) -> Press:
     return Press(tmp_path)
 
 
-def test_measure_runs_every_part_and_brings_one_file(press: Press) -> None:
+def test_measure_runs_every_part_into_one_archive(press: Press) -> None:
     done = press("measure.sh")
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(press.commands) == 11
@@ -105,15 +105,15 @@ def test_measure_runs_every_part_and_brings_one_file(press: Press) -> None:
     assert not any("tensorrt" in " ".join(command) for command in press.commands[:-3])
 
 
-def test_its_commands_are_understood(press: Press, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_of_measure_is_parsed(press: Press, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each by the parser that will read it."""
     requests = []
 
-    def keep(request: Request, tell: object) -> None:
+    def keep(request: Request) -> None:
         requests.append(request)
         raise UsageError("enough")
 
-    monkeypatch.setattr(plan, "make", keep)
+    monkeypatch.setattr(subjects, "resolve", keep)
     parsers: dict[str, Callable[[list[str]], Any]] = {
         "benchmarks/pipeline.py": pipeline._parse,
         "benchmarks/side_by_side.py": side_by_side._parse,
@@ -132,7 +132,7 @@ def test_its_commands_are_understood(press: Press, monkeypatch: pytest.MonkeyPat
     assert {size for request in requests for size in request.sizes} == {384, 720, 1440, 3464}
 
 
-def test_a_part_that_dies_takes_no_other_with_it(press: Press) -> None:
+def test_a_crashing_part_leaves_the_others(press: Press) -> None:
     done = press("measure.sh", dying="--backend onnxruntime")
     assert done.returncode == 1
     assert len(press.commands) == 11
@@ -141,14 +141,14 @@ def test_a_part_that_dies_takes_no_other_with_it(press: Press) -> None:
 
 
 def test_parts_end_when_the_time_is_over(press: Press) -> None:
-    done = press("measure.sh", "engines-torch", "training", slow="--backend torch", limit=6)
+    done = press("measure.sh", "engines-torch", "training", slow="--backend torch", limit=9)
     assert done.returncode == 1
     assert "engines-torch: stopped after" in done.stdout
     assert "training: left out" in done.stdout
     assert press.kept("results.tar.gz") == {"engines-torch.txt"}
 
 
-def test_prove_names_tests_that_are_there(press: Press) -> None:
+def test_prove_runs_every_file_with_gpu_tests(press: Press) -> None:
     done = press("prove.sh")
     assert done.returncode == 0, done.stdout + done.stderr
     tests = [word for command in press.commands for word in command if word.endswith(".py")]
@@ -165,7 +165,7 @@ def _is_marked(path: Path) -> bool:
     return "pytest.mark." + "gpu" in path.read_text()
 
 
-def test_nothing_but_skipped_tests_proves_nothing(press: Press) -> None:
+def test_a_part_with_only_skipped_tests_fails(press: Press) -> None:
     done = press("prove.sh", "torch", "tensorrt", skipping="-k tensorrt")
     assert done.returncode == 1
     assert "tensorrt: nothing is proven" in done.stdout
@@ -173,7 +173,7 @@ def test_nothing_but_skipped_tests_proves_nothing(press: Press) -> None:
     assert len(press.commands) == 2
 
 
-def test_a_script_ends_at_once_where_something_is_missing(press: Press) -> None:
+def test_missing_packages_end_the_script_at_once(press: Press) -> None:
     done = press("measure.sh", dying="preflight.py")
     assert done.returncode == 2
     assert press.commands == []
@@ -216,7 +216,7 @@ def test_what_is_missing_is_named_with_its_wheels(
     assert "numpy>=" not in said
 
 
-def test_the_wheels_named_are_those_of_the_project(preflight: ModuleType) -> None:
+def test_named_wheels_match_the_project_file(preflight: ModuleType) -> None:
     project = (ROOT / "pyproject.toml").read_text()
     wheels = {wheel for needed in preflight.NEEDED.values() for wheel in needed.values()}
     for wheel in wheels - {"onnxruntime-gpu>=1.22"}:
@@ -224,7 +224,7 @@ def test_the_wheels_named_are_those_of_the_project(preflight: ModuleType) -> Non
     assert '"onnxruntime-gpu[cuda,cudnn]>=1.22' in project
 
 
-def test_untrained_networks_are_files_that_run(tmp_path: Path) -> None:
+def test_untrained_networks_run(tmp_path: Path) -> None:
     """In small: the large ones take minutes on a CPU."""
     import numpy as np
 

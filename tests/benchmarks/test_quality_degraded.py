@@ -12,12 +12,12 @@ import pictures
 import quality
 
 
-def test_degraded_input_has_rows_of_its_own_and_is_harder(tmp_path: Path) -> None:
+def test_degraded_input_has_own_rows_and_lower_psnr(tmp_path: Path) -> None:
     hr, out = tmp_path / "Set5", tmp_path / "photo.json"
     hr.mkdir()
     pictures.save(pictures.photograph(96, 128), hr / "one.png")
-    told = ["--models", str(exported(tmp_path, "edsr", 2)), "--scales", "2", "--precisions", "fp32"]
-    quality.main([str(hr), *told, "--degradations", "bicubic", "photo", "--out", str(out)])
+    options = ["--models", str(exported(tmp_path, "edsr", 2)), "--scales", "2", "--precisions", "fp32"]
+    quality.main([str(hr), *options, "--degradations", "bicubic", "photo", "--out", str(out)])
     section = json.loads(out.read_text())["quality"]
     rows = {(r["set"], r["model"]): r["psnr_y"] for r in section["measurements"]["rows"]}
     assert {name for name, model in rows if model == "tiny"} == {"Set5", "Set5, photo"}

@@ -12,14 +12,13 @@ from tiny_exported import exported
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import contenders
-import eager
 import side_by_side
 from srcli.models.catalog import resolve
 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny EDSR with random weights, stored as halves."""
+    """A tiny EDSR with random weights, stored as fp16."""
     return exported(tmp_path_factory.mktemp("contenders"), "edsr", 2, weights="fp16")
 
 
@@ -28,7 +27,7 @@ def test_contenders_agree_on_pictures_of_different_sizes(network: Path, tmp_path
     if name not in contenders.available():
         pytest.skip(f"{name} is not installed")
     file = resolve(network, 2)
-    plain = eager.from_onnx(file)
+    plain = contenders.from_onnx(file)
     draw = np.random.default_rng(0)
     pictures = [draw.integers(0, 256, (*size, 3), np.uint8) for size in ((24, 31), (16, 16), (24, 31))]
     made = contenders.CONTENDERS[name].make(file, plain, contenders.Place(tmp_path))(pictures)
@@ -38,10 +37,10 @@ def test_contenders_agree_on_pictures_of_different_sizes(network: Path, tmp_path
         assert np.abs(one.astype(int) - other).max() <= 1  # bf16 and the order of sums move a rounding
 
 
-def test_others_get_the_network_layer_by_layer(network: Path, tmp_path: Path) -> None:
+def test_other_contenders_get_unfused_layers(network: Path, tmp_path: Path) -> None:
     """As it would come out of PyTorch: what srcli merges is srcli's own."""
     file = resolve(network, 2)
-    model = onnx.load(contenders._plain(file, eager.from_onnx(file), tmp_path))
+    model = onnx.load(contenders._plain(file, contenders.from_onnx(file), tmp_path))
     names = [node.name for node in model.graph.node if node.op_type == "Conv"]
     blocks = [f"body.blocks.{block}.conv{one}" for block in range(file.spec.blocks) for one in (1, 2)]
     assert names == ["head", *blocks, "body.last", "upsampler.0", "tail"]

@@ -10,8 +10,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import training
 from srcli_train.networks import preset
-from srcli_train.ondevice import DeviceMinibatch
-from srcli_train.patches import Minibatch
+from srcli_train.patches import DeviceMinibatch, Minibatch
 from srcli_train.recipes import Recipe
 
 TWO = Recipe(batch=2, patch=8)

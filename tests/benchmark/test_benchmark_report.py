@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from benchmark_fakes import failed, report
 
-from srcli.benchmark import files, plots
+from srcli.benchmark import page
 from srcli.benchmark.page import to_html
 from srcli.benchmark.quality import Quality
+from srcli.benchmark.report import write
 from srcli.errors import OutputError
 
 
@@ -43,7 +44,7 @@ def test_json_csv_and_table_agree() -> None:
 def test_reports_say_where_they_come_from() -> None:
     made = report()
     head = json.loads(made.to_json())
-    assert head["schema"] == "srcli.benchmark/2"
+    assert head["schema"] == "srcli.benchmark/3"
     assert (head["command"], head["versions"]) == ("srcli benchmark --quick", {"python": "3.11"})
     assert (head["machine"]["cpu"], head["machine"]["load"]) == ("A CPU", 0.25)
     for text in (made.to_markdown(), to_html(made)):
@@ -62,10 +63,10 @@ def test_equal_pictures_are_null_in_json() -> None:
     made = report()
     equal = replace(made, rows=(replace(made.rows[0], quality=Quality(math.inf, 28.0)),))
     assert equal.table[1][12] == "∞"
-    assert json.loads(equal.to_json())["rows"][0]["psnr_y_to_f32_db"] is None
+    assert json.loads(equal.to_json())["rows"][0]["psnr_y_to_fp32_db"] is None
 
 
-def test_a_row_that_failed_stands_with_its_reason_and_takes_nothing_else_away() -> None:
+def test_a_failed_row_keeps_its_reason_and_the_others() -> None:
     made = report()
     broken = replace(made, rows=(failed(made.rows[0]), *made.rows[1:]))
     assert set(broken.table[1][3:]) == {"–"}
@@ -82,33 +83,33 @@ def test_a_row_that_failed_stands_with_its_reason_and_takes_nothing_else_away() 
     assert to_html(nothing).count("<svg") == 3
 
 
-def test_inputs_of_several_tiles_say_so() -> None:
+def test_inputs_of_several_tiles_show_the_tile() -> None:
     made = report()
     assert replace(made.rows[0], size=3464, tile=384).cells[2] == "3464² in 384²"
 
 
-def test_the_page_needs_nothing_else() -> None:
-    page = to_html(report())
-    assert "http" not in page
-    assert page.count("<svg") == page.count("</svg>") == 3
-    assert "<script" not in page
-    assert "tiny &lt;b&gt; x4" in page
-    assert "<b>" not in page
+def test_the_page_refers_to_nothing_outside() -> None:
+    html = to_html(report())
+    assert "http" not in html
+    assert html.count("<svg") == html.count("</svg>") == 3
+    assert "<script" not in html
+    assert "tiny &lt;b&gt; x4" in html
+    assert "<b>" not in html
     for cell in report().table[3]:
-        assert cell in page or "<" in cell
+        assert cell in html or "<" in cell
     for words in ("output megapixels a second", "side of the input", "decode", "encode"):
-        assert words in page
+        assert words in html
 
 
 def test_plots_take_a_single_row() -> None:
     made = report()
-    assert len(plots.draw(replace(made, rows=made.rows[:1]))) == 3
+    assert len(page.draw(replace(made, rows=made.rows[:1]))) == 3
 
 
 def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "new" / "report.csv"
-    files.write(path, "é\n")
+    write(path, "é\n")
     assert path.read_bytes() == "é\n".encode()
     with pytest.raises(OutputError, match="cannot be written"):
-        files.write(path / "below", "text")
+        write(path / "below", "text")
     assert [p.name for p in path.parent.iterdir()] == ["report.csv"]

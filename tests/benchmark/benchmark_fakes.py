@@ -1,4 +1,4 @@
-"""What the tests of the benchmark share: a clock to turn by hand, engines that take known times, a report."""
+"""What the tests of the benchmark share: a clock set by hand, engines that take known times, a report."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,23 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from srcli.backends import doctor
 from srcli.backends.base import Batch, EngineInfo
-from srcli.backends.doctor import Trial
-from srcli.benchmark import rounds
-from srcli.benchmark.machine import Machine
-from srcli.benchmark.plan import Case
-from srcli.benchmark.quality import Quality
-from srcli.benchmark.report import Report, Row
+from srcli.benchmark import rounds, subjects
+from srcli.benchmark.quality import Quality, Stages
+from srcli.benchmark.report import Machine, Report, Row
 from srcli.benchmark.rounds import Spread
 from srcli.benchmark.speed import Speed
-from srcli.benchmark.stages import Stages
+from srcli.benchmark.subjects import Case, Trial
 
-BF16, F32 = Case("openvino", "cpu", "bf16"), Case("openvino", "cpu", "fp32")
+BF16, FP32 = Case("openvino", "cpu", "bf16"), Case("openvino", "cpu", "fp32")
 
 
 class Clock:
-    """Time that passes only when told to."""
+    """A clock that `passing` alone advances."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
@@ -54,19 +50,19 @@ class FakeEngine:
 def fake_trials(monkeypatch: pytest.MonkeyPatch, *working: tuple[str, str]) -> None:
     """Only these backends and precisions work, and only on the CPU."""
 
-    def trial(backend: str, device: str, precision: str, tell: object) -> Trial:
+    def trial(backend: str, device: str, precision: str) -> Trial:
         if device == "cpu" and (backend, precision) in working:
             return Trial(backend, device, precision, True, 0.1, 0.1)
         return Trial(backend, device, precision, False, reason=f"No {precision} there.", fix="Buy one.")
 
-    monkeypatch.setattr(doctor, "trial", trial)
+    monkeypatch.setattr(subjects, "trial", trial)
 
 
 def spread(seconds: float) -> Spread:
     return Spread.of([seconds, seconds * 1.1, seconds * 0.9])
 
 
-def row(precision: str, size: int, seconds: float, to_f32: float | None) -> Row:
+def row(precision: str, size: int, seconds: float, to_fp32: float | None) -> Row:
     info = EngineInfo("openvino", "cpu", precision)
     return Row(
         model="tiny <b>",
@@ -79,7 +75,7 @@ def row(precision: str, size: int, seconds: float, to_f32: float | None) -> Row:
         device_memory=None,
         speed=Speed(info, spread(seconds), 1, 1.25 / seconds, 0.5, 0.625),
         stages=Stages(0.011, 0.222, 0.033),
-        quality=Quality(to_f32, 28.125),
+        quality=Quality(to_fp32, 28.125),
     )
 
 
