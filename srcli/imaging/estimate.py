@@ -1,8 +1,9 @@
-"""How much JPEG, noise and blur a picture shows: which network suits it, the bicubic or the photo one.
+"""Estimate of what a picture shows: JPEG blocks, noise, blur and hard edges. `srcli.models.auto` uses it.
 
-Bicubic-trained networks sharpen whatever they are given; a network trained on degraded photographs
-removes it. No reference is needed, and the cost is a fraction of an upscaling. JPEGs that were resized
-since show no grid any more and count by their noise and blur alone.
+Networks trained on bicubic downscalings sharpen JPEG blocks and noise, and draw ghost strokes beside edges
+that no downscaling makes; a network trained on degraded photographs removes the former and draws none of
+the latter. No reference is needed. A JPEG that was resized afterwards has no 8×8 grid any more: only its
+noise and blur are seen.
 """
 
 from dataclasses import dataclass
@@ -12,107 +13,145 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.errors import UsageError
 from srcli.imaging import pixels
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""JPEG's, not rounded."""
-_BLOCK = 8
-_FREQUENCIES = ((0, 7), (7, 0), (2, 7), (7, 2), (5, 5), (7, 7))
-"""Of the DCT, (vertical, horizontal): those that JPEG quantises away first."""
-_NOTHING = 0.01  # levels; coefficients below are of exactly flat areas
-_SMALL = 1.0  # levels; what is left of a coefficient that was quantised to zero, after rounding to 8 bits
-_PRIOR = 20  # coefficients; a share of fewer tells nothing
-_CHANCE = 2.0  # standard errors by which the best of 64 grids beats others anyway
-_CORNER = np.array([1, -3, 3, -1], np.float32) / np.float32(20**0.5)
-"""Keeps white noise as strong as it is, and of a picture only the finest diagonal detail."""
-_COARSE = np.array([0.5, 0.5, -0.5, -0.5], np.float32)
-"""The same of the next octave."""
-_CELL = 16  # side of the areas in which noise is measured
-_SMOOTHEST = 0.15  # share of the areas that count: those with the least texture
-_TEXTURE = 0.33  # at most, finest detail of a picture against the next coarser; of noise it is 1
-_STEP = np.array([-1, 3, -3, 1], np.float32) / np.float32(20**0.5)
-"""The finest detail along one direction."""
-_STRIDE = np.array([-1, 0, 2, 0, -1], np.float32) / np.float32(6**0.5)
-"""The same of the next octave."""
-_CONTRAST = 16.0  # levels squared of the next octave, beyond noise, from which an area has edges to judge by
-_SHARPEST = 0.1  # share of these areas that count: a picture may be out of focus but for a face
-_FEW = 8  # areas; fewer tell nothing
-_INSIDE = (4, 251)  # levels; outside, clipping hides noise
-_ENOUGH = 0.25  # least share of areas inside those levels, or all count
+"""Weights of JPEG's luma, which is not rounded here."""
 _MEGAPIXEL = 1 << 20
+"""Pixels measured at most."""
+
+_BLOCK = 8
+"""Side of JPEG's blocks."""
+_FREQUENCIES = ((0, 7), (7, 0), (2, 7), (7, 2), (5, 5), (7, 7))
+"""(vertical, horizontal) DCT frequencies that JPEG quantises to zero first."""
+_NOTHING = 0.01
+"""0-255: coefficients below this come from exactly flat areas and do not count."""
+_SMALL = 1.0
+"""0-255: a coefficient that was quantised to zero is below this after rounding to 8 bits."""
+_PRIOR = 20
+"""Added to a number of coefficients or edges, so that a share of a few is small."""
+_CHANCE = 2.0
+"""Standard errors by which the best of 64 grids exceeds the others by chance."""
+
+_CORNER = np.array([1, -3, 3, -1], np.float32) / np.float32(20**0.5)
+"""Finest octave along a line; of unit gain for white noise. Both ways: the finest diagonal detail."""
+_COARSE = np.array([0.5, 0.5, -0.5, -0.5], np.float32)
+"""The next octave; of unit gain too."""
+_CELL = 16
+"""Side of the areas in which noise and sharpness are measured."""
+_SMOOTHEST = 0.15
+"""Share of the areas, those with the least texture, in which noise is measured."""
+_TEXTURE = 0.33
+"""Amplitude of the finest octave against the next in the texture of pictures, at most; 1 in white noise."""
+_INSIDE = (4, 251)
+"""0-255: clipping hides noise outside."""
+_ENOUGH = 0.25
+"""Share of areas inside `_INSIDE` below which all areas count."""
+
+_STEP = np.array([-1, 3, -3, 1], np.float32) / np.float32(20**0.5)
+"""Finest octave along rows."""
+_STRIDE = np.array([-1, 0, 2, 0, -1], np.float32) / np.float32(6**0.5)
+"""Next octave along rows."""
+_CONTRAST = 16.0
+"""Variance (0-255 squared) of the next octave, beyond noise, from which on an area has edges."""
+_SHARPEST = 0.1
+"""Share of the areas with edges that decide: often only a face is in focus."""
+_FEW = 8
+"""Areas with edges below which sharpness is not judged."""
+
+_JUMP = 40
+"""0-255: difference of neighbouring pixels from which on they are an edge. Networks draw no visible strokes
+beside weaker ones, and photographs in few colours have many of those."""
 
 SMALLEST = 2 * _CELL
-"""Pixels a side from which on an image can be measured."""
+"""Side in pixels from which on blocks, noise and sharpness are measured."""
+SMALLEST_HARD = 8
+"""Side in pixels from which on hard edges are measured."""
 BLOCKS = 0.035
-"""`Artifacts.blocks` from which on a picture counts as a JPEG; photographs of quality 90 have 0.1 to 0.6."""
+"""`Estimate.blocks` above which a picture counts as a JPEG; photographs of quality 90 have 0.1 to 0.6."""
 NOISE = 1.6
-"""`Artifacts.noise` from which on a picture counts as noisy."""
+"""`Estimate.noise` above which a picture counts as noisy."""
 BLURRED = 0.02, 0.232
-"""`Artifacts.sharpness` between which a picture counts as blurred, by a Gaussian of about 0.5 to 1.5 pixels:
-the photo network was trained for no more, and what is smoother still may have been drawn so. Of 1,323
-training pictures that were only downscaled, ten lie there."""
+"""`Estimate.sharpness` between which a picture counts as blurred, by a Gaussian of about 0.5 to 1.5 pixels.
+mdsr-photo was trained for no more, and smoother pictures may have been drawn so. Of 1,323 training pictures
+that were only downscaled, ten lie between."""
+HARD = 0.02
+"""`Estimate.hard_edges` above which a picture counts as hard-edged. Drawings, text and photographs of few
+colours get a higher PSNR from mdsr-photo from 0.01 to 0.03 on, and more the harder. Above 0.01 lies none of
+1,323 training pictures, neither as they are nor downscaled by 2. Pixel art and one-bit text have 0.1 to 1,
+text that FreeType fits to pixels of 8 to 32 a line 0.01 to 0.1, smooth text that is not fitted 0 to 0.02."""
 
 
 @dataclass(frozen=True, slots=True)
-class Artifacts:
+class Estimate:
     """What was measured on one picture.
 
     Attributes:
         blocks: share of high-frequency coefficients that are zero on the best 8×8 grid, less the same on
-            the grids half a block away and what chance makes of it: 0 for a picture that never was a JPEG,
-            or was resized since; up to 1.
+            the grids half a block away and what chance makes of it; 0 to 1. 0 for a picture that never was
+            a JPEG, or was resized since.
         grid: rows and columns before that grid's first whole block, 0 to 7.
-        noise: standard deviation of gray or colour noise in the smoothest areas, in levels of 0-255.
-        sharpness: energy of the finest detail against that of the next octave, both beyond the noise of
-            luma, where there is most of it; 1 for a picture without edges, 0.3 to 0.6 for most clean ones,
-            less for blurred ones.
+        noise: standard deviation of gray or colour noise in the smoothest areas, on the scale 0-255.
+        sharpness: energy of the finest octave over that of the next, both beyond the noise of luma, in the
+            sharpest areas. 0.3 to 0.6 for most clean pictures, less for blurred ones; 1 where there are no
+            edges.
+        hard_edges: of the edges along rows and columns, the share of those that lead in one step from two
+            equal pixels to two equal pixels, or to and from a line of one pixel; 0 to 1. Antialiasing and
+            downscaling leave none.
     """
 
-    blocks: float
-    grid: tuple[int, int]
-    noise: float
-    sharpness: float
+    blocks: float = 0.0
+    grid: tuple[int, int] = (0, 0)
+    noise: float = 0.0
+    sharpness: float = 1.0
+    hard_edges: float = 0.0
 
     @property
-    def suits_photo(self) -> bool:
-        """Whether the network trained on degraded photographs will do better than the bicubic one."""
+    def degraded(self) -> bool:
+        """Whether it is a JPEG, noisy or blurred."""
         return self.blocks > BLOCKS or self.noise > NOISE or BLURRED[0] < self.sharpness < BLURRED[1]
 
+    @property
+    def hard_edged(self) -> bool:
+        """Whether it is pixel art, one-bit, or text and lines drawn to whole pixels."""
+        return self.hard_edges > HARD
 
-def measure(image: NDArray[Any]) -> Artifacts:
-    """Measure one picture; of large ones the middle.
+
+def measure(image: NDArray[Any]) -> Estimate:
+    """Measure one picture; of one larger than a megapixel, its middle.
+
+    What a picture is too small for keeps the value of a clean one: blocks, noise and sharpness with a side
+    of less than 32 pixels, hard edges with less than 8.
 
     Args:
-        image: of any layout and type in `srcli.imaging.pixels`, 32 pixels a side or more.
+        image: of any layout and dtype in `srcli.imaging.pixels`.
 
     Raises:
         InputError: the array is no image.
-        UsageError: it is too small.
     """
     pixels.check(image)
-    if min(image.shape[:2]) < SMALLEST:
-        raise UsageError(
-            f"JPEG, noise and blur are measured from {SMALLEST} pixels a side on, not {image.shape}."
-        )
-    part = pixels.as_rgb8(_middle(image))
-    luma = part.astype(np.float32) @ _LUMA
+    part, side = _middle(image), min(image.shape[:2])
+    rgb = pixels.as_rgb8(part)
+    hard = _hard_edges(_visible(part, rgb)) if side >= SMALLEST_HARD else 0.0
+    if side < SMALLEST:
+        return Estimate(hard_edges=hard)
+    luma = rgb.astype(np.float32) @ _LUMA
     blocks, grid = _blocks(luma)
     noise = _noise(luma, luma)
-    colour = max(_noise(plane, luma) for plane in _differences(part))
-    return Artifacts(blocks, grid, max(noise, colour), _sharpness(luma, noise))
+    colour = max(_noise(plane, luma) for plane in _differences(rgb))
+    return Estimate(blocks, grid, max(noise, colour), _sharpness(luma, noise), hard)
 
 
 def _middle(image: NDArray[Any]) -> NDArray[Any]:
-    """At most a megapixel of about the picture's shape; the corner keeps its place in an 8×8 grid."""
+    """About a megapixel of the picture's shape, no side below 32 pixels; its corner lies on the 8×8 grid."""
     share = min(1.0, np.sqrt(_MEGAPIXEL / (image.shape[0] * image.shape[1])))
-    height, width = (int(side * share) for side in image.shape[:2])
+    height, width = (max(int(side * share), min(side, SMALLEST)) for side in image.shape[:2])
     top, left = ((image.shape[axis] - size) // 16 * 8 for axis, size in enumerate((height, width)))
     return image[top : top + height, left : left + width]
 
 
 def _blocks(luma: NDArray[np.float32]) -> tuple[float, tuple[int, int]]:
-    """`Artifacts.blocks` and `grid`: every place's coefficients first, then each grid's share of zeros."""
+    """`Estimate.blocks` and `grid`: every place's coefficients first, then each grid's share of zeros."""
     zeros, counted = np.zeros((_BLOCK, _BLOCK)), np.zeros((_BLOCK, _BLOCK))
     for vertical, horizontal in _FREQUENCIES:
         size = np.abs(_coefficients(luma, vertical, horizontal))
@@ -152,8 +191,8 @@ def _differences(image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
 def _noise(plane: NDArray[np.float32], luma: NDArray[np.float32]) -> float:
     """Finest detail in the smoothest areas, beyond what the texture there can have of it."""
     fine, coarse = (_areas(_diagonal(plane, line)).var(1) for line in (_CORNER, _COARSE))
-    levels = _areas(luma[2:-2, 2:-2])
-    unclipped = (levels.min(1) >= _INSIDE[0]) & (levels.max(1) <= _INSIDE[1])
+    values = _areas(luma[2:-2, 2:-2])
+    unclipped = (values.min(1) >= _INSIDE[0]) & (values.max(1) <= _INSIDE[1])
     if unclipped.mean() >= _ENOUGH:
         fine, coarse = fine[unclipped], coarse[unclipped]
     smooth = np.argsort(coarse)[: max(4, int(_SMOOTHEST * len(coarse)))]
@@ -174,7 +213,7 @@ def _areas(image: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _sharpness(luma: NDArray[np.float32], noise: float) -> float:
-    """`Artifacts.sharpness`: along rows and along columns, in the areas that have edges beyond the noise."""
+    """`Estimate.sharpness`: along rows and along columns, in the areas that have edges beyond the noise."""
     both = [_octaves(luma), _octaves(np.ascontiguousarray(luma.T))]
     fine, coarse = np.concatenate(both, 1) - np.float32(noise**2)
     judged = coarse > _CONTRAST
@@ -186,7 +225,30 @@ def _sharpness(luma: NDArray[np.float32], noise: float) -> float:
 
 
 def _octaves(luma: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(2, areas): energy along the rows of the finest detail and of the next octave."""
+    """(2, areas): energy along the rows of the finest octave and of the next."""
     one = np.ones(1, np.float32)
     lines = (cv2.sepFilter2D(luma, cv2.CV_32F, line, one)[:, 2:-2] for line in (_STEP, _STRIDE))
     return np.stack([np.square(_areas(np.ascontiguousarray(detail))).mean(1) for detail in lines])
+
+
+def _visible(image: NDArray[Any], rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W) luma, over mid-gray where there is alpha: colours that alpha hides have no edges."""
+    gray = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
+    alpha = pixels.color_and_alpha(image)[1]
+    if alpha is None:
+        return gray
+    opacity = (alpha / pixels.white(alpha.dtype)).clip(0, 1)
+    return np.asarray(np.rint(128 + (gray - 128.0) * opacity), np.uint8)
+
+
+def _hard_edges(gray: NDArray[np.uint8]) -> float:
+    """`Estimate.hard_edges`; both steps across a line of one pixel count."""
+    edges = hard = 0
+    for plane in (gray, cv2.transpose(gray)):
+        difference, rising = cv2.absdiff(plane[:, 1:], plane[:, :-1]), plane[:, 1:] > plane[:, :-1]
+        edge, flat = difference > _JUMP, difference == 0
+        edges += int(np.count_nonzero(edge[:, 1:-1]))
+        hard += int(np.count_nonzero(flat[:, :-2] & edge[:, 1:-1] & flat[:, 2:]))
+        line = edge[:, 1:-2] & edge[:, 2:-1] & (rising[:, 1:-2] != rising[:, 2:-1])
+        hard += 2 * int(np.count_nonzero(flat[:, :-3] & line & flat[:, 3:]))
+    return hard / (edges + _PRIOR)

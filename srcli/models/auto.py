@@ -1,4 +1,4 @@
-"""Model "auto": for each image, of two shipped networks the one that suits it."""
+"""Model "auto": for each picture, one of two shipped networks, by what the picture shows."""
 
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from srcli.models.spec import ModelSpec
 AUTO = "auto"
 """Name that stands for both."""
 CLEAN = "mdsr"
-"""Trained on bicubic downscalings: most faithful to clean images, and to the JPEG blocks of others."""
+"""Trained on bicubic downscalings: the higher PSNR on clean pictures. Sharpens JPEG blocks and noise too, and
+draws ghost strokes beside hard edges."""
 PHOTO = "mdsr-photo"
-"""Trained on blurred, noisy and compressed photographs: removes what they suffered from."""
+"""Trained on blurred, noisy and compressed photographs: removes these, and draws no ghost strokes."""
 
 
 def models(model: str | Path) -> tuple[str | Path, ...]:
@@ -22,19 +23,22 @@ def models(model: str | Path) -> tuple[str | Path, ...]:
 
 
 def name_of(model: str | Path, spec: ModelSpec) -> str:
-    """What to call a model of which `spec` is the network; of "auto" it is but one, and that stays "auto"."""
+    """The name shown for a model of which `spec` is a network: "auto" for "auto", which has two."""
     return AUTO if model == AUTO else spec.name
 
 
-def model_for(model: str | Path, image: NDArray[Any]) -> str | Path:
-    """The one of them that suits an image, by its JPEG blocks, noise and blur; small ones count as clean.
+def choose(model: str | Path, image: NDArray[Any]) -> str | Path:
+    """The model for one picture.
+
+    Of "auto", the photo network for a picture that is a JPEG, noisy, blurred or hard-edged, else the clean
+    one. Pictures smaller than 32 pixels a side are judged by their hard edges alone, those smaller than 8
+    count as clean.
 
     Args:
-        model: "auto", or a model that is meant whatever the image.
-        image: any that `srcli.imaging.pixels.check` lets pass.
+        model: "auto", or any other model, which is returned as it is.
+        image: what `srcli.imaging.pixels.check` accepts.
     """
     if model != AUTO:
         return model
-    if min(image.shape[:2]) < estimate.SMALLEST:
-        return CLEAN
-    return PHOTO if estimate.measure(image).suits_photo else CLEAN
+    found = estimate.measure(image)
+    return PHOTO if found.degraded or found.hard_edged else CLEAN

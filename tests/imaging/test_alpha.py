@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from srcli.imaging import alpha as bleeding
 from srcli.imaging import pixels
 
 U8, U16, F32 = (np.dtype(name) for name in ("uint8", "uint16", "float32"))
@@ -21,7 +20,7 @@ def test_hidden_colour_is_filled_from_the_visible(dtype: np.dtype[Any]) -> None:
     color, alpha = np.zeros((37, 53, 3), dtype), np.zeros((37, 53), dtype)
     alpha[10:20, 30:34] = white
     color[10:20, 30:34] = (np.array([0.8, 0.4, 0.2]) * white).astype(dtype)
-    filled = bleeding.bleed(color, alpha).astype(np.float64)
+    filled = pixels.bleed(color, alpha).astype(np.float64)
     assert np.abs(filled - filled[10, 30]).max() <= white * 1e-6
 
 
@@ -29,7 +28,7 @@ def test_visible_pixels_are_left_alone() -> None:
     rng = np.random.default_rng(5)
     color, alpha = rng.integers(0, 256, (31, 30, 3), np.uint8), rng.integers(0, 3, (31, 30), np.uint8)
     before = color.copy()
-    filled = bleeding.bleed(color, alpha)
+    filled = pixels.bleed(color, alpha)
     assert np.array_equal(filled[alpha > 0], color[alpha > 0])
     assert not np.array_equal(filled, color)
     assert np.array_equal(color, before)
@@ -40,7 +39,7 @@ def test_it_stays_within_the_visible_range(height: int, width: int, seed: int) -
     rng = np.random.default_rng(seed)
     color = rng.integers(0, 256, (height, width), np.uint8)
     alpha = rng.integers(0, 2, (height, width), np.uint8)
-    filled = bleeding.bleed(color, alpha)
+    filled = pixels.bleed(color, alpha)
     if alpha.any():
         assert filled.min() >= color[alpha > 0].min()
         assert filled.max() <= color[alpha > 0].max()
@@ -64,11 +63,11 @@ def test_bands_change_no_bit(
 ) -> None:
     """Floats show every bit of what is interpolated; integers are what pictures have."""
     color, alpha = (plane.astype(kind) for plane in sparse(*size, channels))
-    whole = bleeding.bleed(color, alpha)
+    whole = pixels.bleed(color, alpha)
     assert not np.array_equal(whole, color)
     for band in (1, 300, 1000):  # 2 rows at a time, some, many
-        monkeypatch.setattr(bleeding, "_BAND", band)
-        np.testing.assert_array_equal(bleeding.bleed(color, alpha), whole)
+        monkeypatch.setattr(pixels, "_BAND", band)
+        np.testing.assert_array_equal(pixels.bleed(color, alpha), whole)
 
 
 def whole_picture(color: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -93,8 +92,8 @@ def test_bands_come_to_what_opencv_makes_of_the_whole_picture(
     color, alpha = (plane.astype(np.float32) / 65535 for plane in sparse(*size, 3))
     alpha.flat[size[0] * size[1] // 2] = 1
     expected = whole_picture(color, (alpha > 0).astype(np.float32))
-    monkeypatch.setattr(bleeding, "_BAND", 500)
-    assert np.abs(bleeding.bleed(color, alpha) - expected).max() < 1e-5
+    monkeypatch.setattr(pixels, "_BAND", 500)
+    assert np.abs(pixels.bleed(color, alpha) - expected).max() < 1e-5
 
 
 def test_memory_is_that_of_the_result_and_the_grids(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,9 +103,9 @@ def test_memory_is_that_of_the_result_and_the_grids(monkeypatch: pytest.MonkeyPa
     image[200:700, 100:800, 3] = 0
     color, alpha = pixels.color_and_alpha(image)
     assert alpha is not None
-    monkeypatch.setattr(bleeding, "_BAND", 1 << 13)
+    monkeypatch.setattr(pixels, "_BAND", 1 << 13)
     tracemalloc.start()
-    bleeding.bleed(color, alpha)
+    pixels.bleed(color, alpha)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert 3 * alpha.size < peak < (3 + 13 / 3) * alpha.size + 100 * (1 << 13)
