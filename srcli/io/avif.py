@@ -1,23 +1,28 @@
 """AVIF (ISO/IEC 23000-22 over ISO/IEC 14496-12 boxes and HEIF items)."""
 
+import mmap
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from srcli.io import codec
 from srcli.io import metadata as meta
-from srcli.io.codec import DamagedError, Data, EncodeError, Layout, Parts, Pixels, narrow, widen
+from srcli.io.codec import INCOMPLETE, DamagedError, Data, Layout, Pixels, widen
 from srcli.io.metadata import Metadata
+from srcli.io.storage import Scratch
 
 MAX_SIDE = 32768
-"""What AVIF readers accept by default; also at most 2**28 pixels."""
+MAX_PIXELS = 1 << 28
+"""What AVIF readers accept by default."""
 
 _DEFAULT_QUALITY = 90
 _SPEED = 9  # 55 ms a megapixel on one core; 8 takes 175 ms for 6% smaller files
-_DEPTH = 12
+DEPTH = 12
+"""Bits a channel of what is written from 16."""
 # EXIF orientation of (quarter turns anticlockwise, mirror axis or None), turned first, then mirrored.
 _TURNS = {
     (0, None): 1, (1, None): 8, (2, None): 3, (3, None): 6,
@@ -143,9 +148,9 @@ def check(data: Data) -> str:
     return ""
 
 
-def decode(data: bytes) -> Pixels:
+def decode(data: Data, layout: Layout, scratch: Scratch) -> Pixels:
     """10 and 12 bits are spread over 16."""
-    pixels = codec.decode(data)
+    pixels = codec.decode(data, layout.coded_shape, layout.dtype, scratch)
     if pixels.dtype == np.uint8:
         return pixels
     _, own = _parsed(data)
@@ -206,8 +211,10 @@ class _Cursor:
         self._data, self._position = data, position
 
     def take(self, size: int) -> int:
-        """The next integer of `size` bytes; 0 for size 0."""
+        """The next integer of `size` bytes; 0 for size 0. Raises struct.error where the data ends early."""
         self._position += size
+        if self._position > len(self._data):
+            raise struct.error
         return int.from_bytes(self._data[self._position - size : self._position], "big")
 
 
@@ -219,13 +226,14 @@ def orientation(data: Data, metadata: Metadata) -> int:
     return _TURNS[turns, axis]
 
 
-def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> Parts:
-    """8 bits, or 16 rounded to 12; quality 0-100, 90 if not given (colour at half resolution below 100)."""
-    height, width = pixels.shape[:2]
-    if max(height, width) > MAX_SIDE or height * width > 1 << 28:
-        raise EncodeError(f"an AVIF can be at most {MAX_SIDE} pixels a side and 268 megapixels")
-    depth = 8 if pixels.dtype == np.uint8 else _DEPTH
-    samples = pixels if depth == 8 else narrow(pixels, depth)
+def encode(file: Path, pixels: Pixels, quality: int | None, metadata: Metadata) -> None:
+    """8 or 12 bits a channel; quality 0-100, 90 if not given (colour at half resolution below 100)."""
     level = _DEFAULT_QUALITY if quality is None else quality
+    depth = 8 if pixels.dtype == np.uint8 else DEPTH
     choice = (cv2.IMWRITE_AVIF_QUALITY, level, cv2.IMWRITE_AVIF_DEPTH, depth, cv2.IMWRITE_AVIF_SPEED, _SPEED)
-    return (codec.encode(".avif", samples, choice, metadata),)
+    codec.encode(file, pixels, choice, metadata)
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            check(data)
+        except DamagedError as error:
+            raise OSError(INCOMPLETE) from error

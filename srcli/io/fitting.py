@@ -1,13 +1,16 @@
-"""Pixels and metadata made to fit: channel order, orientation, and what a format can hold."""
+"""What a format can hold, and conversion of pixels and metadata to that; channel order and orientation."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import cv2
 import numpy as np
 
-from srcli.io import jpeg, png
-from srcli.io.codec import DamagedError, Layout, Pixels, UnsupportedError, by_rows
+from srcli.io import avif, jpeg, png, webp
+from srcli.io.codec import DamagedError, Layout, Pixels, UnsupportedError, by_rows, narrow
 from srcli.io.metadata import Metadata, is_exif, profile_space
+from srcli.io.storage import Scratch
+from srcli.settings import Size
 
 _NO_ALPHA = frozenset(("jpeg", "bmp"))
 _ONLY_8_BITS = frozenset(("jpeg", "webp", "bmp"))
@@ -16,12 +19,28 @@ _NO_METADATA = frozenset(("bmp",))
 _NAMES = {"jpeg": "JPEG", "webp": "WebP", "bmp": "BMP", "avif": "AVIF", "png": "PNG", "tiff": "TIFF"}
 
 
+def too_large(name: str, size: Size, channels: int) -> str:
+    """Why a format cannot hold pixels of that (height, width) and 1 to 4 channels; empty if it can."""
+    height, width = size
+    if name == "jpeg" and max(size) > jpeg.MAX_SIDE:
+        return f"a JPEG can be at most {jpeg.MAX_SIDE} pixels a side"
+    if name == "webp" and max(size) > webp.MAX_SIDE:
+        return f"a WebP can be at most {webp.MAX_SIDE} pixels a side"
+    if name == "avif" and (max(size) > avif.MAX_SIDE or height * width > avif.MAX_PIXELS):
+        return f"an AVIF can be at most {avif.MAX_SIDE} pixels a side and 268 megapixels"
+    if name == "png" and (max(size) > png.MAX_SIDE or (channels == 2 and 2 * width > png.MAX_SIDE)):
+        return f"PNG readers accept at most {png.MAX_SIDE} pixels a side"
+    if name == "bmp" and height * (width * (3 if channels > 2 else 1) + 3) + 2048 > 0xFFFFFFFF:
+        return "a BMP can be at most 4 GB"
+    return ""
+
+
 def channels_of(pixels: Pixels) -> int:
     """1 to 4."""
     return 1 if pixels.ndim == 2 else int(pixels.shape[2])
 
 
-def matching(pixels: Pixels, layout: Layout) -> Pixels:
+def matching(pixels: Pixels, layout: Layout, scratch: Scratch) -> Pixels:
     """The decoder's pixels with as many channels as the file declares.
 
     Raises:
@@ -32,22 +51,30 @@ def matching(pixels: Pixels, layout: Layout) -> Pixels:
     declared = (layout.height, layout.width, layout.bit_depth)
     if (*pixels.shape[:2], pixels.itemsize * 8) != declared:
         raise DamagedError("it is damaged: its header and its picture data disagree")
-    return _with_channels(pixels, layout.channels)
+    return _with_channels(pixels, layout.channels, scratch)
 
 
-def _with_channels(pixels: Pixels, channels: int) -> Pixels:
+def _with_channels(pixels: Pixels, channels: int, scratch: Scratch) -> Pixels:
     has = channels_of(pixels)
     if has == channels:
         return pixels if pixels.ndim == 2 or has > 1 else pixels[..., 0]
-    planes = pixels.reshape(*pixels.shape[:2], has)
+    size = pixels.shape[:2]
+    shape = size if channels == 1 else (*size, channels)
+    result = scratch.empty(shape, pixels.dtype)
+    return by_rows(lambda rows: _rows_with_channels(rows, channels), pixels.reshape(*size, has), result)
+
+
+def _rows_with_channels(rows: Pixels, channels: int) -> Pixels:
+    """Gray repeated, colour and alpha dropped or an opaque alpha added."""
+    has = rows.shape[2]
     if has == 1:
-        planes = np.repeat(planes, 3, axis=2) if channels >= 3 else planes
-        return planes if channels == 3 else _opaque(planes)
+        rows = np.repeat(rows, 3, axis=2) if channels >= 3 else rows
+        return rows if channels == 3 else _opaque(rows)
     if channels == 1:
-        return np.ascontiguousarray(planes[..., 0])
+        return rows[..., 0]
     if channels == 2:
-        return np.ascontiguousarray(planes[..., 2:]) if has == 4 else _opaque(planes[..., :1])
-    return np.ascontiguousarray(planes[..., :3]) if channels == 3 else _opaque(planes)
+        return rows[..., 2:] if has == 4 else _opaque(rows[..., :1])
+    return rows[..., :3] if channels == 3 else _opaque(rows)
 
 
 def _opaque(planes: Pixels) -> Pixels:
@@ -56,24 +83,20 @@ def _opaque(planes: Pixels) -> Pixels:
     return np.concatenate([planes, alpha], axis=2)
 
 
+def swapped(rows: Pixels) -> Pixels:
+    """BGR(A) to RGB(A), and back; gray stays."""
+    if channels_of(rows) < 3:
+        return rows
+    code = cv2.COLOR_BGR2RGB if rows.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
+    return cv2.cvtColor(np.ascontiguousarray(rows), code)
+
+
 def to_rgb(pixels: Pixels) -> Pixels:
-    """BGR(A) to RGB(A), and back; gray stays. Always contiguous."""
-    if channels_of(pixels) < 3:
-        return np.ascontiguousarray(pixels)
-    code = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
-    return cv2.cvtColor(np.ascontiguousarray(pixels), code)
+    """BGR(A) to RGB(A) in place; gray stays."""
+    return by_rows(swapped, pixels, pixels) if channels_of(pixels) >= 3 else pixels
 
 
-to_bgr = to_rgb
-
-
-def turn_to_bgr(pixels: Pixels) -> Pixels:
-    """As `to_bgr`, in the same memory where that can be written."""
-    own = pixels.flags.c_contiguous and pixels.flags.writeable
-    return by_rows(to_bgr, pixels, pixels) if own else to_bgr(pixels)
-
-
-def turned(pixels: Pixels, orientation: int) -> Pixels:
+def turned(pixels: Pixels, orientation: int, scratch: Scratch) -> Pixels:
     """Stored pixels turned upright by an EXIF orientation 1 to 8 (EXIF 3.0, tag 0x0112)."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
@@ -81,7 +104,14 @@ def turned(pixels: Pixels, orientation: int) -> Pixels:
         pixels = pixels[::-1]
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
+    return contiguous(pixels, scratch)
+
+
+def contiguous(pixels: Pixels, scratch: Scratch) -> Pixels:
+    """The pixels themselves, or a copy, if their rows do not follow one another in memory."""
+    if pixels.flags.c_contiguous:
+        return pixels
+    return by_rows(lambda rows: rows, pixels, scratch.empty(pixels.shape, pixels.dtype))
 
 
 def profile_of_pixels(metadata: Metadata, layout: Layout) -> tuple[Metadata, tuple[str, ...]]:
@@ -97,41 +127,63 @@ def profile_of_pixels(metadata: Metadata, layout: Layout) -> tuple[Metadata, tup
     return replace(metadata, icc=None), (note,)
 
 
-def storable(pixels: Pixels, name: str) -> tuple[Pixels, tuple[str, ...]]:
-    """Pixels as the format can hold them, and what was lost on the way."""
+def storable(pixels: Pixels, order: str, name: str, scratch: Scratch) -> tuple[Pixels, tuple[str, ...]]:
+    """Pixels as the format's encoder takes them, and what is lost on the way.
+
+    All changes are made in one pass into one array from `scratch`; where nothing changes, there is no copy.
+
+    Args:
+        pixels: as of `Picture`.
+        order: "RGB" or "BGR".
+        name: of the format.
+        scratch: where the result goes.
+    """
     notes: list[str] = []
+    steps: list[Callable[[Pixels], Pixels]] = []
     pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
-    if channels_of(pixels) in (2, 4) and name in _NO_ALPHA:
-        pixels, changed = _flattened(pixels)
-        notes += [
-            f"{_NAMES[name]} holds no transparency: laid over white (PNG, WebP or TIFF keep it)"
-        ] * changed
-    if channels_of(pixels) == 2 and name in _NO_GRAY_ALPHA:
-        pixels = pixels[..., [0, 0, 0, 1]]
+    channels = channels_of(pixels)
+    if channels in (2, 4) and name in _NO_ALPHA:
+        opaque = pixels[..., -1].min(initial=np.iinfo(pixels.dtype).max) == np.iinfo(pixels.dtype).max
+        steps.append(_without_alpha if opaque else _over_white)
+        notes += [f"{_NAMES[name]} holds no transparency: laid over white (PNG, WebP or TIFF keep it)"] * (
+            not opaque
+        )
+    if channels == 2 and name in _NO_GRAY_ALPHA:
+        steps.append(lambda rows: rows[..., [0, 0, 0, 1]])
+    if channels > 2 and order == "RGB":
+        steps.append(swapped)
     if pixels.dtype == np.uint16 and name in _ONLY_8_BITS:
-        eight = np.empty(pixels.shape, np.uint8)
-        pixels = by_rows(lambda rows: (rows.astype(np.uint32) + 128) // 257, pixels, eight)
+        steps.append(lambda rows: ((rows.astype(np.uint32) + 128) // 257).astype(np.uint8))
         notes.append(f"{_NAMES[name]} holds 8 bits a channel: rounded from 16 (PNG or TIFF keep 16)")
     if pixels.dtype == np.uint16 and name == "avif":
+        steps.append(lambda rows: narrow(rows, avif.DEPTH))
         notes.append("AVIF holds 12 bits a channel: rounded from 16 (PNG or TIFF keep 16)")
-    return pixels, tuple(notes)
+    return _converted(pixels, steps, scratch), tuple(notes)
 
 
-def _flattened(pixels: Pixels) -> tuple[Pixels, bool]:
-    """(colour laid over white, whether any pixel was not opaque)."""
-    top = int(np.iinfo(pixels.dtype).max)
-    colour = pixels[..., 0] if pixels.shape[2] == 2 else pixels[..., :3]
-    alpha = pixels[..., -1] if colour.ndim == 2 else pixels[..., -1:]
-    if alpha.min(initial=top) == top:
-        return np.ascontiguousarray(colour), False
-    return by_rows(_over_white, pixels, np.empty(colour.shape, colour.dtype)), True
+def _converted(pixels: Pixels, steps: Sequence[Callable[[Pixels], Pixels]], scratch: Scratch) -> Pixels:
+    """All steps applied, a few rows at a time."""
+    if not steps:
+        return contiguous(pixels, scratch)
+
+    def convert(rows: Pixels) -> Pixels:
+        for step in steps:
+            rows = step(rows)
+        return rows
+
+    sample = convert(pixels[:1])
+    return by_rows(convert, pixels, scratch.empty((pixels.shape[0], *sample.shape[1:]), sample.dtype))
+
+
+def _without_alpha(rows: Pixels) -> Pixels:
+    return rows[..., 0] if rows.shape[2] == 2 else rows[..., :3]
 
 
 def _over_white(rows: Pixels) -> Pixels:
     """Colour times alpha plus white times the rest; 65535 squared just fits 32 bits."""
     top = np.uint32(np.iinfo(rows.dtype).max)
     colour, alpha = rows[..., :-1].astype(np.uint32), rows[..., -1:].astype(np.uint32)
-    mixed = (colour * alpha + top * (top - alpha) + top // 2) // top
+    mixed = ((colour * alpha + top * (top - alpha) + top // 2) // top).astype(rows.dtype)
     return mixed[..., 0] if rows.shape[2] == 2 else mixed
 
 

@@ -3,21 +3,22 @@
 import re
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import cv2
 
-from srcli.io import codec
+from srcli.io import codec, storage
 from srcli.io import metadata as meta
 from srcli.io.codec import (
+    INCOMPLETE,
     DamagedError,
     Data,
-    EncodeError,
     Layout,
-    Parts,
     Pixels,
     UnsupportedError,
 )
 from srcli.io.metadata import Metadata
+from srcli.io.storage import Scratch
 
 MAGIC = b"\xff\xd8\xff"
 MAX_SIDE = 65500
@@ -33,6 +34,7 @@ _HAS_MORE = re.compile(
     rb"|<xmpNote:HasExtendedXMP>[^<]*</xmpNote:HasExtendedXMP>"
 )
 _SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF markers
+_PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 _IN_SCANS = {0xC4, 0xDB, 0xDC, 0xDD, 0xFE, _SOS} | set(range(0xE0, 0xF0))
 _NEXT = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # a marker inside coded data that is no stuffing or restart
 SEGMENT = 65533
@@ -46,6 +48,9 @@ _DAMAGE = (
     "found marker",
     "Bogus",
 )
+_JFIF_END = 20
+"""Where the first segment ends in the files that OpenCV writes."""
+_ENDING = b"\xff\xd9"
 _CUT_OFF = "it is cut off: the end of the JPEG is missing"
 
 
@@ -77,9 +82,27 @@ def layout(data: Data) -> Layout:
             if depth != 8:
                 raise UnsupportedError(f"its {depth}-bit JPEG coding is not supported")
             return Layout(
-                height, width, 1 if components == 1 else 3, cmyk=components == 4, unkept=_unkept(data)
+                height,
+                width,
+                1 if components == 1 else 3,
+                cmyk=components == 4,
+                unkept=_unkept(data),
+                buffer=_coefficients(data, marker, start),
             )
     raise DamagedError("its JPEG header is damaged")
+
+
+def _coefficients(data: Data, marker: int, start: int) -> int:
+    """Bytes of the coefficients, two each, that a decoder gathers where one scan does not hold them all."""
+    height, width, components = struct.unpack_from(">HHB", data, start + 1)
+    first = next((data[at] for kind, at, _ in _segments(data) if kind == _SOS), components)
+    if marker not in _PROGRESSIVE and first >= components:
+        return 0
+    factors = [data[start + 7 + 3 * i] for i in range(components) if start + 7 + 3 * i < len(data)]
+    shares = [(factor >> 4) * (factor & 15) for factor in factors]
+    across = max((factor >> 4 for factor in factors), default=1) or 1
+    down = max((factor & 15 for factor in factors), default=1) or 1
+    return int(2 * (height + 15) * (width + 15) * sum(shares) // (across * down))
 
 
 def _unkept(data: Data) -> tuple[str, ...]:
@@ -96,14 +119,14 @@ def _unkept(data: Data) -> tuple[str, ...]:
 def check(data: Data) -> str:
     """The scans end with EOI, and what is coded in them can be decoded. Bytes after EOI are allowed."""
     _check_markers(data)
-    said = _decoder_says(bytes(data))
+    said = _decoder_says(data)
     if any(phrase in said for phrase in _DAMAGE):
         raise DamagedError(f"it is damaged: {said}")
     return f"part of the picture may be damaged: {said}" if "extraneous bytes" in said else ""
 
 
-def _decoder_says(data: bytes) -> str:
-    """The decoder's first complaint; OpenCV's decodes on, fills up with gray and keeps it to itself."""
+def _decoder_says(data: Data) -> str:
+    """The decoder's first warning. OpenCV's decoder reports none and fills the rest with gray."""
     import simplejpeg
 
     try:
@@ -130,9 +153,9 @@ def _check_markers(data: Data) -> None:
     raise DamagedError(_CUT_OFF)
 
 
-def decode(data: bytes) -> Pixels:
+def decode(data: Data, layout: Layout, scratch: Scratch) -> Pixels:
     """Gray, or BGR; CMYK and YCCK come back as BGR."""
-    return codec.decode(data)
+    return codec.decode(data, layout.coded_shape, layout.dtype, scratch)
 
 
 def metadata(data: Data) -> Metadata:
@@ -158,26 +181,21 @@ def orientation(data: Data, metadata: Metadata) -> int:
     return meta.orientation(metadata.exif)
 
 
-def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> Parts:
+def encode(file: Path, pixels: Pixels, quality: int | None, metadata: Metadata) -> None:
     """8-bit gray or BGR; full chroma resolution (4:4:4); quality 0-100, 95 if not given."""
-    if max(pixels.shape[:2]) > MAX_SIDE:
-        raise EncodeError(f"a JPEG can be at most {MAX_SIDE} pixels a side")
-    level = 95 if quality is None else quality
-    parameters = (cv2.IMWRITE_JPEG_QUALITY, level)
+    level = (cv2.IMWRITE_JPEG_QUALITY, 95 if quality is None else quality)
     full = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
-    plain = codec.encode(".jpg", pixels, parameters + full)
-    at = next(end for _, _, end in _segments(bytes(plain[: 1 << 17])))  # right after JFIF's APP0
-    start = _with_dpi(bytes(plain[:at]), metadata.dpi) if metadata.dpi else plain[:at]
-    return start, *_segments_of(metadata), plain[at:]
-
-
-def _with_dpi(start: bytes, dpi: tuple[float, float]) -> bytes:
-    """The start of a file up to the end of its first segment, with the resolution set if that is JFIF's."""
-    if _JFIF not in start:
-        return start
-    at = start.index(_JFIF) + len(_JFIF) + 2
-    across, down = (min(max(1, round(value)), 0xFFFF) for value in dpi)
-    return start[:at] + struct.pack(">BHH", 1, across, down) + start[at + 5 :]
+    codec.encode(file, pixels, level + full)
+    end = file.stat().st_size - len(_ENDING)
+    with file.open("rb") as stream:
+        start = stream.read(_JFIF_END)
+        stream.seek(end)
+        if stream.read() != _ENDING:
+            raise OSError(INCOMPLETE)
+    if metadata.dpi and start[6:].startswith(_JFIF):
+        across, down = (min(max(1, round(value)), 0xFFFF) for value in metadata.dpi)
+        storage.overwrite(file, 6 + len(_JFIF) + 2, struct.pack(">BHH", 1, across, down))
+    storage.insert(file, _JFIF_END, b"".join(_segments_of(metadata)))
 
 
 def _segments_of(metadata: Metadata) -> Iterator[bytes]:

@@ -1,23 +1,39 @@
 """Picture files in and out: any supported format, 8 or 16 bits, gray to RGBA, with its metadata."""
 
 import mmap
+import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+import struct
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
+from typing import Literal
 
 import cv2
 
-from srcli.errors import InputError, OutputError, UsageError
-from srcli.io import avif, bmp, fitting, gif, jpeg, png, tiff, webp
-from srcli.io.codec import DamagedError, Data, EncodeError, Layout, Parts, Pixels, Reader, Writer
+from srcli.errors import InputError, OutputError, UsageError, shown
+from srcli.io import avif, bitmaps, fitting, jpeg, png, tiff, webp
+from srcli.io.codec import (
+    MAX_SAMPLES,
+    DamagedError,
+    Data,
+    EncodeError,
+    Layout,
+    Pixels,
+    Reader,
+    TooLargeError,
+    Writer,
+    translated,
+)
 from srcli.io.metadata import SIDEWAYS, Metadata, resized, upright
-from srcli.io.storage import write_whole
+from srcli.io.storage import Scratch, unfinished
+from srcli.settings import DEFAULT_MEMORY
 
 __all__ = [
-    "READ_ONLY_SUFFIXES", "SUFFIXES", "Header", "Metadata", "Picture", "format_of", "probe", "read",
-    "use_up", "write",
+    "READ_ONLY_SUFFIXES", "SUFFIXES", "Header", "Metadata", "Picture", "check_output", "format_of", "probe",
+    "read", "write", "xmp_of",
 ]  # fmt: skip
 
 SUFFIXES: Mapping[str, str] = {
@@ -29,15 +45,24 @@ SUFFIXES: Mapping[str, str] = {
 READ_ONLY_SUFFIXES: Mapping[str, str] = {".gif": "gif", ".apng": "png"}
 
 _READERS: Mapping[str, Reader] = {
-    "png": png, "jpeg": jpeg, "webp": webp, "tiff": tiff, "bmp": bmp, "avif": avif, "gif": gif,
+    "png": png, "jpeg": jpeg, "webp": webp, "tiff": tiff, "bmp": bitmaps.Bmp(), "avif": avif,
+    "gif": bitmaps.Gif(),
 }  # fmt: skip
 _WRITERS: Mapping[str, Writer] = {
-    "png": png, "jpeg": jpeg, "webp": webp, "tiff": tiff, "bmp": bmp, "avif": avif,
+    "png": png, "jpeg": jpeg, "webp": webp, "tiff": tiff, "bmp": bitmaps.Bmp(), "avif": avif,
 }  # fmt: skip
 
+_ENDS: Mapping[str, bytes] = {"png": b"IEND\xae\x42\x60\x82", "jpeg": b"\xff\xd9"}
+"""Last bytes of formats whose `check` reads the whole file."""
+
+_OURS = b"urn:srcli:provenance:"
+"""What packets hold that `srcli.io.provenance` wrote."""
 _NO_METADATA = Metadata()
 _MAX_PIXELS = 1 << 30
 _MAX_SIDE = 1 << 20
+_MAPPED = 32 << 20
+"""Bytes; larger files are mapped instead of read."""
+
 _READABLE = "PNG, JPEG, WebP, TIFF, BMP, AVIF and GIF can be read."
 
 
@@ -52,6 +77,7 @@ class Picture:
         format: the file's real format: "png", "jpeg", "webp", "tiff", "bmp", "avif" or "gif".
         notes: what the user should know, one sentence each.
         lossless: a WebP without loss; written as WebP it stays that unless a quality is given.
+        order: "RGB" or "BGR": channel order of the pixels in memory. `read` gives RGB; encoders take BGR.
     """
 
     pixels: Pixels
@@ -59,17 +85,39 @@ class Picture:
     format: str = "png"
     notes: tuple[str, ...] = ()
     lossless: bool = False
+    order: Literal["RGB", "BGR"] = "RGB"
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What `read` would give: upright size in pixels, channels 1-4, bit depth 8 or 16, real format."""
+    """What `read` would give, by the file's header.
+
+    Attributes:
+        height, width: upright, in pixels.
+        channels: 1 to 4.
+        bit_depth: 8 or 16.
+        format: the file's real one.
+        buffer: bytes that the decoder holds because of how the file is coded.
+        copied: bytes of the copy that OpenCV makes of pixels in memory.
+        lossless: as of `Picture`.
+    """
 
     height: int
     width: int
     channels: int
     bit_depth: int
     format: str
+    buffer: int = field(default=0, compare=False)
+    copied: int = field(default=0, compare=False)
+    lossless: bool = field(default=False, compare=False)
+
+    @property
+    def decoder_bytes(self) -> int:
+        """What the decoder holds beside the pixels, wherever those go."""
+        pixel = {"webp": 9, "gif": 8}.get(self.format, 0)
+        if self.format == "avif":
+            pixel = (38 if self.channels == 4 else 22) * (3 if self.bit_depth == 16 else 2) // 2
+        return self.buffer + self.height * self.width * pixel
 
 
 def format_of(path: Path | str) -> str:
@@ -87,47 +135,124 @@ def format_of(path: Path | str) -> str:
     return SUFFIXES[suffix]
 
 
-def shown(path: Path | str) -> str:
-    """A path for messages: as it is, or quoted and escaped if it holds line breaks and the like."""
-    text = str(path)
-    return text if text.isprintable() else repr(text)
-
-
 def probe(path: Path | str) -> Header:
     """Read only the header; the picture data may still turn out to be damaged.
 
     Raises:
         InputError: missing, unreadable, empty, no picture, or the header is damaged.
     """
-    with _translated(path):
+    with translated(path):
         _refuse_unfit(path)
         with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             name, reader = _reader(path, data)
             layout = _layout(reader, data)
             turned = reader.orientation(data, reader.metadata(data)) >= SIDEWAYS
+    return _header(name, layout, turned=turned)
+
+
+def _header(name: str, layout: Layout, *, turned: bool) -> Header:
     size = (layout.width, layout.height) if turned else (layout.height, layout.width)
-    return Header(*size, layout.channels, layout.bit_depth, name)
+    samples, item = prod(layout.coded_shape), layout.dtype.itemsize
+    copied = max(samples, 2 * samples - layout.height * layout.width * layout.channels) * item
+    in_memory = samples > MAX_SAMPLES and name != "tiff"
+    return Header(
+        *size,
+        layout.channels,
+        layout.bit_depth,
+        name,
+        buffer=layout.buffer + (copied if in_memory else 0),
+        copied=0 if in_memory else copied,
+        lossless=layout.lossless,
+    )
 
 
-def read(path: Path | str) -> Picture:
+def xmp_of(path: Path | str) -> bytes | None:
+    """The XMP packet by a read of the file's start and end: of a PNG the one before the picture data.
+
+    Returns:
+        None where there is none.
+
+    Raises:
+        InputError: missing, unreadable, empty, no picture, cut off or damaged, as far as start and end tell.
+    """
+    with translated(path):
+        _refuse_unfit(path)
+        with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            name, _ = _reader(path, data)
+            try:
+                return _xmp(name, data)
+            except (LookupError, struct.error) as error:
+                raise DamagedError(f"its {name.upper()} structure is damaged") from error
+
+
+def _xmp(name: str, data: mmap.mmap) -> bytes | None:
+    if name not in _ENDS:
+        _READERS[name].check(data)
+        return _READERS[name].metadata(data).xmp
+    packet = _READERS[name].metadata(png.without_pixels(data) if name == "png" else data).xmp
+    # Others may append something; what srcli writes ends here, so it is cut off if it does not.
+    if packet and _OURS in packet and not data[-16:].endswith(_ENDS[name]):
+        raise DamagedError(f"it is cut off: the end of the {name.upper()} is missing")
+    return packet
+
+
+def read(
+    path: Path | str, *, limit: int = DEFAULT_MEMORY, memory: int = DEFAULT_MEMORY, folder: Path | None = None
+) -> Picture:
     """Decode a file of any supported format, whatever its name says. Of several frames the first.
+
+    Args:
+        path: of the file.
+        limit: bytes; larger pixels are decoded into a scratch file.
+        memory: bytes that the decoder may take beside them.
+        folder: for scratch files; None: the system's temporary folder.
 
     Raises:
         InputError: missing, unreadable, empty, no picture, cut off, damaged, too large or of a kind
-            that cannot be decoded; the message says which.
+            that cannot be decoded; the message says which. Also where the decoder itself needs more than
+            `memory`.
+        OutputError: no room for a scratch file.
     """
-    with _translated(path):
-        _refuse_unfit(path)
-        data = Path(path).read_bytes()
+    scratch = Scratch(limit, folder)
+    with translated(path):
+        data = _loaded(path)
         name, reader = _reader(path, data)
         layout = _layout(reader, data)
+        _refuse_hungry(path, _header(name, layout, turned=False), memory)
         doubt = reader.check(data)
-        pixels = fitting.to_rgb(fitting.matching(reader.decode(data), layout))
         metadata = reader.metadata(data)
-        pixels = fitting.turned(pixels, reader.orientation(data, metadata))
+        orientation = reader.orientation(data, metadata)
+        pixels = fitting.matching(reader.decode(data, layout, scratch), layout, scratch)
+        pixels = fitting.turned(fitting.to_rgb(pixels), orientation, scratch)
     kept, dropped = fitting.profile_of_pixels(upright(metadata), layout)
     notes = (*_reading_notes(path, name, layout, doubt), *dropped)
     return Picture(pixels, kept, name, notes, lossless=layout.lossless)
+
+
+def _loaded(path: Path | str) -> Data:
+    """The file as private memory: copied, or mapped if it is large.
+
+    A mapped file that another process truncates ends this one, so small files are not mapped.
+    """
+    _refuse_unfit(path)
+    with Path(path).open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _MAPPED:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        data = mmap.mmap(-1, size)
+        with memoryview(data) as view:
+            file.readinto(view)
+        return data
+
+
+def _refuse_hungry(path: Path | str, header: Header, limit: int) -> None:
+    needed = header.decoder_bytes
+    if needed > limit:
+        raise InputError(
+            f"{shown(path)}: decoding {header.width}x{header.height} pixels of {header.format.upper()} takes "
+            f"{needed / 1e9:.1f} GB of memory.",
+            f"Give --memory {-(-2 * needed // (1 << 30))}G or more, or store it as TIFF.",
+        )
 
 
 def _reading_notes(path: Path | str, name: str, layout: Layout, doubt: str) -> Iterator[str]:
@@ -147,33 +272,8 @@ def _reading_notes(path: Path | str, name: str, layout: Layout, doubt: str) -> I
         yield f"{kind}: only the first of {layout.frames} {unit} is used"
 
 
-class TooLargeError(DamagedError):
-    """More pixels than can be decoded."""
-
-    hint = "Cut it into parts, or store it smaller."
-
-
-@contextmanager
-def _translated(path: Path | str) -> Iterator[None]:
-    """Errors of the file system and the decoders as InputError."""
-    try:
-        yield
-    except IsADirectoryError as error:
-        raise InputError(f"{shown(path)} is a folder, not a picture.", "Name the files in it.") from error
-    except FileNotFoundError as error:
-        raise InputError(f"{shown(path)} does not exist.", "Check the spelling of the path.") from error
-    except PermissionError as error:
-        raise InputError(f"{shown(path)} may not be read.", "Check the permissions of the file.") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{shown(path)} cannot be read ({error}).") from error
-    except MemoryError as error:
-        raise InputError(f"{shown(path)} does not fit into memory.", "Use a smaller picture.") from error
-    except DamagedError as error:
-        raise InputError(f"{shown(path)} cannot be used: {error}.", error.hint) from error
-
-
 def _refuse_unfit(path: Path | str) -> None:
-    """Devices and pipes could be read for ever; an empty file cannot be mapped."""
+    """Refuse what is no regular file, which may have no end, and empty files, which cannot be mapped."""
     status = Path(path).stat()
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError
@@ -220,15 +320,20 @@ def write(
     *,
     format: str | None = None,  # noqa: A002
     quality: int | None = None,
+    memory: int = DEFAULT_MEMORY,
+    folder: Path | None = None,
 ) -> tuple[str, ...]:
     """Encode and store a picture: the whole file appears under its name, or nothing does.
 
     Args:
         path: where to; an existing file is replaced.
-        picture: pixels as in `Picture`; its own format and notes are not looked at.
+        picture: pixels as in `Picture`; its own format and notes are not looked at. Contiguous BGR(A) pixels
+            that the format can hold are encoded without any copy.
         format: a value of SUFFIXES; None takes it from the suffix.
         quality: 0-100 for JPEG (default 95, 4:4:4), WebP (95, or lossless as the picture was) and
             AVIF (90); the others are lossless.
+        memory: bytes that a converted copy of the pixels may take; a larger one goes to a scratch file.
+        folder: for the scratch file; None: that of the output.
 
     Returns:
         What the format could not hold, one sentence each.
@@ -237,55 +342,66 @@ def write(
         UsageError: no such format or quality.
         OutputError: too large for the format, or the file cannot be written.
     """
-    return _write(path, picture, format, quality, fitting.to_bgr)
-
-
-def use_up(
-    path: Path | str,
-    picture: Picture,
-    *,
-    format: str | None = None,  # noqa: A002
-    quality: int | None = None,
-) -> tuple[str, ...]:
-    """As `write`, for pixels that nobody needs any more: their own memory is what the encoder reads.
-
-    It saves the copy in the encoder's channel order, a gigabyte for 384 megapixels.
-    """
-    return _write(path, picture, format, quality, fitting.turn_to_bgr)
-
-
-def _write(
-    path: Path | str,
-    picture: Picture,
-    format: str | None,  # noqa: A002
-    quality: int | None,
-    to_bgr: Callable[[Pixels], Pixels],
-) -> tuple[str, ...]:
+    path = Path(path)
     name = format or format_of(path)
-    if name not in _WRITERS:
-        raise UsageError(f"No format {name!r} can be written.", f"Use one of {', '.join(_WRITERS)}.")
     if quality is not None and not 0 <= quality <= 100:
         raise UsageError(f"Quality {quality} is not possible.", "Use 0 to 100.")
-    level = webp.LOSSLESS if quality is None and picture.lossless and name == "webp" else quality
-    pixels, changes = fitting.storable(picture.pixels, name)
-    metadata, dropped = fitting.holdable(picture.metadata, name, pixels)
-    metadata = resized(metadata, *pixels.shape[:2])
-    try:
-        parts = _WRITERS[name].encode(to_bgr(pixels), level, metadata)
-    except (EncodeError, MemoryError, cv2.error) as error:
-        size = f"{pixels.shape[1]}x{pixels.shape[0]} pixels"
-        reason = str(error) or "not enough memory"
-        hint = "Use another format (PNG or TIFF hold the largest pictures) or a smaller scale."
-        raise OutputError(f"{shown(path)}: cannot store {size} as {name.upper()}: {reason}.", hint) from error
-    _commit(Path(path), parts)
+    pixels = picture.pixels
+    size = (pixels.shape[0], pixels.shape[1])
+    check_output(path, size, fitting.channels_of(pixels), pixels.itemsize * 8, format=name)
+    scratch = Scratch(memory, folder or path.parent)
+    with _written(path, name, size), unfinished(path, f".{name}") as file:
+        pixels, changes = fitting.storable(pixels, picture.order, name, scratch)
+        metadata, dropped = fitting.holdable(picture.metadata, name, pixels)
+        level = webp.LOSSLESS if quality is None and picture.lossless and name == "webp" else quality
+        _WRITERS[name].encode(file, pixels, level, resized(metadata, *size))
     return (*changes, *dropped)
 
 
-def _commit(path: Path, parts: Parts) -> None:
-    """Store a file, whole or not at all."""
+@contextmanager
+def _written(path: Path, name: str, size: tuple[int, int]) -> Iterator[None]:
+    """Errors of the file system and the encoders as OutputError."""
     try:
-        write_whole(path, parts)
+        yield
+    except (EncodeError, MemoryError, cv2.error) as error:
+        raise _refused(path, name, size, str(error) or "not enough memory") from error
     except (OSError, ValueError) as error:
         hint = "Check that the folder exists, is writable and has space, or choose another with -o."
         reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise OutputError(f"{shown(path)} cannot be written: {reason}.", hint) from error
+
+
+def _refused(path: Path | str, name: str, size: tuple[int, int], reason: str) -> OutputError:
+    return OutputError(
+        f"{shown(path)}: cannot store {size[1]}x{size[0]} pixels as {name.upper()}: {reason}.",
+        "Use another format (PNG or TIFF hold the largest pictures) or a smaller scale.",
+    )
+
+
+def check_output(
+    path: Path | str,
+    size: tuple[int, int],
+    channels: int,
+    bit_depth: int,
+    *,
+    format: str | None = None,  # noqa: A002
+) -> None:
+    """Refuse a picture that its format cannot hold, from its size alone.
+
+    Args:
+        path: of the output; its suffix names the format.
+        size: (height, width) in pixels.
+        channels: 1 to 4.
+        bit_depth: 8 or 16.
+        format: a value of SUFFIXES instead of that of the suffix.
+
+    Raises:
+        UsageError: no such format can be written.
+        OutputError: too large; the hint names formats that hold it.
+    """
+    name = format or format_of(path)
+    if name not in _WRITERS:
+        raise UsageError(f"No format {name!r} can be written.", f"Use one of {', '.join(_WRITERS)}.")
+    limit = fitting.too_large(name, size, channels)
+    if limit:
+        raise _refused(path, name, size, limit)

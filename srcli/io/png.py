@@ -1,19 +1,24 @@
 """PNG (W3C PNG, third edition): chunks, transparency keys, gray + alpha."""
 
+import mmap
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 
-from srcli.io import codec
+from srcli.io import codec, storage
 from srcli.io import metadata as meta
-from srcli.io.codec import DamagedError, Data, EncodeError, Layout, Parts, Pixels
+from srcli.io.codec import INCOMPLETE, DamagedError, Data, Layout, Pixels, by_rows
 from srcli.io.metadata import Metadata
+from srcli.io.storage import Scratch
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
+MAX_SIDE = 1_000_000
+"""What readers accept."""
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _COPIES = {
     b"Raw profile type exif": "exif",
@@ -30,6 +35,11 @@ _MOST_NAMED = 6
 _MAX_METADATA = 64 << 20  # a few kilobytes can unpack to gigabytes; no real profile is this large
 _METRE = 1  # pHYs: its unit; 0 is none
 _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
+_CODED = _CHANNELS | {4: 4}  # what OpenCV gives
+_PALETTE, _GRAY_ALPHA = 3, 4  # colour types
+_ENDING = b"\0\0\0\0IEND\xaeB`\x82"
+_HEADER_END = len(MAGIC) + 25
+_SKIPPED = b"skIp"  # a private, ancillary chunk that no reader knows
 
 # Measured on two photographs upscaled to 1 MP, one busy core, ms and MB a megapixel:
 #   Huffman only + Paeth  35, 1.22-1.40    (this choice)
@@ -87,6 +97,7 @@ def layout(data: Data) -> Layout:
         16 if depth == 16 else 8,
         max(1, frames),
         colour=_colour(found),
+        coded_channels=_CODED[colour] + (colour == _PALETTE and b"tRNS" in found),
     )
 
 
@@ -100,8 +111,8 @@ def _keyword(chunk: bytes) -> bytes:
     return chunk[:_LONGEST_KEYWORD].partition(b"\0")[0]
 
 
-def _tells(kind: bytes, chunk: bytes) -> bool:
-    """Whether readers can read it, and it is not only about what wrote the file, or its file's dates."""
+def _is_about_picture(kind: bytes, chunk: bytes) -> bool:
+    """Whether a text chunk is valid and about the picture, not about the software or dates of the file."""
     keyword = _keyword(chunk)
     ended = 0 < len(keyword) < len(chunk) and chunk[len(keyword)] == 0
     method = {b"tEXt": 0, b"zTXt": 1, b"iTXt": 2}[kind]  # so many bytes further, 0 is the only one there is
@@ -110,7 +121,7 @@ def _tells(kind: bytes, chunk: bytes) -> bool:
 
 
 def _is_copy(text: bytes, metadata: Metadata) -> bool:
-    """Whether it repeats what the file has a chunk for, which is kept up to date; the text is not."""
+    """Whether a text repeats EXIF, XMP or ICC that the file also has as a chunk: the text would go stale."""
     field = _COPIES.get(_keyword(text[4:]))
     return field is not None and bool(getattr(metadata, field))
 
@@ -137,31 +148,39 @@ def check(data: Data) -> str:
     return ""
 
 
-def decode(data: bytes) -> Pixels:
+def decode(data: Data, layout: Layout, scratch: Scratch) -> Pixels:
     """Only the picture's own chunks reach the decoder: no animation, no colour management."""
-    colour = data[25]
-    wanted = {b"IHDR", b"PLTE", b"IDAT", b"IEND"} | ({b"tRNS"} if colour == 3 else set())
-    view = memoryview(data)
-    parts = (view[start - 8 : end + 4] for kind, start, end in _chunks(data) if kind in wanted)
-    pixels = codec.decode(MAGIC + b"".join(parts))
-    if colour in (0, 2):
-        return _with_key(pixels, _before_pixels(data).get(b"tRNS"), data[24])
-    return np.ascontiguousarray(pixels[..., 2:]) if colour == 4 else pixels
-
-
-def _with_key(pixels: Pixels, key: bytes | None, depth: int) -> Pixels:
-    """Alpha from the one transparent colour that tRNS names; gray of 1, 2, 4 bits is spread to 8."""
-    if key is None:
+    colour, depth = data[25], data[24]
+    key = _before_pixels(data).get(b"tRNS") if colour in (0, 2) else None
+    wanted = {b"IHDR", b"PLTE", b"IDAT", b"IEND"} | ({b"tRNS"} if colour == _PALETTE else set())
+    for kind, start, end in list(_chunks(data)):
+        if kind not in wanted:
+            data[start - 4 : start] = _SKIPPED
+            data[end : end + 4] = struct.pack(">I", zlib.crc32(memoryview(data)[start - 4 : end]))
+    pixels = codec.decode(data, layout.coded_shape, layout.dtype, scratch)
+    if key is not None:
+        return _with_key(pixels, key, depth, scratch)
+    if colour != _GRAY_ALPHA:
         return pixels
+    return by_rows(lambda rows: rows[..., 2:], pixels, scratch.empty((*pixels.shape[:2], 2), pixels.dtype))
+
+
+def _with_key(pixels: Pixels, key: bytes, depth: int, scratch: Scratch) -> Pixels:
+    """Alpha from the one transparent colour that tRNS names; gray of 1, 2, 4 bits is spread to 8."""
     names = np.frombuffer(key[: len(key) // 2 * 2], ">u2").astype(np.uint32)
     planes = pixels.reshape(*pixels.shape[:2], -1)
     if len(names) != planes.shape[2]:
         raise DamagedError("its transparent colour (tRNS) is damaged")
     if depth < 8:
         names = names * 255 // ((1 << depth) - 1)
-    clear = (planes == names[::-1]).all(axis=2, keepdims=True)
-    alpha = np.where(clear, 0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
-    return np.concatenate([planes, alpha], axis=2)
+
+    def with_alpha(rows: Pixels) -> Pixels:
+        clear = (rows == names[::-1]).all(axis=2, keepdims=True)
+        alpha = np.where(clear, 0, np.iinfo(rows.dtype).max).astype(rows.dtype)
+        return np.concatenate([rows, alpha], axis=2)
+
+    shape = (*planes.shape[:2], planes.shape[2] + 1)
+    return by_rows(with_alpha, planes, scratch.empty(shape, pixels.dtype))
 
 
 def metadata(data: Data) -> Metadata:
@@ -175,7 +194,7 @@ def metadata(data: Data) -> Metadata:
             icc = _inflated(data[start:end].partition(b"\0")[2][1:])
         elif kind == b"iTXt" and data[start:end].startswith(_XMP_KEYWORD + b"\0"):
             xmp = _text(data[start:end])
-        elif kind in _TEXTS and end - start <= room and _tells(kind, content := data[start:end]):
+        elif kind in _TEXTS and end - start <= room and _is_about_picture(kind, content := data[start:end]):
             texts.append(kind + content)
             room -= end - start
         elif kind == b"pHYs" and end - start == 9:
@@ -183,6 +202,17 @@ def metadata(data: Data) -> Metadata:
             dpi = meta.resolution(across, down, meta.INCH if unit == _METRE else None)
     found = Metadata(exif, icc, xmp, dpi)
     return replace(found, texts=tuple(text for text in texts if not _is_copy(text, found)))
+
+
+def without_pixels(data: Data) -> Data:
+    """What stands before the picture data, and an end: a small PNG with the same header."""
+    for kind, start, _ in _chunks(data):
+        if kind == b"IDAT":
+            short = data[: start - 8] + _chunk(b"IEND", b"")
+            whole = mmap.mmap(-1, len(short))
+            whole[:] = short
+            return whole
+    raise DamagedError("it is damaged: it holds no picture data")
 
 
 def _inflated(packed: bytes) -> bytes | None:
@@ -206,23 +236,26 @@ def orientation(data: Data, metadata: Metadata) -> int:
     return meta.orientation(metadata.exif)
 
 
-def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> Parts:
+def encode(file: Path, pixels: Pixels, quality: int | None, metadata: Metadata) -> None:
     """Lossless whatever the quality."""
-    if pixels.shape[0] > 1_000_000 or pixels.shape[1] > 1_000_000:
-        raise EncodeError("PNG readers accept at most 1000000 pixels a side")
-    plain = _gray_alpha(pixels) if pixels.ndim == 3 and pixels.shape[2] == 2 else None
-    plain = plain or codec.encode(".png", pixels, _PHOTO)
-    at = len(MAGIC) + 25  # right after IHDR
-    return plain[:at], *_chunks_of(metadata), plain[at:]
+    if pixels.ndim == 3 and pixels.shape[2] == 2:
+        _encode_gray_alpha(file, pixels)
+    else:
+        codec.encode(file, pixels, _PHOTO)
+    with file.open("rb") as stream:
+        stream.seek(-len(_ENDING), 2)
+        if stream.read() != _ENDING:
+            raise OSError(INCOMPLETE)
+    storage.insert(file, _HEADER_END, b"".join(_chunks_of(metadata)))
 
 
-def _gray_alpha(pixels: Pixels) -> memoryview:
+def _encode_gray_alpha(file: Path, pixels: Pixels) -> None:
     """OpenCV writes no gray + alpha. Its rows are those of a gray picture twice as wide, filter Up
     compares whole rows only, so a changed header (width, colour type 4) makes one of the other."""
     height, width = pixels.shape[:2]
-    wide = codec.encode(".png", np.ascontiguousarray(pixels).reshape(height, width * 2), _ROWS)
-    header = struct.pack(">IIBBBBB", width, height, pixels.itemsize * 8, 4, 0, 0, 0)
-    return memoryview(MAGIC + _chunk(b"IHDR", header) + wide[len(MAGIC) + 25 :])
+    codec.encode(file, pixels.reshape(height, width * 2), _ROWS)
+    header = struct.pack(">IIBBBBB", width, height, pixels.itemsize * 8, _GRAY_ALPHA, 0, 0, 0)
+    storage.overwrite(file, len(MAGIC), _chunk(b"IHDR", header))
 
 
 def _chunks_of(metadata: Metadata) -> Iterator[bytes]:

@@ -1,25 +1,35 @@
-"""Files that appear whole or not at all, folders for them, and files with a magic number and a checksum."""
+"""Where bytes go: files written whole or not at all, scratch arrays, and files with a checksum."""
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import time
 import uuid
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from math import prod
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
+from typing import IO, Any, NamedTuple
 
-from srcli.errors import OutputError, UsageError
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
-_BEGUN, _UNFINISHED = ".srcli-", ".part"
-"""How names of files begin and end that do not have their own yet."""
-_FORGOTTEN = 3600.0
-"""Seconds after which nobody is writing a file any more."""
+from srcli.errors import InferenceError, OutputError, UsageError
+
+_BEGUN, _UNFINISHED = ".srcli-", (".part", "-part")
+"""How the names of unfinished files begin and end. OpenCV takes the format of "x.png-part" from its suffix;
+folders that are searched for pictures do not."""
+_ABANDONED = 3600.0
+"""Age in seconds from which an unfinished file has no writer any more."""
+_BLOCK = 1 << 22
+"""Bytes copied at a time."""
 
 
 def cache_folder(name: str) -> Path:
-    """For what can be made again: `name` in $SRCLI_CACHE, $XDG_CACHE_HOME/srcli or ~/.cache/srcli."""
+    """Folder for files that can be made again, in $SRCLI_CACHE, $XDG_CACHE_HOME/srcli or ~/.cache/srcli."""
     if own := os.environ.get("SRCLI_CACHE"):
         return Path(own) / name
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")  # noqa: PTH111, PTH118 - never raises
@@ -27,7 +37,7 @@ def cache_folder(name: str) -> Path:
 
 
 def probe(folder: Path) -> None:
-    """Make a nameless file in a folder, which also tells where permissions look right and writing fails.
+    """Make and remove a file in a folder: permissions alone do not show that writing works.
 
     Raises:
         OSError: nothing can be written there.
@@ -37,7 +47,7 @@ def probe(folder: Path) -> None:
 
 
 def check_takes_files(folder: Path, what: Path) -> None:
-    """Refuse a folder that cannot take files; of one that is to be made, the nearest above it that is there.
+    """Refuse a folder that cannot take files. Of one that does not exist yet, its nearest parent is checked.
 
     Args:
         folder: not made by this.
@@ -52,7 +62,7 @@ def check_takes_files(folder: Path, what: Path) -> None:
         pass
     except (OSError, ValueError) as error:  # e.g. too long, or a null byte
         raise UsageError(f"{what}: no file can have this name.", "Choose another one.") from error
-    existing = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    existing = _existing(folder)
     if not os.path.isdir(existing):  # noqa: PTH112 - never raises
         raise OutputError(f"{what}: {existing} is not a folder.", "Choose another place.")
     try:
@@ -63,17 +73,50 @@ def check_takes_files(folder: Path, what: Path) -> None:
         ) from error
 
 
-def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """Replace a file by these bytes, one part after the other: all of them, on the disk, or nothing.
+def check_space(folder: Path, needed: int) -> None:
+    """Refuse a disk with too little room, before work starts. A folder that does not exist yet may be given.
+
+    Raises:
+        OutputError: fewer than `needed` bytes are free.
+    """
+    with suppress(OSError):  # a file system that does not say
+        free = shutil.disk_usage(_existing(folder)).free
+        if free < needed:
+            raise OutputError(
+                f"{folder}: {_size(needed)} are needed here and {_size(free)} are free.",
+                "Free some space, or choose another place.",
+            )
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or its nearest parent that exists."""
+    return next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+
+
+def _size(number: int) -> str:
+    return f"{number / 1e9:.1f} GB" if number >= 1e8 else f"{number / 1e6:.1f} MB"
+
+
+@contextmanager
+def unfinished(path: Path, suffix: str = "") -> Iterator[Path]:
+    """A new, empty file beside `path` for the block to fill; it replaces `path` where the block ends.
+
+    Nothing is left of it if the block fails. When it has replaced `path`, its bytes are on the disk.
+
+    Args:
+        path: what is replaced.
+        suffix: of the unfinished file, e.g. ".png".
 
     Raises:
         OSError, ValueError: it cannot be written, or no file can have this name; what was there stays.
     """
-    temporary = path.parent / f"{_BEGUN}{uuid.uuid4().hex}{_UNFINISHED}"
+    temporary = path.parent / f"{_BEGUN}{uuid.uuid4().hex}{suffix}{_UNFINISHED[1 if suffix else 0]}"
+    with suppress(FileNotFoundError):
+        path.lstat()  # a name that no file can have is refused before the work
     try:
-        with temporary.open("xb") as file:
-            file.writelines(parts)
-            file.flush()
+        temporary.open("xb").close()
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
@@ -81,14 +124,36 @@ def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what `write_whole` left in a folder where it was killed, or the power failed, an hour ago."""
-    with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith(_BEGUN) and entry.name.endswith(_UNFINISHED):
-                with suppress(OSError):
-                    if time.time() - entry.stat().st_mtime > _FORGOTTEN:
-                        os.unlink(entry)  # noqa: PTH108 - an entry of the scan
+def insert(file: Path, at: int, content: bytes) -> None:
+    """Put bytes into a file at an offset. What follows moves up, a block at a time, from its end on."""
+    with file.open("rb+") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        while content and end > at:
+            start = max(at, end - _BLOCK)
+            stream.seek(start)
+            block = stream.read(end - start)
+            stream.seek(start + len(content))
+            stream.write(block)
+            end = start
+        stream.seek(at)
+        stream.write(content)
+
+
+def overwrite(file: Path, at: int, content: bytes) -> None:
+    """Replace bytes of a file; at its end, append them."""
+    with file.open("rb+") as stream:
+        stream.seek(at)
+        stream.write(content)
+
+
+def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Replace a file by these bytes, one part after the other: all of them, on the disk, or nothing.
+
+    Raises:
+        OSError, ValueError: it cannot be written, or no file can have this name; what was there stays.
+    """
+    with unfinished(path) as temporary, temporary.open("wb") as file:
+        file.writelines(parts)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -101,10 +166,93 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, [text.encode()])
 
 
-UNUSED_DAYS = 180
-"""A file that was not read for so long may be deleted: its model, GPU or version is gone."""
+def sweep(folder: Path) -> None:
+    """Remove unfinished files that a killed process, or a power failure, left in a folder an hour ago."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(_BEGUN) and entry.name.endswith(_UNFINISHED):
+                with suppress(OSError):
+                    if time.time() - entry.stat().st_mtime > _ABANDONED:
+                        os.unlink(entry)  # noqa: PTH108 - an entry of the scan
 
-_MAGIC = b"srcli sealed 1\n"
+
+class Scratch(NamedTuple):
+    """Where arrays go: up to `limit` bytes each into memory, else into a file in `folder`.
+
+    Attributes:
+        limit: bytes.
+        folder: for scratch files; None: the system's temporary folder.
+    """
+
+    limit: int
+    folder: Path | None = None
+
+    @property
+    def where(self) -> Path:
+        """The folder of the scratch files."""
+        return self.folder or Path(gettempdir())
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """As `allocate`."""
+        return allocate(shape, dtype, limit=self.limit, folder=self.folder)
+
+
+def allocate(shape: tuple[int, ...], dtype: DTypeLike, *, limit: int, folder: Path | None) -> NDArray[Any]:
+    """An uninitialised array: in memory up to `limit` bytes, beyond that in a scratch file.
+
+    The file has no name (on Windows it is deleted on close), so that nothing is left of it however the
+    process ends, and its disk space is reserved first: writing to a sparse map on a full disk kills.
+
+    Args:
+        shape, dtype: as of numpy.empty.
+        limit: bytes.
+        folder: for the file; None: the system's temporary folder.
+
+    Raises:
+        InferenceError: not enough memory.
+        OutputError: the disk is full, or the folder cannot take the file.
+    """
+    size = prod(shape) * np.dtype(dtype).itemsize
+    try:
+        return np.empty(shape, dtype) if size <= limit else _mapped(shape, dtype, size, folder)
+    except (MemoryError, ValueError) as error:
+        raise InferenceError(
+            f"A result of {shape[0]}x{shape[1]} needs {size / 1e9:.1f} GB of memory."
+        ) from error
+
+
+def _mapped(shape: tuple[int, ...], dtype: DTypeLike, size: int, folder: Path | None) -> NDArray[Any]:
+    try:
+        with TemporaryFile(dir=folder, buffering=0) as file:
+            _reserve(file, size)
+            return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
+    except OSError as error:
+        raise OutputError(
+            f"A scratch file of {_size(size)} cannot be made in {folder or 'the temporary folder'} "
+            f"({(error.strerror or str(error)).lower()}).",
+            "Free some space, choose another folder, or give more memory with --memory.",
+        ) from error
+
+
+def _reserve(file: IO[bytes], size: int) -> None:
+    """Give a new file its size, with blocks on the disk behind every byte."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+    for start in range(0, size, _BLOCK):
+        zeros = memoryview(bytes(min(_BLOCK, size - start)))
+        while zeros:
+            zeros = zeros[file.write(zeros) :]
+
+
+UNUSED_DAYS = 180
+"""Days without a read after which a cache file is deleted."""
+
+_MAGIC = b"srcli checksum 1\n"
 _MAX_HEADER = 1 << 16
 
 
@@ -112,8 +260,8 @@ class StaleError(Exception):
     """The file cannot be used: it is damaged, or made for something else."""
 
 
-def write(path: Path, key: str, content: bytes) -> None:
-    """Write content under a header of its key and checksum; the file appears whole or not at all.
+def write_checked(path: Path, key: str, content: bytes) -> None:
+    """Write a file with a magic number, the key and a checksum of its content.
 
     Raises:
         OSError: it cannot be written; what was there stays.
@@ -123,8 +271,8 @@ def write(path: Path, key: str, content: bytes) -> None:
     write_whole(path, [_MAGIC + header.encode() + b"\n", content])
 
 
-def read(path: Path, key: str) -> bytes | None:
-    """The content, or None if there is no such file.
+def read_checked(path: Path, key: str) -> bytes | None:
+    """The content of such a file, or None if there is none.
 
     Raises:
         StaleError: it is damaged, cannot be read, or was written under another key.
@@ -148,7 +296,7 @@ def read(path: Path, key: str) -> bytes | None:
 
 
 def forget_unused(folder: Path, suffixes: tuple[str, ...]) -> None:
-    """Delete the files of a folder that nobody has read for `UNUSED_DAYS`."""
+    """Delete the files of a cache folder that were not read for `UNUSED_DAYS`."""
     oldest = time.time() - UNUSED_DAYS * 24 * 3600
     for file in folder.glob("*"):
         with suppress(OSError):  # another process may have been quicker

@@ -1,54 +1,71 @@
 """TIFF 6.0 and BigTIFF: first page, metadata as tags, gray + alpha, associated alpha."""
 
+import mmap
 import struct
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from typing import IO, Any, cast
 
 import cv2
 import numpy as np
 
-from srcli.io import codec, ifd
+from srcli.io import codec
 from srcli.io import metadata as meta
 from srcli.io.codec import (
+    INCOMPLETE,
     DamagedError,
     Data,
-    EncodeError,
     Layout,
-    Parts,
     Pixels,
     UnsupportedError,
     by_rows,
 )
 from srcli.io.metadata import Metadata
+from srcli.io.storage import Scratch
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
-_ORIENTATION, _SAMPLES, _PLANES, _PREDICTOR, _TILE_WIDTH, _EXTRA, _FORMAT = 274, 277, 284, 317, 322, 338, 339
-_STRIPS, _STRIP_SIZES, _TILES, _TILE_SIZES = 273, 279, 324, 325
+_ORIENTATION, _SAMPLES, _PLANES, _PREDICTOR, _EXTRA, _FORMAT = 274, 277, 284, 317, 338, 339
+_STRIPS, _ROWS, _STRIP_SIZES = 273, 278, 279
+_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_SIZES = 322, 323, 324, 325
 _XMP, _ICC = 700, 34675
 _ACROSS, _DOWN, _UNIT, _INCHES = 282, 283, 296, 2
 _UNITS = {_INCHES: 1.0, 3: meta.CENTIMETRES}  # pixels an inch or a centimetre; 1 is no unit
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5
 
+CLASSIC = 2_800_000_000
+"""Most bytes of pixels in a TIFF with 32-bit offsets: LZW makes noise half as large again."""
+_TILE = 512
+_BUFFER = 16 << 20
+"""Bytes that tifffile reads at a time."""
+LARGE_STRIP = 16 << 20
+"""Bytes of a strip from which an uncompressed one is not given to OpenCV, which holds it twice."""
+_ORDERS: Mapping[int, list[int]] = {1: [], 2: [], 3: [2, 1, 0], 4: [2, 1, 0, 3]}
+"""By channels: where each is found in OpenCV's order."""
+
 # Tags of the first directory that describe the photograph and not how its pixels are stored.
 _DESCRIPTIVE = frozenset(
     (
         *(269, 270, 271, 272, 274, 282, 283, 285, 296, 305, 306, 315, 316, 18246, 18249, 33432, 33723),
-        *(ifd.EXIF_POINTER, ifd.GPS_POINTER, 40091, 40092, 40093, 40094, 40095),
+        *(meta.EXIF_POINTER, meta.GPS_POINTER, 40091, 40092, 40093, 40094, 40095),
     )
 )
 
 
-def _first(data: Data | memoryview) -> dict[int, ifd.Tag]:
+def _first(data: Data) -> dict[int, meta.Tag]:
     """The tags of the first page."""
     try:
         with memoryview(data) as view:
-            form, start = ifd.head(view)
-            return {tag.code: tag for tag in ifd.tags(view, start, form)}
+            form, start = meta.tiff_header(view)
+            return {tag.code: tag for tag in meta.directory(view, start, form)}
     except (ValueError, struct.error) as error:
         raise DamagedError("its TIFF directory is missing or damaged") from error
 
 
-def _number(page: dict[int, ifd.Tag], code: int, default: int) -> int:
+def _number(page: dict[int, meta.Tag], code: int, default: int) -> int:
     numbers = page[code].numbers if code in page else ()
     return numbers[0] if numbers else default
 
@@ -66,10 +83,21 @@ def layout(data: Data) -> Layout:
             " ".join(f"its {depth}-bit {kind} samples are not supported, 8 and 16 bits are".split())
         )
     cmyk = _number(page, _PHOTOMETRIC, 1) == _CMYK
-    return Layout(height, width, _channels(page), 16 if depth == 16 else 8, _pages(data), cmyk)
+    channels = _channels(page)
+    size = 2 if depth == 16 else 1
+    found = Layout(height, width, channels, size * 8, _pages(data), cmyk)
+    block = 0 if _has_large_strips(page, found) else _block(page, height, width, size)
+    return replace(found, buffer=block)
 
 
-def _channels(page: dict[int, ifd.Tag]) -> int:
+def _block(page: dict[int, meta.Tag], height: int, width: int, size: int) -> int:
+    """Bytes of two strips or tiles: OpenCV holds one, libtiff another."""
+    rows = min(height, _number(page, _ROWS, height))
+    tile = _number(page, _TILE_WIDTH, width), _number(page, _TILE_HEIGHT, rows)
+    return 2 * prod(tile) * size * _number(page, _SAMPLES, 1)
+
+
+def _channels(page: dict[int, meta.Tag]) -> int:
     colour, samples = _number(page, _PHOTOMETRIC, 1), _number(page, _SAMPLES, 1)
     if colour in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
         return min(samples, 2)
@@ -80,13 +108,13 @@ def _pages(data: Data) -> int:
     """Pages that are no smaller copies of another (NewSubfileType bit 0), at least 1."""
     number, seen = 0, set[int]()
     with memoryview(data) as view:
-        form, offset = ifd.head(view)
+        form, offset = meta.tiff_header(view)
         try:
             while offset and offset not in seen and len(seen) < 10_000:
                 seen.add(offset)
-                kinds = (e.position for e in ifd.entries(view, offset, form) if e.code == _SUBFILE)
+                kinds = (e.position for e in meta.entries(view, offset, form) if e.code == _SUBFILE)
                 number += not any(struct.unpack_from(form.order + "I", view, at)[0] & 1 for at in kinds)
-                (offset,) = struct.unpack_from(form.order + form.offset, view, ifd.link(view, offset, form))
+                (offset,) = struct.unpack_from(form.order + form.offset, view, meta.link(view, offset, form))
         except struct.error:
             pass
     return max(1, number)
@@ -96,8 +124,8 @@ def check(data: Data) -> str:
     """All values, strips and tiles of the first page lie inside the file."""
     page = _first(data)
     with memoryview(data) as view:
-        form, start = ifd.head(view)
-        if any(entry.code not in page for entry in ifd.entries(view, start, form) if entry.count):
+        form, start = meta.tiff_header(view)
+        if any(entry.code not in page for entry in meta.entries(view, start, form) if entry.count):
             raise DamagedError("it is cut off: part of the TIFF directory is missing")
     for offsets, counts in ((_STRIPS, _STRIP_SIZES), (_TILES, _TILE_SIZES)):
         if offsets in page and counts in page:
@@ -107,57 +135,113 @@ def check(data: Data) -> str:
     return ""
 
 
-def decode(data: bytes) -> Pixels:
+def decode(data: Data, layout: Layout, scratch: Scratch) -> Pixels:
     """The first page as stored; premultiplied alpha is divided out."""
     page = _first(data)
-    associated = _number(page, _EXTRA, 0) == _ASSOCIATED
-    page.pop(_ORIENTATION, None)  # OpenCV would turn some kinds of TIFF and not others
-    if _EXTRA in page and _number(page, _SAMPLES, 1) == 4:  # and multiply straight alpha into 8-bit colour
-        page[_EXTRA] = ifd.shorts(_EXTRA, _ASSOCIATED)
-    kind = layout(data)
-    pixels = _decoded(data, page, kind)
-    if kind.bit_depth == 16 and pixels.dtype != np.uint16:
+    samples, associated = _number(page, _SAMPLES, 1), _number(page, _EXTRA, 0) == _ASSOCIATED
+    changes: dict[int, meta.Tag | None] = {_ORIENTATION: None}  # OpenCV would turn some TIFFs and not others
+    if _EXTRA in page and samples == 4:  # and multiply straight alpha into 8-bit colour
+        changes[_EXTRA] = meta.shorts(_EXTRA, _ASSOCIATED)
+    if _has_large_strips(page, layout):
+        pixels = _copied(data, page, layout, scratch)
+    elif codec.MAX_SAMPLES < prod(layout.coded_shape) > scratch.limit // layout.dtype.itemsize:
+        pixels = _by_tifffile(data, page, layout, scratch)
+    elif layout.bit_depth == 16 and layout.channels > 1 and _number(page, _PLANES, 1) == 2:
+        pixels = _planes(data, page, layout, scratch)  # OpenCV garbles these
+    elif layout.channels == 2:
+        pixels = _gray_alpha(data, page, layout, scratch)
+    else:
+        pixels = _decoded(data, changes, layout.coded_shape, layout.dtype, scratch)
+    if layout.bit_depth == 16 and pixels.dtype != np.uint16:
         raise UnsupportedError("this kind of 16-bit TIFF cannot be decoded without losing depth")
-    if kind.bit_depth == 16 and _number(page, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO:
-        pixels = _inverted(pixels)
-    if kind.channels in (2, 4) and associated:
-        pixels = by_rows(_unassociated, pixels, pixels.copy())
+    if layout.bit_depth == 16 and _number(page, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO:
+        _invert(pixels)
+    if layout.channels in (2, 4) and associated:
+        by_rows(_unassociated, pixels, pixels)
     return pixels
 
 
-def _decoded(data: bytes, page: dict[int, ifd.Tag], kind: Layout) -> Pixels:
-    """OpenCV misreads 16-bit planes and drops the alpha of gray: these two go another way."""
-    if kind.bit_depth == 16 and kind.channels > 1 and _number(page, _PLANES, 1) == 2:
-        return _planes(data, page)
-    if kind.channels == 2:
-        return _gray_alpha(data, page)
-    return codec.decode(ifd.replaced(data, page.values()))
+def _has_large_strips(page: dict[int, meta.Tag], layout: Layout) -> bool:
+    """Whether pixels lie in the file as they are, in strips that OpenCV would hold beside the picture."""
+    plain = _number(page, _COMPRESSION, 1) == 1 and _PREDICTOR not in page and _STRIPS in page
+    known = _number(page, _PHOTOMETRIC, 1) in (_BLACK_IS_ZERO, _RGB) and _number(page, _PLANES, 1) == 1
+    samples, bits = _number(page, _SAMPLES, 1), _number(page, _BITS, 1)
+    strip = min(layout.height, _number(page, _ROWS, layout.height)) * layout.width * samples * bits // 8
+    return plain and known and bits >= 8 and samples == layout.channels and strip > LARGE_STRIP
 
 
-def _planes(data: bytes, page: dict[int, ifd.Tag]) -> Pixels:
+def _copied(data: Data, page: dict[int, meta.Tag], layout: Layout, scratch: Scratch) -> Pixels:
+    """Uncompressed strips, in OpenCV's order."""
+    form, _ = meta.tiff_header(data)
+    shape, order = layout.coded_shape, _ORDERS[layout.channels]
+    pixels, step = scratch.empty(shape, layout.dtype), min(layout.height, _number(page, _ROWS, layout.height))
+    for strip, top in zip(page[_STRIPS].numbers, range(0, layout.height, step), strict=True):
+        size = (min(step, layout.height - top), *shape[1:])
+        stored = np.frombuffer(
+            data, np.dtype(f"{form.order}u{layout.dtype.itemsize}"), prod(size), strip
+        ).reshape(size)
+        by_rows(lambda rows: rows[..., order] if order else rows, stored, pixels[top : top + step])
+    return pixels
+
+
+def _by_tifffile(data: Data, page: dict[int, meta.Tag], layout: Layout, scratch: Scratch) -> Pixels:
+    """More samples than OpenCV decodes into a scratch file. LZW and JPEG need the package imagecodecs."""
+    from tifffile import TiffFile
+
+    if _number(page, _PHOTOMETRIC, 1) not in (_BLACK_IS_ZERO, _RGB) or _number(page, _PLANES, 1) != 1:
+        raise UnsupportedError("this kind of TIFF is not supported at this size")
+    pixels, order = scratch.empty(layout.coded_shape, layout.dtype), _ORDERS[layout.channels]
+    try:
+        data.seek(0)
+        with TiffFile(cast(IO[bytes], data)) as file:
+            file.pages.first.asarray(out=pixels, maxworkers=1, buffersize=_BUFFER)
+    except (ValueError, RuntimeError, ImportError, zlib.error, struct.error) as error:
+        raise UnsupportedError(f"this kind of TIFF is not supported at this size ({error})") from error
+    return by_rows(lambda rows: rows[..., order], pixels, pixels) if order else pixels
+
+
+def _decoded(
+    data: Data,
+    changes: Mapping[int, meta.Tag | None],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    scratch: Scratch,
+) -> Pixels:
+    """As OpenCV decodes the first page where these tags are changed."""
+    form, start = meta.tiff_header(data)
+    try:
+        meta.edit_directory(data, start, form, changes)
+    except ValueError as error:
+        raise UnsupportedError("its TIFF directory is of an unusual kind that is not supported") from error
+    return codec.decode(data, shape, dtype, scratch)
+
+
+def _planes(data: Data, page: dict[int, meta.Tag], layout: Layout, scratch: Scratch) -> Pixels:
     """One gray picture a plane (PlanarConfiguration 2), joined in OpenCV's order."""
     samples = _number(page, _SAMPLES, 1)
     if samples not in (2, 3, 4) or _number(page, _PHOTOMETRIC, 1) > _RGB:
         raise UnsupportedError("this kind of 16-bit TIFF in planes is not supported")
-    fixed = (ifd.shorts(_BITS, 16), ifd.shorts(_SAMPLES, 1), ifd.shorts(_PLANES, 1), ifd.shorts(_FORMAT, 1))
-    gray = {t.code: t for t in (*page.values(), *fixed, ifd.shorts(_PHOTOMETRIC, _BLACK_IS_ZERO))}
-    gray.pop(_EXTRA, None)
-    planes = []
-    for plane in (2, 1, 0, 3)[:samples] if samples > 2 else (0, 1):
+    fixed = {_BITS: 16, _SAMPLES: 1, _PLANES: 1, _PHOTOMETRIC: _BLACK_IS_ZERO}
+    gray: dict[int, meta.Tag | None] = {code: meta.shorts(code, value) for code, value in fixed.items()}
+    gray |= {_FORMAT: None, _EXTRA: None, _ORIENTATION: None}
+    size = (layout.height, layout.width)
+    joined = scratch.empty((*size, samples), np.uint16)
+    for place, plane in enumerate((2, 1, 0, 3)[:samples] if samples > 2 else (0, 1)):
         for code in (_STRIPS, _STRIP_SIZES, _TILES, _TILE_SIZES):
             if code in page:
-                own = len(page[code].numbers) // samples
-                gray[code] = ifd.longs(code, *page[code].numbers[plane * own : (plane + 1) * own])
-        planes.append(codec.decode(ifd.replaced(data, gray.values())))
-    return np.stack(planes, axis=2)
+                own = len(page[code].data) // samples
+                gray[code] = meta.Tag(code, page[code].kind, page[code].data[plane * own : (plane + 1) * own])
+        decoded = _decoded(data, gray, size, np.dtype(np.uint16), scratch)
+        if decoded.shape != size or decoded.dtype != np.uint16:
+            raise DamagedError("it is damaged: its header and its picture data disagree")
+        by_rows(lambda rows: rows, decoded, joined[..., place])
+    return joined
 
 
-def _inverted(pixels: Pixels) -> Pixels:
-    """White is zero: the colour inverted, alpha kept (OpenCV does this for 8 bits only)."""
-    result = pixels.copy()
-    colour = result[..., 0] if result.ndim == 3 else result
+def _invert(pixels: Pixels) -> None:
+    """White is zero: the colour inverted in place, alpha kept (OpenCV does this for 8 bits only)."""
+    colour = pixels[..., 0] if pixels.ndim == 3 else pixels
     np.subtract(np.iinfo(pixels.dtype).max, colour, out=colour)
-    return result
 
 
 def _unassociated(pixels: Pixels) -> Pixels:
@@ -168,24 +252,31 @@ def _unassociated(pixels: Pixels) -> Pixels:
     return np.concatenate([np.minimum(colour, top).astype(pixels.dtype), pixels[..., -1:]], axis=2)
 
 
-def _gray_alpha(data: bytes, page: dict[int, ifd.Tag]) -> Pixels:
+def _gray_alpha(data: Data, page: dict[int, meta.Tag], layout: Layout, scratch: Scratch) -> Pixels:
     """OpenCV drops the alpha of gray TIFFs: read the samples as a gray picture twice as wide instead."""
-    width, predictor = _number(page, _WIDTH, 0), _number(page, _PREDICTOR, 1)
+    height, width, predictor = layout.height, layout.width, _number(page, _PREDICTOR, 1)
     plain = _number(page, _SAMPLES, 1) == 2 and _number(page, _PLANES, 1) == 1 and predictor in (1, 2)
-    if not plain or _TILE_WIDTH in page or _number(page, _BITS, 1) < 8:
+    if not plain or _number(page, _BITS, 1) < 8:
         raise UnsupportedError("this kind of gray TIFF with alpha is not supported")
-    wide = page | {
-        t.code: t for t in (ifd.longs(_WIDTH, width * 2), ifd.shorts(_BITS, _number(page, _BITS, 8)))
+    wide: dict[int, meta.Tag | None] = {
+        _WIDTH: meta.longs(_WIDTH, width * 2),
+        _BITS: meta.shorts(_BITS, _number(page, _BITS, 8)),
+        _PHOTOMETRIC: meta.shorts(_PHOTOMETRIC, _BLACK_IS_ZERO),
+        _SAMPLES: meta.shorts(_SAMPLES, 1),
+        **dict.fromkeys((_PREDICTOR, _FORMAT, _EXTRA, _ORIENTATION)),
     }
-    wide |= {t.code: t for t in (ifd.shorts(_SAMPLES, 1), ifd.shorts(_PREDICTOR, 1), ifd.shorts(_FORMAT, 1))}
-    wide[_PHOTOMETRIC] = ifd.shorts(_PHOTOMETRIC, _BLACK_IS_ZERO)
-    wide.pop(_EXTRA, None)
-    flat = codec.decode(ifd.replaced(data, wide.values()))
-    pixels = flat.reshape(flat.shape[0], width, 2)
-    if predictor == 2:  # differences between neighbours, modulo the depth
-        pixels = np.cumsum(pixels, axis=1, dtype=pixels.dtype)
+    tile = _number(page, _TILE_WIDTH, width)
+    if _TILE_WIDTH in page:
+        wide[_TILE_WIDTH] = meta.longs(_TILE_WIDTH, tile * 2)
+    flat = _decoded(data, wide, (height, width * 2), layout.dtype, scratch)
+    if flat.shape != (height, width * 2):
+        raise DamagedError("it is damaged: its header and its picture data disagree")
+    pixels = flat.reshape(height, width, 2)
+    for left in range(0, width if predictor == 2 else 0, tile):  # differences of neighbours, modulo the depth
+        columns = pixels[:, left : left + tile]
+        by_rows(lambda rows: np.cumsum(rows, axis=1, dtype=rows.dtype), columns, columns)
     if pixels.dtype == np.uint8 and _number(page, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO:
-        pixels = _inverted(pixels)
+        _invert(pixels)
     return pixels
 
 
@@ -193,20 +284,20 @@ def metadata(data: Data) -> Metadata:
     """ICC and XMP tags, resolution; the descriptive tags and EXIF and GPS directories as one EXIF block."""
     page = _first(data)
     kept = [tag for tag in page.values() if tag.code in _DESCRIPTIVE]
-    exif = b"II*\0\x08\0\0\0" + ifd.write(kept, 8, ifd.Form("<")) if kept else None
+    exif = b"II*\0\x08\0\0\0" + meta.directory_bytes(kept, 8, meta.Form("<")) if kept else None
     icc, xmp = (page[code].data if code in page else None for code in (_ICC, _XMP))
     return Metadata(exif, icc or None, xmp or None, _dpi(page))
 
 
-def _dpi(page: dict[int, ifd.Tag]) -> tuple[float, float] | None:
+def _dpi(page: dict[int, meta.Tag]) -> tuple[float, float] | None:
     """From pixels a unit."""
     across, down = (_fraction(page.get(code)) for code in (_ACROSS, _DOWN))
     return meta.resolution(across, down, _UNITS.get(_number(page, _UNIT, _INCHES)))
 
 
-def _fraction(tag: ifd.Tag | None) -> float:
+def _fraction(tag: meta.Tag | None) -> float:
     """The value of a rational tag; 0 where it is missing or of another kind."""
-    if tag is None or tag.kind != ifd.RATIONAL or len(tag.data) != 8:
+    if tag is None or tag.kind != meta.RATIONAL or len(tag.data) != 8:
         return 0.0
     above, below = struct.unpack("<II", tag.data)
     return above / below if below else 0.0
@@ -217,40 +308,89 @@ def orientation(data: Data, metadata: Metadata) -> int:
     return meta.orientation(metadata.exif)
 
 
-def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> Parts:
-    """Lossless (LZW with predictor) whatever the quality; alpha is unassociated."""
-    if pixels.nbytes > 3_900_000_000:
-        raise EncodeError("a TIFF can be at most 4 GB")
-    height, width = pixels.shape[:2]
-    double = pixels.ndim == 3 and pixels.shape[2] == 2
-    flat = np.ascontiguousarray(pixels).reshape(height, width * 2) if double else pixels
-    predictor = cv2.IMWRITE_TIFF_PREDICTOR_NONE if double else cv2.IMWRITE_TIFF_PREDICTOR_HORIZONTAL
+def encode(file: Path, pixels: Pixels, quality: int | None, metadata: Metadata) -> None:
+    """Lossless whatever the quality: LZW with predictor; beyond `CLASSIC` bytes a BigTIFF with Deflate.
+
+    Alpha is unassociated.
+    """
+    if pixels.nbytes <= CLASSIC:
+        _encode_classic(file, pixels)
+    else:
+        _encode_big(file, pixels)
+    page = _checked(file) | {tag.code: tag for tag in _tags_of(metadata)}
+    if pixels.ndim == 3 and pixels.shape[2] == 2:
+        page[_WIDTH] = meta.longs(_WIDTH, pixels.shape[1])
+        page[_BITS] = meta.shorts(_BITS, *[pixels.itemsize * 8] * 2)
+        page[_FORMAT] = meta.shorts(_FORMAT, 1, 1)
+        page[_SAMPLES] = meta.shorts(_SAMPLES, 2)
+    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        page[_EXTRA] = meta.shorts(_EXTRA, _UNASSOCIATED)
+    meta.append_directory(file, page.values())
+
+
+def _checked(file: Path) -> dict[int, meta.Tag]:
+    """The tags of a file that was written whole, without a resolution of the encoder's own."""
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            check(data)
+        except DamagedError as error:
+            raise OSError(INCOMPLETE) from error
+        return {code: tag for code, tag in _first(data).items() if code not in (_ACROSS, _DOWN, _UNIT)}
+
+
+def _encode_classic(file: Path, pixels: Pixels) -> None:
+    """Gray + alpha, which OpenCV does not write, as a gray picture twice as wide, without predictor."""
     compression = (cv2.IMWRITE_TIFF_COMPRESSION, cv2.IMWRITE_TIFF_COMPRESSION_LZW)
-    plain = codec.encode(".tiff", flat, (*compression, cv2.IMWRITE_TIFF_PREDICTOR, predictor))
-    page = _first(plain) | {tag.code: tag for tag in _tags_of(metadata)}
-    if double:
-        pair = (
-            ifd.longs(_WIDTH, width),
-            ifd.shorts(_BITS, *[pixels.itemsize * 8] * 2),
-            ifd.shorts(_FORMAT, 1, 1),
-        )
-        page |= {tag.code: tag for tag in (*pair, ifd.shorts(_SAMPLES, 2))}
-    if double or (pixels.ndim == 3 and pixels.shape[2] == 4):
-        page[_EXTRA] = ifd.shorts(_EXTRA, _UNASSOCIATED)
-    return ifd.pieces(plain, page.values())
+    predictor = cv2.IMWRITE_TIFF_PREDICTOR_HORIZONTAL
+    if pixels.ndim == 3 and pixels.shape[2] == 2:
+        pixels, predictor = pixels.reshape(pixels.shape[0], -1), cv2.IMWRITE_TIFF_PREDICTOR_NONE
+    codec.encode(file, pixels, (*compression, cv2.IMWRITE_TIFF_PREDICTOR, predictor))
 
 
-def _tags_of(metadata: Metadata) -> Iterator[ifd.Tag]:
+def _encode_big(file: Path, pixels: Pixels) -> None:
+    """OpenCV writes no BigTIFF."""
+    from tifffile import imwrite
+
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    imwrite(
+        file,
+        _tiles(pixels, _ORDERS[channels]),
+        shape=pixels.shape,
+        dtype=pixels.dtype,
+        bigtiff=True,
+        tile=(_TILE, _TILE),
+        photometric="rgb" if channels > 2 else "minisblack",
+        planarconfig="contig" if channels > 1 else None,
+        extrasamples=("unassalpha",) if channels in (2, 4) else None,
+        compression="zlib",
+        compressionargs={"level": 1},
+        predictor=True,
+        metadata=None,
+        software=False,
+    )
+
+
+def _tiles(pixels: Pixels, order: list[int]) -> Iterator[Pixels]:
+    """Tiles in RGB(A) of BGR(A) pixels, row by row."""
+    for top in range(0, pixels.shape[0], _TILE):
+        for left in range(0, pixels.shape[1], _TILE):
+            tile = pixels[top : top + _TILE, left : left + _TILE]
+            yield tile[..., order] if order else np.ascontiguousarray(tile)
+
+
+def _tags_of(metadata: Metadata) -> Iterator[meta.Tag]:
     if metadata.icc:
-        yield ifd.Tag(_ICC, ifd.UNDEFINED, metadata.icc)
+        yield meta.Tag(_ICC, meta.UNDEFINED, metadata.icc)
     if metadata.xmp:
-        yield ifd.Tag(_XMP, ifd.BYTE, metadata.xmp)
+        yield meta.Tag(_XMP, meta.BYTE, metadata.xmp)
     if metadata.dpi:
-        yield ifd.rational(_ACROSS, metadata.dpi[0])
-        yield ifd.rational(_DOWN, metadata.dpi[1])
-        yield ifd.shorts(_UNIT, _INCHES)
+        yield meta.rational(_ACROSS, metadata.dpi[0])
+        yield meta.rational(_DOWN, metadata.dpi[1])
+        yield meta.shorts(_UNIT, _INCHES)
     try:
-        form, start = ifd.head(metadata.exif or b"")
-        yield from (tag for tag in ifd.tags(metadata.exif or b"", start, form) if tag.code in _DESCRIPTIVE)
+        form, start = meta.tiff_header(metadata.exif or b"")
+        yield from (
+            tag for tag in meta.directory(metadata.exif or b"", start, form) if tag.code in _DESCRIPTIVE
+        )
     except (ValueError, struct.error):
         return

@@ -2,18 +2,22 @@
 
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import cv2
 
-from srcli.io import codec
+from srcli.io import codec, storage
 from srcli.io import metadata as meta
-from srcli.io.codec import DamagedError, Data, EncodeError, Layout, Parts, Pixels
+from srcli.io.codec import INCOMPLETE, DamagedError, Data, Layout, Pixels
 from srcli.io.metadata import Metadata
+from srcli.io.storage import Scratch
 
 MAX_SIDE = 16383
 LOSSLESS = 101
 """The quality that stands for VP8L, beyond the lossy scale; colour under alpha 0 may change all the same."""
 
+_EXTENDED_END = 12 + 8 + 10
+"""Where VP8X ends, which stands first."""
 _ALPHA, _EXIF_FLAG, _XMP_FLAG, _ICC_FLAG = 0x10, 0x08, 0x04, 0x20
 
 
@@ -70,9 +74,9 @@ def check(data: Data) -> str:
     return ""
 
 
-def decode(data: bytes) -> Pixels:
+def decode(data: Data, layout: Layout, scratch: Scratch) -> Pixels:
     """BGR or BGRA; of an animation the first frame."""
-    return codec.decode(data)
+    return codec.decode(data, layout.coded_shape, layout.dtype, scratch)
 
 
 def metadata(data: Data) -> Metadata:
@@ -90,33 +94,47 @@ def orientation(data: Data, metadata: Metadata) -> int:
     return meta.orientation(metadata.exif)
 
 
-def encode(pixels: Pixels, quality: int | None, metadata: Metadata) -> Parts:
+def encode(file: Path, pixels: Pixels, quality: int | None, metadata: Metadata) -> None:
     """8-bit gray, BGR or BGRA; quality 0-100, 95 if not given, or LOSSLESS."""
-    height, width = pixels.shape[:2]
-    if max(height, width) > MAX_SIDE:
-        raise EncodeError(f"a WebP can be at most {MAX_SIDE} pixels a side")
-    level = 95 if quality is None else quality
-    plain = codec.encode(".webp", pixels, (cv2.IMWRITE_WEBP_QUALITY, level))
-    extended = metadata.exif or metadata.icc or metadata.xmp
-    return _extend(bytes(plain), metadata) if extended else (plain,)
+    codec.encode(file, pixels, (cv2.IMWRITE_WEBP_QUALITY, 95 if quality is None else quality))
+    with file.open("rb") as stream:
+        start = stream.read(_EXTENDED_END)
+    if file.stat().st_size != 8 + struct.unpack_from("<I", start, 4)[0]:
+        raise OSError(INCOMPLETE)
+    if metadata.exif or metadata.icc or metadata.xmp:
+        _extend(file, start, pixels, metadata)
 
 
-def _extend(plain: bytes, metadata: Metadata) -> Parts:
+def _extend(file: Path, start: bytes, pixels: Pixels, metadata: Metadata) -> None:
     """The extended form: VP8X, ICCP, picture, EXIF, XMP, in the order the format asks for."""
-    shape = layout(plain)
-    picture = {kind: plain[start:end] for kind, start, end in _chunks(plain) if kind != b"VP8X"}
+    height, width = pixels.shape[:2]
     flags = (
-        (_ALPHA if shape.channels == 4 else 0)
-        | (_ICC_FLAG if metadata.icc else 0)
+        (_ICC_FLAG if metadata.icc else 0)
         | (_EXIF_FLAG if metadata.exif else 0)
         | (_XMP_FLAG if metadata.xmp else 0)
+        | (start[20] & _ALPHA if start[12:16] == b"VP8X" else _has_alpha(start))
     )
-    sides = struct.pack("<I", shape.width - 1)[:3] + struct.pack("<I", shape.height - 1)[:3]
-    before = ((b"VP8X", struct.pack("<I", flags) + sides), (b"ICCP", metadata.icc))
-    after = ((b"EXIF", metadata.exif), (b"XMP ", metadata.xmp))
-    chunks = b"".join(_chunk(kind, body) for kind, body in (*before, *picture.items(), *after) if body)
-    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP", chunks
+    sides = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
+    head = _chunk(b"VP8X", struct.pack("<I", flags) + sides)
+    profile = _chunk(b"ICCP", metadata.icc or b"")
+    if start[12:16] == b"VP8X":
+        storage.overwrite(file, 12, head)
+        storage.insert(file, _EXTENDED_END, profile)
+    else:
+        storage.insert(file, 12, head + profile)
+    storage.overwrite(
+        file,
+        file.stat().st_size,
+        _chunk(b"EXIF", metadata.exif or b"") + _chunk(b"XMP ", metadata.xmp or b""),
+    )
+    storage.overwrite(file, 4, struct.pack("<I", file.stat().st_size - 8))
+
+
+def _has_alpha(start: bytes) -> int:
+    """The flag for alpha of a lossless picture without the extended form."""
+    return _ALPHA if start[12:16] == b"VP8L" and start[24] >> 4 & 1 else 0
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
-    return kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
+    """A RIFF chunk, padded to an even length; nothing for an empty body."""
+    return kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2) if body else b""

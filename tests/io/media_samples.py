@@ -1,6 +1,7 @@
 """Pictures, metadata blobs and files for the media tests, all made by code."""
 
 import io
+import mmap
 import struct
 import zlib
 from typing import Any
@@ -76,3 +77,11 @@ def raw_png(width: int, height: int, depth: int, colour: int, rows: bytes, extra
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     body = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + head + extra + body
+
+
+def is_mapped(pixels: Pixels) -> bool:
+    """Whether the pixels are in a scratch file."""
+    base: Any = pixels
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = base.base if isinstance(base, np.ndarray) else None
+    return base is not None

@@ -113,7 +113,7 @@ def test_a_whole_jpeg_raises_no_doubt(tmp_path: Path, mode: str, progressive: bo
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_jpeg_cut_in_the_middle_and_closed_is_refused(tmp_path: Path, mode: str, progressive: bool) -> None:
+def test_a_closed_half_jpeg_is_refused(tmp_path: Path, mode: str, progressive: bool) -> None:
     """Decoders fill the rest up with gray."""
     blob = coded(mode, progressive=progressive)
     path = tmp_path / "a.jpg"
@@ -121,7 +121,7 @@ def test_a_jpeg_cut_in_the_middle_and_closed_is_refused(tmp_path: Path, mode: st
     assert "it is damaged: premature end" in refusal(path)
 
 
-def told_of(path: Path) -> str:
+def answer_to(path: Path) -> str:
     """How a damaged JPEG is answered."""
     try:
         notes = pictures.read(path).notes
@@ -132,13 +132,13 @@ def told_of(path: Path) -> str:
 
 def test_holes_in_a_jpeg_are_mostly_noticed(tmp_path: Path) -> None:
     """Zeros are codes, too: data run out, or some are left over; where neither is, no decoder can tell."""
-    blob, path, told = coded(), tmp_path / "a.jpg", Counter[str]()
+    blob, path, answers = coded(), tmp_path / "a.jpg", Counter[str]()
     for start in range(1000, len(blob) - 1000, 500):
         path.write_bytes(blob[:start] + bytes(100) + blob[start + 100 :])
-        told[told_of(path)] += 1
-    assert set(told) <= {"refused", "noted", "passed"}
-    assert min(told["refused"], told["noted"]) > 0
-    assert told["passed"] < sum(told.values()) / 2, told
+        answers[answer_to(path)] += 1
+    assert set(answers) <= {"refused", "noted", "passed"}
+    assert min(answers["refused"], answers["noted"]) > 0
+    assert answers["passed"] < sum(answers.values()) / 2, answers
 
 
 def test_header_and_picture_of_different_sizes(tmp_path: Path) -> None:
@@ -177,11 +177,11 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a substitute, because root may read everything."""
 
-    def refuse(self: Path) -> bytes:
+    def refuse(self: Path, mode: str) -> None:
         raise PermissionError(13, "Permission denied")
 
     (tmp_path / "a.png").write_bytes(b"x")
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     assert "may not be read" in refusal(tmp_path / "a.png")
 
 
@@ -254,8 +254,21 @@ def test_the_decoders_talk_stays_off_stderr(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_a_profile_that_unpacks_without_end_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_profile_that_unpacks_endlessly_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(png, "_MAX_METADATA", 1000)
     assert png._inflated(zlib.compress(bytes(1000))) == bytes(1000)
     assert png._inflated(zlib.compress(bytes(1001))) is None
     assert png._inflated(b"no zlib") is None
+
+
+def test_avif_items_beyond_the_end_are_not_counted(tmp_path: Path) -> None:
+    """The item table, moved behind the others, names four thousand million items; zeros follow it."""
+    blob = good(tmp_path, "avif")
+    at = blob.index(b"iloc") - 4
+    (size,) = struct.unpack_from(">I", blob, at)
+    table = struct.pack(">I4sIHI", size, b"iloc", 2 << 24, 0, 2**32 - 1).ljust(size, b"\0")
+    start = blob.index(b"meta") - 4
+    end = start + struct.unpack_from(">I", blob, start)[0]
+    (tmp_path / "a.avif").write_bytes(blob[:at] + blob[at + size : end] + table + bytes(100))
+    header = pictures.probe(tmp_path / "a.avif")
+    assert (header.height, header.width) == (40, 56)

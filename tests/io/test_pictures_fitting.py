@@ -15,7 +15,9 @@ from PIL import Image, ImageOps
 
 from srcli.io import fitting, pictures
 from srcli.io.pictures import Picture
+from srcli.io.storage import Scratch
 
+RAM = Scratch(1 << 30)
 ALPHA = st.sampled_from([np.uint8, np.uint16]).flatmap(
     lambda dtype: hnp.arrays(
         dtype,
@@ -39,7 +41,8 @@ def over_white(pixels: Any) -> Any:
 
 @given(pixels=ALPHA)
 def test_alpha_over_white(pixels: Any) -> None:
-    flat, notes = fitting.storable(pixels, "bmp" if pixels.dtype == np.uint8 else "jpeg")
+    flat, notes = fitting.storable(pixels, "RGB", "bmp" if pixels.dtype == np.uint8 else "jpeg", RAM)
+    flat = flat[..., ::-1] if flat.ndim == 3 else flat
     opaque = pixels[..., -1].min() == np.iinfo(pixels.dtype).max
     expected = over_white(pixels)
     if pixels.dtype == np.uint16:
@@ -52,7 +55,7 @@ def test_alpha_over_white(pixels: Any) -> None:
 @pytest.mark.parametrize("shape", [(300, 5000, 4), (70_000, 1, 4), (2, 400_000, 4)])
 def test_large_pictures_are_converted_in_bands(shape: tuple[int, ...]) -> None:
     pixels = np.random.default_rng(0).integers(0, 65536, shape).astype(np.uint16)
-    eight, _ = fitting.storable(pixels, "webp")
+    eight, _ = fitting.storable(pixels, "BGR", "webp", RAM)
     np.testing.assert_array_equal(eight, np.floor(pixels / 257 + 0.5))
 
 
@@ -62,7 +65,7 @@ def test_turned_as_pillow_does(orientation: int) -> None:
     image = Image.fromarray(stored)
     image.getexif()[274] = orientation
     np.testing.assert_array_equal(
-        fitting.turned(stored, orientation), np.asarray(ImageOps.exif_transpose(image))
+        fitting.turned(stored, orientation, RAM), np.asarray(ImageOps.exif_transpose(image))
     )
 
 

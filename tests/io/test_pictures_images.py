@@ -4,6 +4,7 @@ import io
 import struct
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import media_samples as samples
 import numpy as np
@@ -14,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageOps
 
-from srcli.errors import UsageError
-from srcli.io import pictures
+from srcli.errors import InputError, UsageError
+from srcli.io import codec, pictures, tiff
 from srcli.io.codec import narrow, widen
 from srcli.io.pictures import Header, Picture
 
@@ -36,6 +37,13 @@ def read_bytes(folder: Path, blob: bytes, name: str = "x.bin") -> Picture:
     header = Header(*pixels.shape[:2], channels, pixels.itemsize * 8, picture.format)
     assert pictures.probe(path) == header
     assert pixels.flags.c_contiguous
+    with patch.object(pictures.Header, "decoder_bytes", 0):
+        large = pictures.read(path, limit=pixels.nbytes - 1, folder=folder)
+    assert samples.is_mapped(large.pixels)
+    assert large.pixels.flags.c_contiguous
+    assert large.pixels.dtype == pixels.dtype
+    np.testing.assert_array_equal(large.pixels, pixels)
+    assert list(folder.glob(".srcli-*")) == []
     return picture
 
 
@@ -94,7 +102,7 @@ def test_bmp_is_exact(tmp_path: Path, kind: str) -> None:
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.bmp")), pixels)
 
 
-def test_quality_changes_the_size_and_full_chroma_is_stored(tmp_path: Path) -> None:
+def test_quality_changes_size_and_chroma_is_full(tmp_path: Path) -> None:
     picture = Picture(samples.photo("rgb"))
     for name in ("jpeg", "webp", "avif"):
         for quality in (40, 90):
@@ -188,7 +196,7 @@ def test_tiff_premultiplied_alpha_is_divided_out(tmp_path: Path) -> None:
     assert pictures.read(tmp_path / "a.tif").pixels.tolist() == expected
 
 
-def test_a_profile_of_other_values_than_the_pixels_is_dropped_and_told(tmp_path: Path) -> None:
+def test_a_profile_of_another_colour_model_is_dropped(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     lab = Image.fromarray(samples.photo("rgb")).convert("LAB")
     lab.save(buffer, "TIFF", icc_profile=samples.icc(b"Lab "))
@@ -210,7 +218,7 @@ def test_cmyk_jpeg_becomes_rgb_and_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG", "AVIF", "TIFF"])
-def test_only_the_first_frame_is_used_and_that_is_said(tmp_path: Path, file_format: str) -> None:
+def test_only_the_first_frame_is_read_with_note(tmp_path: Path, file_format: str) -> None:
     first = samples.photo("rgb")
     more = [Image.fromarray(255 - first), Image.fromarray(first[::-1])]
     options = {} if file_format == "TIFF" else {"duration": 50}
@@ -258,9 +266,9 @@ def test_16_bit_orientation_and_alpha(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bits", [10, 12])
-def test_ten_and_twelve_bits_survive_in_sixteen(bits: int) -> None:
+def test_10_and_12_bits_survive_in_16(bits: int) -> None:
     every = np.arange(1 << bits, dtype=np.uint16)
-    wide = widen(every, bits)
+    wide = widen(every.copy(), bits)
     assert (wide[0], wide[-1]) == (0, 65535)
     np.testing.assert_array_equal(narrow(wide, bits), every)
 
@@ -309,3 +317,44 @@ def test_odd_shapes(tmp_path: Path, shape: tuple[int, ...], suffix: str) -> None
     pixels = pictures.read(path).pixels
     assert pixels.shape[:2] == shape[:2]
     assert abs(int(pixels.flat[0]) - 200) <= 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("rows", [40, 7])
+def test_uncompressed_strips_too_large_for_opencv_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, depth: int, order: Any, rows: int
+) -> None:
+    pixels = samples.photo(kind, depth)
+    extra = ("unassalpha",) if kind in ("gray+alpha", "rgba") else None
+    photometric = "minisblack" if kind.startswith("gray") else "rgb"
+    planes = "contig" if pixels.ndim == 3 else None
+    tifffile.imwrite(
+        tmp_path / "a.tif", pixels, photometric=photometric, planarconfig=planes, extrasamples=extra,
+        byteorder=order, rowsperstrip=rows,
+    )  # fmt: skip
+    monkeypatch.setattr(tiff, "LARGE_STRIP", 0)
+    assert pictures.probe(tmp_path / "a.tif").buffer == 0
+    np.testing.assert_array_equal(pictures.read(tmp_path / "a.tif", limit=0).pixels, pixels)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_bigtiff_beyond_what_opencv_decodes_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, depth: int
+) -> None:
+    pixels = samples.photo(kind, depth)
+    monkeypatch.setattr(tiff, "CLASSIC", 0)
+    pictures.write(tmp_path / "a.tif", Picture(pixels))
+    for module in (codec, pictures):
+        monkeypatch.setattr(module, "MAX_SAMPLES", 1000)
+    with patch.object(pictures.Header, "decoder_bytes", 0):
+        back = pictures.read(tmp_path / "a.tif", limit=0).pixels
+    np.testing.assert_array_equal(back, pixels)
+    assert samples.is_mapped(back)
+    pictures.write(tmp_path / "a.png", Picture(pixels))
+    np.testing.assert_array_equal(pictures.read(tmp_path / "a.png").pixels, pixels)
+    with pytest.raises(InputError, match=r"a\.png") as caught:
+        pictures.read(tmp_path / "a.png", memory=1000)
+    assert "--memory" in caught.value.hint

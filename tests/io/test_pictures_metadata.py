@@ -251,7 +251,7 @@ MORE = b"http://ns.adobe.com/xmp/extension/\0" + b"0" * 32 + struct.pack(">II", 
         ),
     ],
 )
-def test_extended_xmp_is_said_and_no_longer_pointed_to(tmp_path: Path, packet: bytes) -> None:
+def test_extended_xmp_is_dropped_with_note(tmp_path: Path, packet: bytes) -> None:
     assert b"HasExtendedXMP" in packet
     main = b"http://ns.adobe.com/xap/1.0/\0" + packet
     (tmp_path / "a.jpg").write_bytes(with_segments((0xE1, main), (0xE1, MORE), (0xE1, MORE)))
@@ -260,7 +260,7 @@ def test_extended_xmp_is_said_and_no_longer_pointed_to(tmp_path: Path, packet: b
     assert picture.metadata.xmp == samples.METADATA.xmp
 
 
-def test_iptc_is_said_and_other_things_of_photoshop_are_not(tmp_path: Path) -> None:
+def test_iptc_alone_of_photoshop_data_is_noted(tmp_path: Path) -> None:
     photoshop = b"Photoshop 3.0\0"
     iptc = photoshop + b"8BIM\x04\x04\0\0\0\0\0\x08\x1c\x02\x78\0\x03abc"
     resolution = photoshop + b"8BIM\x03\xed\0\0\0\0\0\x10" + bytes(16)
@@ -281,7 +281,7 @@ def with_texts(path: Path, texts: list[tuple[bytes, bytes]], *, last: bool = Fal
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_texts_of_a_png_stay_in_a_png_unless_they_only_tell_what_wrote_it(tmp_path: Path, last: bool) -> None:
+def test_png_texts_stay_except_software_and_dates(tmp_path: Path, last: bool) -> None:
     programs = [(b"tEXt", b"Software\0a"), (b"tEXt", b"date:create\0a")]
     picture = with_texts(tmp_path / "a.png", programs + TEXTS, last=last)
     assert picture.notes == ()
@@ -295,7 +295,7 @@ def test_texts_of_a_png_stay_in_a_png_unless_they_only_tell_what_wrote_it(tmp_pa
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "tif", "webp", "avif"])
-def test_what_a_png_told_is_said_where_it_cannot_stay(tmp_path: Path, suffix: str) -> None:
+def test_png_texts_lost_in_other_formats_are_noted(tmp_path: Path, suffix: str) -> None:
     picture, out = with_texts(tmp_path / "a.png", TEXTS), tmp_path / f"b.{suffix}"
     assert pictures.write(out, picture) == ("its text (Title, Author) is left out: only PNG holds it",)
     many = with_texts(tmp_path / "a.png", [(b"tEXt", b"%d\0a" % number) for number in range(9)])
@@ -318,7 +318,7 @@ def test_texts_that_readers_stumble_over_are_left_out(tmp_path: Path, broken: tu
     assert picture.metadata.texts == (b"tEXtTitle\0a",)
 
 
-def test_copies_in_texts_of_what_has_a_chunk_are_left_out(tmp_path: Path) -> None:
+def test_text_copies_of_chunks_are_left_out(tmp_path: Path) -> None:
     """The chunk's orientation is set to 1 with the pixels; ImageMagick's copy would turn them again."""
     copy = (b"zTXt", b"Raw profile type exif\0\0...")
     assert with_texts(tmp_path / "a.png", [copy]).metadata.texts == (b"".join(copy),)
