@@ -1,6 +1,10 @@
-"""What can go wrong, said for people: every error carries its exit code and what to do next."""
+"""What can go wrong, said for people, with exit code and advice; and Ctrl-C at a point of our choice."""
 
+import signal
 from enum import IntEnum
+from pathlib import Path
+from time import monotonic
+from types import FrameType, TracebackType
 
 
 class ExitCode(IntEnum):
@@ -85,3 +89,54 @@ class TrainingError(SrcliError):
 
 class ExportError(SrcliError):
     """An exported network does not match its checkpoint."""
+
+
+def shown(path: Path | str) -> str:
+    """A path for messages: as it is, or quoted and escaped if it holds line breaks and the like."""
+    text = str(path)
+    return text if text.isprintable() else repr(text)
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SAME = 3.0
+"""Seconds in which signals count as one: a launcher passes on what the terminal has sent already."""
+
+
+class Interrupt:
+    """While entered, the first signal is only remembered; another, seconds later, interrupts at once.
+
+    An exception that a signal raises arrives anywhere, in the locks of a future or a screen too, and
+    leaves them taken; so loops ask for `wanted` where nothing is half done.
+
+    Only the main thread may receive signals; elsewhere nothing changes. Signals that the process was
+    told to ignore, as a shell does for what it starts in the background, stay ignored.
+
+    Attributes:
+        wanted: whether there was one since entering.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self._first = 0.0
+        self._before: dict[signal.Signals, signal._HANDLER] = {}
+
+    def __enter__(self) -> "Interrupt":
+        self.wanted = False
+        heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        try:
+            self._before = {number: signal.signal(number, self._remember) for number in heard}
+        except ValueError:  # not the main thread
+            self._before = {}
+        return self
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if not self.wanted:
+            self.wanted, self._first = True, monotonic()
+        elif monotonic() - self._first > _SAME:
+            raise KeyboardInterrupt
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -70,7 +70,7 @@ class Settings:
             )
         if self.long_edge is not None and (self.width is not None or self.height is not None):
             raise UsageError("--long-edge cannot be combined with --width or --height.", "Keep one of them.")
-        if min(self.width or 1, self.height or 1, self.long_edge or 1) < 1:
+        if any(side is not None and side < 1 for side in (self.width, self.height, self.long_edge)):
             raise UsageError("An output side has at least 1 pixel.", "Give 1 or more.")
         if self.precision not in PRECISIONS:
             raise UsageError(f"No precision {self.precision!r}.", f"Choose from {', '.join(PRECISIONS)}.")
@@ -109,23 +109,27 @@ class Settings:
         Raises:
             InputError: the size asked for is more than `MAX_SCALE` times this picture.
         """
-        return self.scale if self.by_factor else factor_between(source, self.output_size(source))
+        if self.by_factor:
+            return self.scale
+        try:
+            return factor_between(source, self.output_size(source))
+        except UsageError as error:
+            raise InputError(error.message, error.hint) from error
 
 
 def factor_between(source: Size, target: Size) -> float:
     """The larger of the two target / source ratios.
 
     Raises:
-        UsageError: the target has no pixels.
-        InputError: it is more than `MAX_SCALE` times the source.
+        UsageError: the target has no pixels, or is more than `MAX_SCALE` times the source.
     """
     if min(target) < 1:
         raise UsageError(f"A size of {target[1]}×{target[0]} is no picture.", "Give 1 pixel or more a side.")
     factor = max(target[0] / source[0], target[1] / source[1])
     if factor > MAX_SCALE:
-        raise InputError(
-            f"{source[1]}×{source[0]} to {target[1]}×{target[0]} is {factor:.1f} times larger; {MAX_SCALE} times is "
-            "the limit.",
+        sizes = f"{source[1]}×{source[0]} to {target[1]}×{target[0]}"
+        raise UsageError(
+            f"{sizes} is {factor:.1f} times larger; {MAX_SCALE} times is the limit.",
             "Ask for a smaller size.",
         )
     return factor

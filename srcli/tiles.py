@@ -8,8 +8,14 @@ there the network pads with zeros, just as it does for a whole-image run.
 from dataclasses import dataclass
 
 from srcli.errors import UsageError
+from srcli.settings import Size
 
-Size = tuple[int, int]
+ANY = 2**31
+"""A window side larger than any image."""
+SIDE, LARGE_SIDE = 384, 512
+"""Largest window sides in LR pixels, unless the caller names one: see `default_side`."""
+_LIGHT_FAMILIES, _LIGHT_FEATURES = ("edsr", "mdsr"), 64
+"""Families with all features at LR (their upsampler is fused with the tail), and the most of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,21 @@ def check(tile: int, halo: int) -> None:
         UsageError: it does not.
     """
     _count(tile + 1, tile, halo)
+
+
+def default_side(family: str, features: int, device: str, halo: int) -> int:
+    """The largest window side in LR pixels where nobody names one; larger where the halo needs it.
+
+    Large windows spend less on halos and borders. They are for CPUs, and for networks that take little memory
+    a pixel: few features, all of them at LR. GPUs were measured with the others, which TensorRT builds first.
+
+    Args:
+        family, features: of the network, as in `srcli.models.spec.ModelSpec`.
+        device: kind of device, e.g. "cpu", "cuda:0".
+        halo: LR pixels of context around each core.
+    """
+    light = family in _LIGHT_FAMILIES and features <= _LIGHT_FEATURES
+    return max(LARGE_SIDE if device == "cpu" and light else SIDE, smallest_tile(halo))
 
 
 def smallest_tile(halo: int) -> int:

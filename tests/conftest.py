@@ -1,5 +1,6 @@
 """Tiny random networks for all tests that need a model, so that none depends on shipped weights."""
 
+import logging
 import signal
 from pathlib import Path
 
@@ -51,3 +52,9 @@ def tiny_catalog(tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The tiny networks in place of the shipped ones: `Upscaler("tiny", 4)` and family "edsr" find them."""
     monkeypatch.setattr(catalog, "MODELS_FOLDER", tiny_models)
     return tiny_models
+
+
+@pytest.fixture(autouse=True)
+def _messages_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """What srcli logs for its users is in `caplog.messages`."""
+    caplog.set_level(logging.INFO, "srcli")

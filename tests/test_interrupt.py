@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from srcli.interrupt import Interrupt
+from srcli.errors import Interrupt
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def arrives(number: signal.Signals) -> None:
 def test_one_press_is_one_even_if_it_arrives_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal and a launcher both tell a process; only a later press means: at once."""
     clock = iter([100.0, 101.0, 104.0])
-    monkeypatch.setattr("srcli.interrupt.monotonic", lambda: next(clock))
+    monkeypatch.setattr("srcli.errors.monotonic", lambda: next(clock))
     with Interrupt() as interrupt:
         assert not interrupt.wanted
         arrives(signal.SIGTERM)

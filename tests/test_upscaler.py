@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from upscaler_pictures import ROUNDING, Image, picture, to_8bit
 
-from srcli import upscaler
 from srcli.backends import registry
 from srcli.backends.base import EngineInfo
-from srcli.errors import InferenceError, InputError, MissingExtraError, ModelNotFoundError, UsageError
+from srcli.errors import InputError, MissingExtraError, ModelNotFoundError, UsageError
 from srcli.imaging.resize import imresize
 from srcli.models import catalog
+from srcli.models.catalog import scales_for
 from srcli.models.spec import ModelSpec
-from srcli.upscaler import Made, Upscaler, steps
+from srcli.upscaler import Computed, Upscaler
 
 SHIPPED = [
     pytest.param(spec, id=f"{spec.name}-x{spec.scale}") for spec in catalog.list_models(catalog.MODELS_FOLDER)
@@ -100,13 +100,15 @@ def test_layout_and_type_are_kept(tiny_catalog: Path, dtype: str, shape: tuple[i
         ((4,), 3, (4,)),
     ],
 )
-def test_steps(available: tuple[int, ...], factor: float, wanted: tuple[int, ...]) -> None:
-    assert steps(available, factor) == wanted
+def test_scales_of_networks_for_a_factor(
+    available: tuple[int, ...], factor: float, wanted: tuple[int, ...]
+) -> None:
+    assert scales_for(available, factor) == wanted
 
 
 def test_a_network_that_does_not_enlarge() -> None:
     with pytest.raises(ModelNotFoundError):
-        steps((1,), 2)
+        scales_for((1,), 2)
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.floats(1, 16))
@@ -150,12 +152,6 @@ def test_scales_out_of_range(tiny_catalog: Path, scale: float) -> None:
 def test_sizes_out_of_range(tiny_catalog: Path, size: tuple[int, int]) -> None:
     with pytest.raises(UsageError):
         Upscaler("tiny", 2)(to_8bit(picture(10, 10)), size=size)
-
-
-def test_a_result_beyond_memory_is_refused(tiny_catalog: Path) -> None:
-    flat = np.broadcast_to(np.zeros((), np.uint8), (2**22, 2**22))
-    with pytest.raises(InferenceError, match="memory"):
-        upscaler._allocate((flat.shape[0] * 4, flat.shape[1] * 4, 3), flat.dtype)
 
 
 @pytest.mark.parametrize("arguments", [{"tile": 0}, {"tile": 16, "halo": 8}, {"halo": -1}, {"threads": -1}])
@@ -240,33 +236,43 @@ def test_x1_says_that_nothing_is_enlarged_and_keeps_the_network_for_sizes(tiny_c
     up = Upscaler("tiny", 1)
     assert up.reason == "bicubic fp32 on cpu (nothing to enlarge)"
     up(np.zeros((8, 8, 3), np.uint8), size=(16, 16))
-    assert up.made is not None
-    assert up.made.scales == (2,)
+    assert up.computed is not None
+    assert up.computed.scales == (2,)
 
 
-def test_auto_says_why(tiny_catalog: Path) -> None:
+def test_auto_says_why(tiny_catalog: Path, caplog: pytest.LogCaptureFixture) -> None:
     up = Upscaler("edsr", 2)
     assert up.info.backend == "openvino"
     assert "fastest installed" in up.reason
-    assert up.notes == ["edsr: tiny is the best shipped network of the family"]
+    assert caplog.messages == ["edsr: tiny is the best shipped network of the family"]
 
 
-def test_a_scale_without_network_is_said(tiny_catalog: Path) -> None:
-    assert Upscaler("tiny", 2.5).notes == ["x2.5: the network runs at x3, then bicubic to the size"]
-    assert Upscaler("tiny", 6).notes == ["x6: the network runs at x2 and x3"]
-    assert Upscaler("tiny", 4).notes == []
+@pytest.mark.parametrize(
+    ("scale", "messages"),
+    [
+        (2.5, ["x2.5: the network runs at x3, then bicubic to the size"]),
+        (6, ["x6: the network runs at x2 and x3"]),
+        (4, []),
+    ],
+)
+def test_a_scale_without_network_is_said(
+    tiny_catalog: Path, scale: float, messages: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    Upscaler("tiny", scale)
+    assert caplog.messages == messages
 
 
-def test_what_an_image_was_made_with_is_known(tiny_catalog: Path) -> None:
+def test_what_computed_an_image_is_known(tiny_catalog: Path) -> None:
     up = Upscaler("tiny", 2, backend="onnxruntime")
     info = EngineInfo("onnxruntime", "cpu", "fp32")
-    assert up.made is None
+    files = {scale: catalog.resolve("tiny", scale).path for scale in (2, 3)}
+    assert up.computed is None
     up(picture(6, 6))
-    assert up.made == Made("tiny", (2,), info)
+    assert up.computed == Computed("tiny", (2,), info, "fp32", (files[2],))
     up(picture(6, 6), size=(33, 33))
-    assert up.made == Made("tiny", (2, 3), info)
+    assert up.computed == Computed("tiny", (2, 3), info, "fp32", (files[2], files[3]))
     up(picture(6, 6), size=(6, 3))
-    assert up.made == Made("bicubic", (), EngineInfo("bicubic", "cpu", "fp32"))
+    assert up.computed == Computed("bicubic", (), EngineInfo("bicubic", "cpu", "fp32"))
 
 
 def test_nothing_installed(tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,14 +10,14 @@ import pytest
 import tiny_networks
 from upscaler_pictures import ROUNDING, picture, to_8bit
 
-from srcli import tiled, tiles
-from srcli.backends import registry
-from srcli.backends.base import BackendOptions, Batch, Engine
-from srcli.backends.several import Several
-from srcli.backends.tensorrt import engine
+from srcli import precision, tiles
+from srcli.backends import registry, tensorrt
+from srcli.backends.base import Batch, Engine
+from srcli.backends.devices import Several
 from srcli.errors import InferenceError, UsageError
 from srcli.models import catalog
 from srcli.models.spec import ModelSpec
+from srcli.settings import Settings
 from srcli.upscaler import Upscaler
 
 
@@ -37,7 +37,7 @@ def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Batch, Engine
     real = registry.load
 
     def install(fault: Callable[[Batch, Engine], Batch]) -> None:
-        def load(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> FaultyEngine:
+        def load(name: str, path: Path, spec: ModelSpec, options: Settings) -> FaultyEngine:
             return FaultyEngine(real(name, path, spec, options), fault)
 
         monkeypatch.setattr(registry, "load", load)
@@ -48,7 +48,9 @@ def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Batch, Engine
 Inject = Callable[[Callable[[Batch, Engine], Batch]], None]
 
 
-def test_out_of_memory_halves_the_tile(tiny_catalog: Path, inject: Inject) -> None:
+def test_out_of_memory_halves_the_tile(
+    tiny_catalog: Path, inject: Inject, caplog: pytest.LogCaptureFixture
+) -> None:
     image = picture(100, 100)
     whole = Upscaler("tiny", 2, precision="fp32")(image)
     sizes: list[int] = []
@@ -63,7 +65,7 @@ def test_out_of_memory_halves_the_tile(tiny_catalog: Path, inject: Inject) -> No
     up, calls = Upscaler("tiny", 2, precision="fp32"), []
     result = up(image, progress=lambda done, total: calls.append((done, total)))
     assert np.abs(result - whole).max() < ROUNDING
-    assert len([note for note in up.notes if "out of memory" in note]) == 1
+    assert len([note for note in caplog.messages if "out of memory" in note]) == 1
     assert sizes[0] == 100
     assert sizes.count(100) == 1
     assert calls[-1][0] == calls[-1][1] == len(calls)
@@ -86,7 +88,9 @@ def spoiled(batch: Batch) -> Batch:
     return batch
 
 
-def test_overflow_in_low_precision_is_computed_again(tiny_catalog: Path, inject: Inject) -> None:
+def test_overflow_in_low_precision_is_computed_again(
+    tiny_catalog: Path, inject: Inject, caplog: pytest.LogCaptureFixture
+) -> None:
     image = to_8bit(picture(30, 30))
     exact = Upscaler("tiny", 2, precision="fp32")(image)
 
@@ -101,9 +105,9 @@ def test_overflow_in_low_precision_is_computed_again(tiny_catalog: Path, inject:
     inject(low_fails)
     up = Upscaler("tiny", 2, precision="bf16")
     assert np.array_equal(up(image), exact)
-    assert any("fp32" in note for note in up.notes)
-    assert up.made is not None
-    assert (up.info.precision, up.made.info.precision) == ("bf16", "fp32")
+    assert any("fp32" in note for note in caplog.messages)
+    assert up.computed is not None
+    assert (up.info.precision, up.computed.info.precision) == ("bf16", "fp32")
 
 
 def test_non_finite_in_f32_is_an_error(tiny_catalog: Path, inject: Inject) -> None:
@@ -116,9 +120,9 @@ def test_a_lying_spec_is_found_out(tmp_path: Path) -> None:
     spec = replace(tiny_networks.tiny_spec(2), scale=2)
     path = tiny_networks.write(tmp_path, spec)
     liar = catalog.ModelFile(path, replace(spec, scale=3))
-    engine = registry.load("onnxruntime", liar.path, liar.spec, BackendOptions())
+    engine = registry.load("onnxruntime", liar.path, liar.spec, Settings())
     with pytest.raises(InferenceError, match="spec"):
-        tiled.kept(engine.run(np.zeros((1, 3, 8, 8), np.float32)), _whole(8), engine.scale)
+        precision.core_of(engine.run(np.zeros((1, 3, 8, 8), np.float32)), _whole(8), engine.scale)
 
 
 def _whole(side: int) -> tiles.Tile:
@@ -139,9 +143,9 @@ def elsewhere(
     """Engines by precision that pretend to be on a GPU, computed by ONNX Runtime; loads are remembered."""
     real, loads = registry.load, list[str]()
 
-    def load(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> Engine:
+    def load(name: str, path: Path, spec: ModelSpec, options: Settings) -> Engine:
         loads.append(f"{options.device} {options.precision}")
-        engine = real("onnxruntime", path, spec, BackendOptions("fp32"))
+        engine = real("onnxruntime", path, spec, Settings(precision="fp32"))
         if options.device == "cpu":
             return engine
         return Elsewhere(engine, faults[options.precision], options.precision)
@@ -161,7 +165,10 @@ def wrong(lr: Batch, engine: Engine) -> Batch:
 
 @pytest.mark.parametrize("size", [(30, 30), (300, 40), (300, 300)])
 def test_a_device_that_computes_right_is_checked_once(
-    tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+    tiny_catalog: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: tuple[int, int],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     exact = Upscaler("tiny", 2, precision="fp32")(picture(*size))
     loads = elsewhere(monkeypatch, {"auto": right})
@@ -169,19 +176,19 @@ def test_a_device_that_computes_right_is_checked_once(
     for _ in range(2):
         assert np.abs(up(picture(*size)) - exact).max() < ROUNDING
     assert loads == ["auto auto", "cpu fp32"]
-    assert up.notes == []
+    assert caplog.messages == []
 
 
 def test_tiles_are_as_large_as_suits_the_device(tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def tiles(**asked: Any) -> int:
+    def count(**asked: Any) -> int:
         seen: list[int] = []
         Upscaler("tiny", 2, **asked)(picture(8, 780), progress=lambda done, total: seen.append(total))
         return seen[-1]
 
-    assert (tiles(), tiles(tile=256), tiles(halo=250)) == (2, 4, 1), "a halo of 250 wants 1,000 pixels"
+    assert (count(), count(tile=256), count(halo=250)) == (2, 4, 1), "a halo of 250 wants 1,000 pixels"
     elsewhere(monkeypatch, {"auto": right})
-    assert (tiles(), tiles(tile=512)) == (3, 2)
-    assert engine.DEFAULT_SIDE == tiled.TILE, "the engine that is built first is the one that runs"
+    assert (count(), count(tile=512)) == (3, 2)
+    assert tensorrt.DEFAULT_SIDE == tiles.SIDE, "the engine that is built first is the one that runs"
 
 
 @pytest.mark.parametrize(
@@ -190,20 +197,23 @@ def test_tiles_are_as_large_as_suits_the_device(tiny_catalog: Path, monkeypatch:
 )
 def test_large_tiles_are_for_networks_that_take_little_memory(changes: dict[str, Any], side: int) -> None:
     spec = replace(catalog.resolve("mdsr-baseline", 4).spec, **changes)
-    assert [tiled.default_tile(spec, device, 0) for device in ("cpu", "cuda:0")] == [side, 384]
+    assert [tiles.default_side(spec.family, spec.features, device, 0) for device in ("cpu", "cuda:0")] == [
+        side,
+        384,
+    ]
 
 
 def test_a_device_that_computes_something_else_is_tried_in_f32(
-    tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     exact = Upscaler("tiny", 2, precision="fp32")(picture(60, 60))
     elsewhere(monkeypatch, {"fp16": wrong, "fp32": right})
     monkeypatch.setattr(registry, "choose", lambda name, options: registry.Choice("onnxruntime", "test"))
     up = Upscaler("tiny", 2, precision="fp16")
     assert np.abs(up(picture(60, 60)) - exact).max() < ROUNDING
-    assert up.made is not None
-    assert up.made.info.precision == "fp32"
-    (note,) = up.notes
+    assert up.computed is not None
+    assert up.computed.info.precision == "fp32"
+    (note,) = caplog.messages
     assert note.startswith("fp16 on cuda:0 is far from what the CPU computes")
 
 
@@ -218,11 +228,13 @@ def test_a_device_that_is_wrong_in_f32_as_well_is_an_error(
         Upscaler("tiny", 2, precision="fp16")(picture(60, 60))
 
 
-def test_every_one_of_several_devices_is_checked(tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_one_of_several_devices_is_checked(
+    tiny_catalog: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     real = registry.load
 
-    def load(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> Engine:
-        engine = real("onnxruntime", path, spec, BackendOptions("fp32"))
+    def load(name: str, path: Path, spec: ModelSpec, options: Settings) -> Engine:
+        engine = real("onnxruntime", path, spec, Settings(precision="fp32"))
         if options.device == "cpu":
             return engine
         faults = (right, wrong if options.precision == "fp16" else right)
@@ -233,9 +245,9 @@ def test_every_one_of_several_devices_is_checked(tiny_catalog: Path, monkeypatch
     monkeypatch.setattr(registry, "choose", lambda name, options: registry.Choice("onnxruntime", "test"))
     up = Upscaler("tiny", 2, precision="fp16")
     assert np.abs(up(picture(60, 60)) - exact).max() < ROUNDING
-    assert any("far from what the CPU computes" in note for note in up.notes)
+    assert any("far from what the CPU computes" in note for note in caplog.messages)
     loads: list[object] = []
-    monkeypatch.setattr(tiled, "psnr_to_cpu", lambda *a: loads.append(a) or 99.0)
+    monkeypatch.setattr(precision, "psnr_to_cpu", lambda *a: loads.append(a) or 99.0)
     up(picture(60, 60))
     assert loads == [], "a verdict is not asked for again"
 

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from srcli import __version__
 from srcli.cli.benchmark import benchmark
-from srcli.cli.console import show_error, talk, tell_unprinted, unheard
+from srcli.cli.console import Messages, show_error, talk, tell_unprinted, unheard
 from srcli.cli.doctor import doctor
 from srcli.cli.evaluate import evaluate
 from srcli.cli.export import export
@@ -75,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = int(ExitCode.OK)
     _open_streams()
     try:
-        code = _run(arguments)
+        with Messages() as messages:
+            code = _run(arguments, messages)
         with unheard(sys.stdout):
             sys.stdout.flush()
     except KeyboardInterrupt:
@@ -93,9 +94,9 @@ def _open_streams() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - as long as the process
 
 
-def _run(arguments: Sequence[str] | None) -> int:
+def _run(arguments: Sequence[str] | None, messages: Messages) -> int:
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="srcli")
+        app(args=None if arguments is None else list(arguments), prog_name="srcli", obj=messages)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else ExitCode.OK
     return ExitCode.OK

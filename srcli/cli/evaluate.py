@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from srcli.cli.console import product, table, talk
-from srcli.cli.live import screen
+from srcli.cli.console import product, screen, table, talk
 from srcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def _only_pytorch(name: str, backend: str, precision: str, device: str) -> None:
 
 
 def _checkpoint(name: str, scale: int, ensemble: bool) -> "dict[str, Upscale]":
-    from srcli.cli.extras import missing_extra
+    from srcli.cli.console import missing_extra
     from srcli_train.evaluate import from_checkpoint
 
     try:
@@ -114,12 +113,9 @@ def _model(
         device=device,
         ensemble=ensemble,
         threads=threads,
-        tell=talk,
     )
     named = name_of(name, upscaler.spec)
     talk(f"{named} x{scale}: {upscaler.reason}")
-    for note in upscaler.notes:
-        talk(f"note: {note}")
     return {_plus(name if is_path(name) else named, ensemble): upscaler}
 
 
@@ -144,7 +140,7 @@ def _rows(title: str, scores: "dict[str, list[Score]]", images: bool) -> list[li
 
 
 def _published_rows(folder: Path, scale: int) -> list[list[str]]:
-    from srcli_train.published import published
+    from srcli_train.evaluate import published
 
     rows = []
     for row in published(folder.resolve().name, scale):

@@ -1,19 +1,40 @@
 """`srcli upscale`: pictures in, larger pictures out."""
 
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from srcli.cli.units import default_memory, parse_bytes
-from srcli.cli.upscaling import Files, Network, Telling, run
-from srcli.errors import UsageError
+from srcli.cli.console import (
+    FolderProgress,
+    Messages,
+    count,
+    duration,
+    printable,
+    product,
+    screen,
+    show_error,
+    talk,
+)
+from srcli.errors import Interrupt, UsageError
+from srcli.settings import DEFAULT_MEMORY, Settings
 
 if TYPE_CHECKING:
-    from srcli.jobs.sizes import SizeRequest
+    from srcli.jobs.plan import Plan
+    from srcli.jobs.report import Loaded, PictureResult, Report
+    from srcli.upscaler import Upscaler
+
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 def upscale(
+    context: typer.Context,
     inputs: Annotated[
         list[str],
         typer.Argument(
@@ -45,10 +66,10 @@ def upscale(
         str,
         typer.Option(
             metavar="NAME",
-            help="A family (mdsr, edsr: its best, for clean pictures), mdsr-photo (for JPEG blocks, noise, "
-            "blur), auto (of mdsr and mdsr-photo what suits each picture), any model, or an .onnx file.",
+            help="auto (of the next two what suits each picture), mdsr (the best for clean pictures), "
+            "mdsr-photo (for JPEG blocks, noise, blur and hard edges), any other model, or an .onnx file.",
         ),
-    ] = "mdsr",
+    ] = "auto",
     out: Annotated[
         str,
         typer.Option(
@@ -97,13 +118,21 @@ def upscale(
         int | None, typer.Option(min=1, max=100, metavar="N", help="Quality of lossy formats, 1 to 100.")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace outputs that exist; otherwise they are skipped.")
+        bool, typer.Option("--overwrite", help="Replace outputs that exist, whatever made them.")
     ] = False,
+    provenance: Annotated[
+        bool,
+        typer.Option(
+            "--provenance/--no-provenance",
+            help="Write into each output's XMP what made it, by which a later run knows what is done.",
+        ),
+    ] = True,
     memory: Annotated[
         str | None,
         typer.Option(
             metavar="BYTES",
-            help="Pictures in work at once may take this much, e.g. 512M. [default: 2G, at most RAM/4]",
+            help="Memory of the whole process, e.g. 800M or 4G; what needs more goes through scratch files "
+            "beside the output. [default: 1G]",
         ),
     ] = None,
     workers: Annotated[
@@ -121,22 +150,38 @@ def upscale(
 ) -> None:
     """Upscale pictures.
 
-    Writes each result to the output folder under the name of its input. Results that are already
-    there are skipped, so the same command continues an interrupted run. Paths of written files go to
-    stdout when it is not a terminal; everything else goes to stderr.
+    Writes each result to the output folder under the name of its input. Results that are already there are
+    skipped if the same input, model and settings made them, so the same command continues an interrupted run.
+    Paths of written files go to stdout when it is not a terminal; everything else goes to stderr.
 
     Exit code: 0 all well, 1 some pictures failed, 2 wrong usage, 130 interrupted.
     """
-    from srcli.jobs.folder import FolderOptions
-
-    size = _size(scale, width, height, long_edge)
-    budget = parse_bytes(memory) if memory else default_memory()
-    options = FolderOptions(size, quality, overwrite, budget, workers)
-    network = Network(model, backend, precision, device, tile, exact_halo, ensemble, threads)
+    if scale is not None and (width or height or long_edge):
+        raise UsageError("-s cannot be combined with --width, --height or --long-edge.", "Keep one of them.")
+    settings = Settings(
+        model=model,
+        scale=4.0 if scale is None else scale,
+        width=width,
+        height=height,
+        long_edge=long_edge,
+        backend=backend,
+        precision=precision,
+        device=device,
+        threads=threads,
+        tile=tile,
+        halo="exact" if exact_halo else None,
+        ensemble=ensemble,
+        memory=parse_bytes(memory) if memory else DEFAULT_MEMORY,
+        format=format,
+        quality=quality,
+        overwrite=overwrite,
+        provenance=provenance,
+        workers=workers,
+    )
     _check(inputs, out, report)
-    files = Files(inputs, Path(out), recursive, format)
-    telling = Telling(quiet, as_json, report, dry_run)
-    raise typer.Exit(run(files, network, options, telling))
+    messages: Messages = context.obj
+    messages.quiet = quiet
+    raise typer.Exit(_run(inputs, Path(out), settings, messages, recursive, report, dry_run, as_json))
 
 
 def _check(inputs: list[str], out: str, report: Path | None) -> None:
@@ -149,9 +194,176 @@ def _check(inputs: list[str], out: str, report: Path | None) -> None:
         raise UsageError("--report writes a file.", "Give its name; --json prints the report on stdout.")
 
 
-def _size(scale: float | None, width: int | None, height: int | None, long_edge: int | None) -> "SizeRequest":
-    from srcli.jobs.sizes import SizeRequest
+def parse_bytes(text: str) -> int:
+    """ "512M", "1.5G", "2GiB" or plain bytes to a number of bytes (powers of 1024).
 
-    if scale is not None and (width or height or long_edge):
-        raise UsageError("-s cannot be combined with --width, --height or --long-edge.", "Keep one of them.")
-    return SizeRequest(4.0 if scale is None else scale, width, height, long_edge)
+    Raises:
+        UsageError: it is not such a number, or less than one byte.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    size = int(float(match[1]) * 1024 ** _POWERS[match[2].upper()]) if match else 0
+    if size < 1:
+        raise UsageError(f"--memory {text!r} is not an amount of memory.", "Write it like 512M or 2G.")
+    return size
+
+
+def _run(
+    inputs: list[str],
+    out: Path,
+    settings: Settings,
+    messages: Messages,
+    recursive: bool,
+    report: Path | None,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Plan, load, work, report; returns the exit code."""
+    from srcli.jobs.plan import check_report, plan
+    from srcli.jobs.report import Report, problem, write_report
+
+    planned = plan(inputs, out, recursive=recursive, format=settings.format)
+    if report is not None:
+        check_report(report, planned.jobs)
+    for one in planned.problems:
+        show_error(one.error.message, one.error.hint)
+    for text in _left_out(planned):
+        messages.note(text)
+    upscalers = _load(settings, planned)
+    with Interrupt() as interrupt:  # SIGTERM ends the run as Ctrl-C does, and both are reported
+        begin, interrupted = perf_counter(), False
+        results = [problem(one.path, one.error) for one in planned.problems]
+        if dry_run:
+            results += _foresee(planned, upscalers, settings, interrupt, as_json)
+        elif upscalers:
+            more, interrupted = _work(planned, upscalers, settings, messages, interrupt, as_json)
+            results += more
+        found = Report(_loaded(upscalers, messages), results, perf_counter() - begin, interrupted)
+        if report is not None:
+            write_report(found, report)
+        if as_json:
+            product(found.to_json())
+        if not messages.quiet:
+            talk(_summary(found, planned.out, settings) + ".")
+    return found.exit_code
+
+
+def _left_out(plan: "Plan") -> Iterator[str]:
+    """What lies in the input folders and is no input."""
+    if plan.left_out is not None:
+        yield f"{plan.left_out} is the output folder; the pictures in it are no inputs."
+    for link in plan.passed_by:
+        yield f"{link} leads to a folder that is searched already or holds one that is; not entered."
+    if plan.unread:
+        number, kinds = sum(many for _, many in plan.unread), ", ".join(kind for kind, _ in plan.unread)
+        yield f"{count(number, 'picture')} of other kinds ({kinds}) left out; convert to TIFF or JPEG first."
+
+
+def _load(settings: Settings, plan: "Plan") -> "list[Upscaler]":
+    """The network for the first picture, on each device if all get a picture; none if there is no picture."""
+    from srcli.backends.devices import split
+    from srcli.jobs.plan import first_factor
+    from srcli.upscaler import Upscaler
+
+    if not plan.jobs:
+        return []
+    settings = replace(settings, scale=first_factor(plan.jobs, settings))
+    devices = split(settings.device)
+    if len(plan.jobs) < len(devices):
+        return [Upscaler.from_settings(settings)]
+    return [Upscaler.from_settings(replace(settings, device=device)) for device in devices]
+
+
+def _work(
+    plan: "Plan",
+    upscalers: "list[Upscaler]",
+    settings: Settings,
+    messages: Messages,
+    interrupt: Interrupt,
+    as_json: bool,
+) -> tuple[list["PictureResult"], bool]:
+    """Do it: results, and whether it was interrupted."""
+    from srcli.jobs.folder import FolderRun
+
+    paths = not (as_json or messages.quiet or sys.stdout.isatty())
+    with closing(screen(quiet=messages.quiet)) as shown, messages.above(shown.line):
+        progress = FolderProgress(shown, notes=not messages.quiet, paths=paths)
+        run = FolderRun(plan.jobs, upscalers, settings, progress, lambda: interrupt.wanted).run()
+    return run.results, run.interrupted
+
+
+def _foresee(
+    plan: "Plan", upscalers: "list[Upscaler]", settings: Settings, interrupt: Interrupt, as_json: bool
+) -> list["PictureResult"]:
+    """What would happen to each picture, a line each on stdout."""
+    from srcli.jobs.folder import foresee
+    from srcli.jobs.report import Status
+
+    results = []
+    for job in plan.jobs:
+        if interrupt.wanted:
+            raise KeyboardInterrupt
+        results.append(foresee(job, upscalers[0], settings))
+    for result in results:
+        if result.status is Status.FAILED:
+            show_error(result.error, result.hint)
+        elif not as_json:
+            product(printable(_line(result)))
+    return results
+
+
+def _line(result: "PictureResult") -> str:
+    """One picture of a dry run."""
+    if result.input_size is None or result.output_size is None:
+        return f"{result.input} -> {result.output} ({result.status.value}: it is there)"
+    sizes = [f"{width}×{height}" for height, width in (result.input_size, result.output_size)]
+    return f"{result.input} {sizes[0]} -> {result.output} {sizes[1]}"
+
+
+def _loaded(upscalers: "list[Upscaler]", messages: Messages) -> "Loaded":
+    from srcli.jobs.report import Loaded
+    from srcli.models.auto import name_of
+
+    if not upscalers:
+        return Loaded("", "", "", "")
+    first, info = upscalers[0], upscalers[0].info
+    devices = ", ".join(upscaler.info.device for upscaler in upscalers)
+    reason = first.reason if len(upscalers) == 1 else f"{first.reason}; a picture each on {devices}"
+    name = first.spec.name if first.bicubic else name_of(first.settings.model, first.spec)
+    return Loaded(name, info.backend, devices, info.precision, reason, tuple(messages.kept))
+
+
+def _summary(report: "Report", out: Path, settings: Settings) -> str:
+    """Where the pictures are and what made them, then what else there is to know."""
+    from srcli.jobs.report import Status
+
+    loaded, parts = report.engine, []
+    if written := report.count(Status.WRITTEN):
+        megapixels = sum(picture.megapixels for picture in report.pictures)
+        work = f"{megapixels:.3g} MP in {duration(report.seconds)}"
+        parts.append(f"{_are(written)} in {out} ({work}), made by {_makers(report)}")
+    if planned := report.count(Status.PLANNED):
+        parts.append(
+            f"{count(planned, 'picture')} would go to {out}, made by {loaded.model}, {loaded.reason}"
+        )
+    if skipped := report.count(Status.SKIPPED):
+        parts.append(f"{_are(skipped)} in {out} already, made by the same input and settings")
+    if kept := report.count(Status.KEPT):
+        parts.append(f"{count(kept, 'file')} in {out} left alone: nothing in them says that srcli made them")
+    if failed := report.count(Status.FAILED):
+        parts.append(f"{failed} failed")
+    if report.interrupted:
+        left = report.count(Status.PENDING)
+        rest = "older results of these are as they were" if settings.overwrite else "the same command goes on"
+        parts.append(f"interrupted with {left} left; {rest}")
+    return "; ".join(parts)
+
+
+def _makers(report: "Report") -> str:
+    """The networks behind the written pictures, and where they ran; bicubic where none had to."""
+    names = list(dict.fromkeys(picture.computed.model for picture in report.pictures if picture.computed))
+    reason = [report.engine.reason] if report.engine.model in names or names != ["bicubic"] else []
+    return ", ".join([" and ".join(names), *reason])
+
+
+def _are(number: int) -> str:
+    return f"{count(number, 'picture')} {'is' if number == 1 else 'are'}"

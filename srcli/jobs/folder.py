@@ -1,173 +1,179 @@
-"""Many pictures through the engines: decode, upscale and encode at the same time, results in order.
+"""Many pictures through the engines: decode, enlarge and encode at the same time, results in order.
 
-The caller's thread admits pictures while they fit the memory budget and commits results in the
-order of the inputs; each engine has one picture at a time; small pools decode before it and encode after it.
-Every picture is a chain of futures, so nothing is shared but what the chain hands on, and an error
-anywhere in it arrives at the commit.
+The caller's thread admits pictures while they fit into memory and commits results in the order of the inputs.
+Each engine has a thread that streams pictures through it; small pools decode before it and encode after it.
 """
 
 import os
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from queue import SimpleQueue
+from itertools import chain
+from pathlib import Path
+from queue import Empty, SimpleQueue
 from time import perf_counter
-from typing import Any, Protocol
 
-from numpy.typing import NDArray
-
-from srcli.errors import InputError, SrcliError
-from srcli.io import pictures
-from srcli.io.storage import sweep
-from srcli.jobs.inputs import is_folder
-from srcli.jobs.memory import picture_bytes
-from srcli.jobs.names import Job
-from srcli.jobs.progress import Progress
-from srcli.jobs.report import PictureResult, Status
-from srcli.jobs.sizes import Size, SizeRequest
-from srcli.jobs.stages import Stage, decode, encode, stand_back
-from srcli.upscaler import Made
-
-Pixels = NDArray[Any]
-"""(H, W) or (H, W, C), uint8 or uint16, as `srcli.io.pictures` reads them."""
+from srcli import memory
+from srcli.errors import InputError, OutputError, shown
+from srcli.imaging.pixels import Pixels
+from srcli.io import pictures, provenance
+from srcli.io.pictures import Picture
+from srcli.io.storage import check_space, sweep
+from srcli.jobs import plan
+from srcli.jobs.inputs import Job
+from srcli.jobs.plan import Upscale
+from srcli.jobs.report import PictureResult, Progress, Status, failure
+from srcli.settings import Settings, Size
+from srcli.stream import WAIT, Image, Result, Wait
 
 _GLANCE = 0.1
 """Seconds that a wait for a picture lasts before it looks up whether it is to stop."""
-
-
-class Upscale(Protocol):
-    """One picture's pixels to larger ones; `srcli.Upscaler` is one."""
-
-    @property
-    def scales(self) -> tuple[int, ...]:
-        """Of the networks at hand; empty where bicubic does everything."""
-
-    @property
-    def made(self) -> Made | None:
-        """What the last call made its result with."""
-
-    def __call__(
-        self, image: Pixels, *, size: Size | None, progress: Callable[[int, int], None] | None
-    ) -> Pixels:
-        """Upscale to `size` (height, width), or by its own scale; same dtype and layout."""
+_NICE, _LOWEST = 10, 19
+"""Lowered priority of decoding and encoding: about a tenth of the network's share of a core."""
 
 
 @dataclass(frozen=True, slots=True)
-class FolderOptions:
-    """How a folder run works.
+class _Decoded:
+    """A picture, the file it comes from, the model for it, and the seconds it took."""
 
-    Attributes:
-        size: how large the outputs shall be.
-        quality: 1 to 100 for lossy formats; None leaves it to the format.
-        overwrite: replace outputs that exist; otherwise they are skipped.
-        memory: bytes that all pictures in flight may take (`picture_bytes`); one that alone takes
-            more runs alone. The network's own memory, which depends on the tile, comes on top.
-        workers: threads that decode, and as many that encode.
-    """
-
-    size: SizeRequest
-    quality: int | None = None
-    overwrite: bool = False
-    memory: int = 2 << 30
-    workers: int = 2
+    picture: Picture
+    given: plan.Input
+    model: str | Path
+    seconds: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Flight:
-    """An admitted picture: the bytes it was granted and the end of its chain."""
+    """A picture on its way: the bytes it was granted, its decoding, and the end of its way."""
 
     job: Job
-    cost: int
-    result: Future[PictureResult]
+    cost: int = 0
+    decoded: Future[_Decoded] | None = None
+    result: Future[PictureResult] = field(default_factory=Future)
 
 
 @dataclass(slots=True)
 class FolderRun:
     """One run. `results` grows in the order of the jobs; after an interrupt it is complete too.
 
-    `more` are further engines, on other devices: each takes a picture of its own.
-    `stop` says whether the run is to end early; it is asked between steps and while waiting.
+    Attributes:
+        jobs: what to read and write.
+        upscalers: one a device; each takes a picture of its own.
+        settings: of the run.
+        progress: watches it.
+        stop: says whether the run is to end early; it is asked between steps and while waiting.
+        interrupted: whether it ended early.
     """
 
     jobs: Sequence[Job]
-    upscale: Upscale
-    options: FolderOptions
+    upscalers: Sequence[Upscale]
+    settings: Settings
     progress: Progress
-    more: Sequence[Upscale] = ()
     stop: Callable[[], bool] = lambda: False
     results: list[PictureResult] = field(default_factory=list)
     interrupted: bool = False
     _cancelled: threading.Event = field(default_factory=threading.Event)
     _flights: deque[_Flight] = field(default_factory=deque)
-    _idle: SimpleQueue[Upscale] = field(default_factory=SimpleQueue)
+    _ready: SimpleQueue[_Flight | None] = field(default_factory=SimpleQueue)
+
+    @property
+    def _budget(self) -> int:
+        return min(upscale.picture_memory for upscale in self.upscalers)
+
+    @property
+    def _limit(self) -> int:
+        """Bytes of the largest array in RAM; larger ones lie in scratch files beside the output."""
+        return self._budget // 3
 
     def run(self) -> "FolderRun":
         """Do all jobs; `stop` or an interrupt ends the run early and sets `interrupted`.
 
         Failed pictures become results, they raise nothing. Signals are better remembered for `stop`
-        (`srcli.interrupt`) than raised: an interrupt in the lock of a future would leave it taken.
+        (`srcli.errors`) than raised: an interrupt in the lock of a future would leave it taken.
         """
         self.progress.start(len(self.jobs))
         for folder in {job.target.parent for job in self.jobs}:
             sweep(folder)
-        beside = partial(ThreadPoolExecutor, self.options.workers, initializer=stand_back)
-        for upscale in (self.upscale, *self.more):
-            self._idle.put(upscale)
-        pools = beside(), ThreadPoolExecutor(1 + len(self.more)), beside()
+        decoders, encoders = (
+            ThreadPoolExecutor(self.settings.workers, initializer=lower_priority) for _ in range(2)
+        )
+        streams = [
+            threading.Thread(target=self._serve, args=(upscale, encoders), daemon=True)
+            for upscale in self.upscalers
+        ]
+        for stream in streams:
+            stream.start()
         try:
             for job in self.jobs:
                 self._heed()
-                self._admit(job, *pools)
+                self._admit(job, decoders)
             self._commit_while(lambda: bool(self._flights))
         except KeyboardInterrupt:
             self.interrupted = True
             self._cancelled.set()
             self.progress.stopping()
         finally:
-            for pool in pools:
-                pool.shutdown(wait=False, cancel_futures=True)
-            for pool in pools:
-                pool.shutdown(wait=True)
+            decoders.shutdown(wait=False, cancel_futures=True)
+            self._ready.put(None)
+            for stream in streams:
+                stream.join()
+            decoders.shutdown(wait=True)
+            encoders.shutdown(wait=True)
         self._settle()
         return self
 
-    def _admit(
-        self, job: Job, decoders: ThreadPoolExecutor, engine: ThreadPoolExecutor, encoders: ThreadPoolExecutor
-    ) -> None:
+    def _admit(self, job: Job, decoders: ThreadPoolExecutor) -> None:
         """Start a picture as soon as there is room for it."""
+        flight = _Flight(job)
         try:
-            if already_there(job, self.options):
-                self._append(job, 0, _ready(_skipped(job, self.options)))
+            finished = plan.done_already(job, self.upscalers[0], self.settings)
+            if finished is not None:
+                flight.result.set_result(finished)
+                self._append(flight)
                 return
-            header = pictures.probe(job.source)
-            cost = self._cost(job, header)
+            flight.cost = self._cost(job)
         except Exception as error:  # whatever a file does to a decoder must not stop the others
-            self._append(job, 0, _failed(error))
+            flight.result.set_exception(error)
+            self._append(flight)
             return
-        self._commit_while(lambda: self._is_full(cost))
-        decoded = decoders.submit(decode, job)
-        upscaled = engine.submit(self._upscale, job, decoded)
-        self._append(job, cost, encoders.submit(encode, job, upscaled, self.options.quality))
+        self._commit_while(lambda: self._is_full(flight.cost))
+        flight.decoded = decoders.submit(self._decode, job)
+        self._ready.put(flight)
+        self._append(flight)
 
-    def _cost(self, job: Job, header: pictures.Header) -> int:
-        return picture_bytes(header, self.options.size, self.upscale.scales, pictures.format_of(job.target))
+    def _cost(self, job: Job) -> int:
+        """Bytes of RAM that a picture takes; refuses what its format or the disk cannot hold."""
+        header, scales, limit = pictures.probe(job.source), self.upscalers[0].scales, self._limit
+        written, source = pictures.format_of(job.target), (header.height, header.width)
+        self.settings.factor(source)
+        output, depth = self.settings.output_size(source), header.bit_depth
+        pictures.check_output(job.target, output, header.channels, depth)
+        needed = self.upscalers[0].network_memory(source, output) + memory.LEAST
+        if needed > self.settings.memory:
+            raise InputError(
+                f"{shown(job.source)} needs {needed / 2**20:.0f} MB of memory with this network and tile.",
+                f"Give --memory {needed // 2**20 + 1}M or more, or a smaller --tile.",
+            )
+        scratch = memory.of_scratch(header, self.settings, scales, limit)
+        check_space(job.target.parent, scratch + memory.file_bytes(written, output, header.channels, depth))
+        return memory.of_picture(header, self.settings, scales, written, limit)
 
-    def _append(self, job: Job, cost: int, result: Future[PictureResult]) -> None:
-        self._flights.append(_Flight(job, cost, result))
+    def _append(self, flight: _Flight) -> None:
+        self._flights.append(flight)
         self._commit_while(lambda: bool(self._flights) and self._flights[0].result.done())
 
     def _is_full(self, cost: int) -> bool:
-        """Whether a picture of `cost` bytes has to wait for one in flight."""
+        """Whether a picture of `cost` bytes has to wait for one on its way."""
         if not self._flights:
             return False
         granted = sum(flight.cost for flight in self._flights)
-        return granted + cost > self.options.memory or len(self._flights) > 2 * self.options.workers + len(
-            self.more
-        )
+        most = 2 * self.settings.workers + len(self.upscalers) - 1
+        return granted + cost > self._budget or len(self._flights) > most
 
     def _commit_while(self, wanted: Callable[[], bool]) -> None:
         while wanted():
@@ -190,70 +196,166 @@ class FolderRun:
 
     def _settle(self) -> None:
         """After the end: commit what was still finished, and say what is left."""
+        for flight in self._flights:
+            if not flight.result.done():
+                flight.result.set_exception(CancelledError())
         self._commit_while(lambda: bool(self._flights))
         settled = {result.output for result in self.results}
         left = (job for job in self.jobs if job.target not in settled)
         self.results += [PictureResult(job.source, job.target, Status.PENDING) for job in left]
 
-    def _upscale(self, job: Job, decoded: Future[Stage]) -> Stage:
-        stage = decoded.result()
-        self._go_on()
-        start = perf_counter()
-        size = None if self.options.size.by_factor else self.options.size.output(stage.input_size)
-        upscale = self._idle.get()
+    def _decode(self, job: Job) -> _Decoded:
+        start, folder = perf_counter(), job.target.parent
+        make_folder(job.target)
+        with plan.unchanged(job.source) as given:
+            picture = pictures.read(job.source, limit=self._limit, memory=self._budget, folder=folder)
+        model = self.upscalers[0].model_for(picture.pixels)
+        return _Decoded(picture, given, model, perf_counter() - start)
+
+    def _serve(self, upscale: Upscale, encoders: ThreadPoolExecutor) -> None:
+        """An engine's thread: stream pictures through it and hand each on to an encoder."""
+        pending, jobs = deque[_Flight](), list[Job]()
         try:
-            pixels = upscale(stage.picture.pixels, size=size, progress=self._tiles(job))
-            made = upscale.made
-        finally:
-            self._idle.put(upscale)
-        seconds = stage.seconds + perf_counter() - start
-        return replace(stage, picture=replace(stage.picture, pixels=pixels), seconds=seconds, made=made)
+            with closing(upscale.stream(self._images(pending, jobs), partial(self._tile, jobs))) as results:
+                for result in results:
+                    self._hand_on(pending.popleft(), result, encoders)
+        except Exception as error:  # the engine is lost, or the run is to stop
+            for flight in chain(pending, iter(self._ready.get, None)):
+                flight.result.set_exception(error)
+            self._ready.put(None)
 
-    def _tiles(self, job: Job) -> Callable[[int, int], None]:
-        def tile(done: int, total: int) -> None:
-            if done < total:  # of the last one, the picture is there
-                self._go_on()
-            self.progress.tile(job, done, total)
+    def _images(self, pending: deque[_Flight], jobs: list[Job]) -> Iterator[Image | Wait]:
+        """The next pictures for one engine; `WAIT` where it should finish what it has first."""
+        while True:
+            try:
+                flight = self._ready.get(block=not pending)
+            except Empty:
+                yield WAIT
+                continue
+            if flight is None:
+                self._ready.put(None)  # for the other engines
+                return
+            assert flight.decoded is not None, "what is ready is being decoded"
+            if pending and not flight.decoded.done():
+                yield WAIT
+            pending.append(flight)
+            jobs.append(flight.job)
+            yield self._image(flight)
 
-        return tile
+    def _image(self, flight: _Flight) -> Image:
+        """A picture for the stream, decoded; an error of its decoding is raised when it is its turn."""
+        assert flight.decoded is not None, "what is ready is being decoded"
+        try:
+            self._go_on()
+            decoded = flight.decoded.result()
+        except Exception as error:
+            return Image(partial(_raise, error))
+        folder = flight.job.target.parent
+        return Image(decoded.picture.pixels, None, decoded.model, "BGR", self._limit, folder)
+
+    def _tile(self, jobs: list[Job], number: int, complete: int, total: int) -> None:
+        if complete < total:  # of the last one, the picture is there
+            self._go_on()
+        self.progress.tile(jobs[number], complete, total)
 
     def _go_on(self) -> None:
         """Raise CancelledError if the run has been interrupted."""
         if self._cancelled.is_set():
             raise CancelledError
 
+    def _hand_on(self, flight: _Flight, result: Result, encoders: ThreadPoolExecutor) -> None:
+        """Give an enlarged picture to an encoder, without the pixels that it was made from."""
+        if result.error is not None or result.pixels is None or flight.decoded is None:
+            flight.result.set_exception(result.error or CancelledError())
+            return
+        decoded, flight.decoded = flight.decoded.result(), None
+        height, width = decoded.picture.pixels.shape[:2]
+        enlarged = replace(decoded.picture, pixels=result.pixels, order="BGR")
+        seconds = decoded.seconds + result.seconds
+        encoders.submit(self._encode, flight, enlarged, decoded.given, (height, width), result, seconds)
 
-def already_there(job: Job, options: FolderOptions) -> bool:
-    """Whether the output exists and is to be kept. Outputs appear whole, so it is a finished one."""
-    return not options.overwrite and os.path.lexists(job.target) and not is_folder(job.target)
+    def _encode(
+        self,
+        flight: _Flight,
+        picture: Picture,
+        given: plan.Input,
+        source: Size,
+        result: Result,
+        seconds: float,
+    ) -> None:
+        """Write a picture with what made it, and commit its result."""
+        start, job, settings = perf_counter(), flight.job, self.settings
+        written = pictures.format_of(job.target)
+        try:
+            assert result.computed is not None, "pixels were computed by something"
+            height, width = picture.pixels.shape[:2]
+            metadata, dropped = picture.metadata, tuple[str, ...]()
+            if settings.provenance:
+                record = plan.record(job, given, result.computed, settings, (height, width))
+                metadata, dropped = provenance.add_to(metadata, written, record)
+            else:
+                metadata = provenance.remove_from(metadata)
+            picture = replace(picture, metadata=metadata)
+            notes = pictures.write(
+                job.target, picture, quality=settings.quality, memory=self._limit, folder=job.target.parent
+            )
+            flight.result.set_result(
+                PictureResult(
+                    job.source,
+                    job.target,
+                    Status.WRITTEN,
+                    source,
+                    (height, width),
+                    seconds + perf_counter() - start,
+                    notes=(*picture.notes, *dropped, *notes),
+                    computed=result.computed,
+                )
+            )
+        except Exception as error:
+            flight.result.set_exception(error)
 
 
-def _skipped(job: Job, options: FolderOptions) -> PictureResult:
-    """An output that is kept; a note says if it has not the size that was asked for."""
-    notes = list[str]()
-    with suppress(SrcliError):
-        source, there = pictures.probe(job.source), pictures.probe(job.target)
-        wanted, has = options.size.output((source.height, source.width)), (there.height, there.width)
-        if sorted(wanted) != sorted(has):  # sorted: one of them may be turned by EXIF
-            notes.append(f"its output is there with {has[1]}×{has[0]} pixels, not {wanted[1]}×{wanted[0]}")
-    return PictureResult(job.source, job.target, Status.SKIPPED, notes=tuple(notes))
+def make_folder(target: Path) -> None:
+    """Make the folder of an output.
 
-
-def foresee(job: Job, options: FolderOptions) -> PictureResult:
-    """What a run would do with a picture, by its header; nothing is decoded or written."""
-    if already_there(job, options):
-        return _skipped(job, options)
+    Raises:
+        OutputError: it cannot be made.
+    """
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{target}: its folder cannot be made ({error.strerror}).", "Choose another place with -o."
+        ) from error
+
+
+def lower_priority() -> None:
+    """Lower this thread's priority below the network's."""
+    if sys.platform == "linux":  # elsewhere, priorities belong to processes
+        thread = threading.get_native_id()
+        lower = min(os.getpriority(os.PRIO_PROCESS, thread) + _NICE, _LOWEST)
+        with suppress(OSError):  # not needed, only better
+            os.setpriority(os.PRIO_PROCESS, thread, lower)
+
+
+def foresee(job: Job, upscale: Upscale, settings: Settings) -> PictureResult:
+    """What a run would do with a picture, by its header; nothing is decoded or written."""
+    try:
+        finished = plan.done_already(job, upscale, settings)
+        if finished is not None:
+            return finished
         header = pictures.probe(job.source)
         size = header.height, header.width
-        options.size.factor(size)
+        settings.factor(size)
+        output = settings.output_size(size)
+        pictures.check_output(job.target, output, header.channels, header.bit_depth)
     except Exception as error:
         return failure(job, error)
-    return PictureResult(job.source, job.target, Status.PLANNED, size, options.size.output(size))
+    return PictureResult(job.source, job.target, Status.PLANNED, size, output)
 
 
 def _outcome(flight: _Flight) -> PictureResult:
-    """The result of a chain at its end; its error becomes a failed picture."""
+    """The result of a picture at its end; its error becomes a failed picture."""
     try:
         return flight.result.result()
     except CancelledError:
@@ -262,26 +364,5 @@ def _outcome(flight: _Flight) -> PictureResult:
         return failure(flight.job, error)
 
 
-def failure(job: Job, error: Exception) -> PictureResult:
-    """A failed picture, in words that name the file."""
-    if not isinstance(error, SrcliError):
-        error = InputError(
-            f"{pictures.shown(job.source)}: failed unexpectedly ({type(error).__name__}: {error}).",
-            "This is a bug in srcli: please report it with the picture.",
-        )
-    message = error.message
-    if not any(pictures.shown(path) in message for path in (job.source, job.target)):
-        message = f"{pictures.shown(job.source)}: {message}"
-    return PictureResult(job.source, job.target, Status.FAILED, error=message, hint=error.hint)
-
-
-def _ready(result: PictureResult) -> Future[PictureResult]:
-    future: Future[PictureResult] = Future()
-    future.set_result(result)
-    return future
-
-
-def _failed(error: Exception) -> Future[PictureResult]:
-    future: Future[PictureResult] = Future()
-    future.set_exception(error)
-    return future
+def _raise(error: Exception) -> Pixels:
+    raise error

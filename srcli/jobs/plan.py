@@ -1,18 +1,27 @@
-"""A run before it starts: what to read, where to write, and everything that must not begin."""
+"""A run before it starts: what to read, where to write, what is done already, and what must not begin."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
-from srcli.errors import OutputError, SrcliError, UsageError
-from srcli.io import pictures
+from srcli import __version__
+from srcli.errors import InputError, OutputError, SrcliError, UsageError, shown
+from srcli.imaging.pixels import Pixels
+from srcli.io import pictures, provenance
+from srcli.io.codec import translated
 from srcli.io.pictures import READ_ONLY_SUFFIXES, SUFFIXES
+from srcli.io.provenance import Finished, Provenance
 from srcli.io.storage import check_takes_files
-from srcli.jobs.inputs import Problem, discover, is_folder, place
-from srcli.jobs.names import Job, name_outputs
-from srcli.jobs.sizes import SizeRequest
+from srcli.jobs.inputs import Job, Problem, discover, is_folder, name_outputs, place
+from srcli.jobs.report import PictureResult, Status
+from srcli.models import auto
+from srcli.settings import Settings, Size
+from srcli.stream import Computed, Image, Result, Wait
 
+_LOSSY = ("jpeg", "webp", "avif")
 _LOOK_AT = 16
 """Pictures whose headers may be read to choose the network that is loaded first."""
 
@@ -153,14 +162,130 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return facts.st_dev, facts.st_ino
 
 
-def first_factor(jobs: Sequence[Job], size: SizeRequest) -> float:
+def first_factor(jobs: Sequence[Job], settings: Settings) -> float:
     """How much the first picture grows, so that the network loaded first is one that is used."""
-    for job in () if size.by_factor else jobs[:_LOOK_AT]:
+    for job in () if settings.by_factor else jobs[:_LOOK_AT]:
         try:
             header = pictures.probe(job.source)
-            factor = size.factor((header.height, header.width))
+            factor = settings.factor((header.height, header.width))
         except SrcliError:
             continue
         if factor > 1:
             return factor
-    return size.scale
+    return settings.scale
+
+
+class Upscale(Protocol):
+    """Streams pictures through an engine; `srcli.Upscaler` is one."""
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Of the networks at hand; empty where bicubic does everything."""
+
+    @property
+    def picture_memory(self) -> int:
+        """Bytes that pictures on their way may take."""
+
+    def network_memory(self, source: Size, target: Size) -> int:
+        """Bytes that process and network take with an image of that size, whatever its pixels take."""
+
+    def model_for(self, image: Pixels) -> str | Path:
+        """The model that an image is enlarged with."""
+
+    def candidates(self, source: Size, target: Size) -> list[Computed]:
+        """What may compute an image of that size, by what is known before it is decoded."""
+
+    def stream(
+        self, images: Iterable[Image | Wait], on_tile: Callable[[int, int, int], None]
+    ) -> Generator[Result]:
+        """Enlarge images in order."""
+
+
+def done_already(job: Job, upscale: Upscale, settings: Settings) -> PictureResult | None:
+    """What becomes of a picture whose output is to be left as it is; None where it is to be made.
+
+    Raises:
+        InputError: the input cannot be read.
+        OutputError: the output is there, and it is damaged or other settings, another model or another input
+            made it.
+    """
+    if is_folder(job.target):
+        raise OutputError(
+            f"{shown(job.target)} is a folder, where the output goes.", "Move it away, or use another -o."
+        )
+    if settings.overwrite or not os.path.lexists(job.target):
+        return None
+    try:
+        existing = provenance.read(job.target)
+    except InputError as error:
+        raise OutputError(
+            f"{error.message} It is where the output goes.", "--overwrite replaces it."
+        ) from error
+    if existing is None:
+        note = "its output is there and does not say what made it: left alone (--overwrite replaces it)"
+        return PictureResult(job.source, job.target, Status.KEPT, notes=(note,))
+    header = pictures.probe(job.source)
+    source = header.height, header.width
+    settings.factor(source)
+    target = settings.output_size(source)
+    # A model by name is also what auto may have chosen.
+    computed, facts = upscale.candidates(source, target), job.source.stat()
+    chosen = ("auto",) if len(computed) > 1 else ("by name", "auto")
+    wanted = [_wanted(job, facts.st_size, one, settings, target, by) for one in computed for by in chosen]
+    older = job.target.stat().st_mtime < max(facts.st_mtime, facts.st_ctime)  # the latter tells of `mv`, too
+    found, difference = provenance.finished(
+        existing, wanted, older=older, input_sha256=lambda: provenance.file_sha256(job.source)
+    )
+    if found is Finished.OTHER:
+        hint = "--overwrite replaces it; or choose another folder with -o."
+        raise OutputError(f"{shown(job.target)} is there already: {difference}.", hint)
+    return PictureResult(job.source, job.target, Status.SKIPPED)
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """An input file as it was decoded: bytes and SHA-256."""
+
+    size: int
+    sha256: str
+
+
+@contextmanager
+def unchanged(path: Path) -> Iterator[Input]:
+    """In here, a file is read that must stay as it is; gives its size and SHA-256.
+
+    Raises:
+        InputError: it cannot be read, or another program changed it meanwhile.
+    """
+    with translated(path):
+        before = path.stat()
+    yield Input(before.st_size, provenance.file_sha256(path))
+    with translated(path):
+        after = path.stat()
+    if any(getattr(before, name) != getattr(after, name) for name in ("st_ino", "st_size", "st_mtime_ns")):
+        raise InputError(f"{shown(path)} changed while it was read.", "Run again when it is complete.")
+
+
+def record(job: Job, given: Input, computed: Computed, settings: Settings, target: Size) -> Provenance:
+    """What made an output, to be written into it."""
+    chosen = "auto" if settings.model == auto.AUTO and computed.scales else "by name"
+    return replace(_wanted(job, given.size, computed, settings, target, chosen), input_sha256=given.sha256)
+
+
+def _wanted(
+    job: Job, input_size: int, computed: Computed, settings: Settings, target: Size, chosen: str
+) -> Provenance:
+    """The record that this run would write, its input's checksum left out."""
+    written = pictures.format_of(job.target)
+    resolved: dict[str, provenance.Setting] = {
+        "size": target[::-1],
+        "scales": computed.scales,
+        "precision": computed.precision,
+        "ensemble": settings.ensemble,
+        "halo": "measured" if settings.halo is None else settings.halo,
+        "model chosen": chosen,
+        "format": written,
+        "quality": settings.quality if written in _LOSSY else None,
+    }
+    model = provenance.model_sha256(computed.files) if computed.files else ""
+    return Provenance(__version__, computed.model, model, resolved, input_size)

@@ -1,4 +1,4 @@
-"""What happened to every picture, for people's eyes and for programs (JSON)."""
+"""What happened to every picture, for people and programs (JSON), and the protocol of whoever watches."""
 
 import json
 from collections import Counter
@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from srcli import __version__
-from srcli.errors import ExitCode, OutputError
-from srcli.io.storage import write_text
-from srcli.jobs.sizes import Size
+from srcli.errors import ExitCode, InputError, OutputError, SrcliError, shown
+from srcli.settings import Size
 
 if TYPE_CHECKING:
-    from srcli.upscaler import Made
+    from srcli.jobs.inputs import Job
+    from srcli.upscaler import Computed
 
-SCHEMA = "srcli.upscale/1"
+
+SCHEMA = "srcli.upscale/2"
 """Name and version of the JSON report; the number grows when a field changes its meaning or goes."""
 
 
@@ -25,7 +26,9 @@ class Status(StrEnum):
 
     WRITTEN = "written"
     SKIPPED = "skipped"
-    """The output was there already."""
+    """Its output is there, made by the same input, model and settings."""
+    KEPT = "kept"
+    """A file that says nothing of srcli is where its output goes."""
     FAILED = "failed"
     PLANNED = "planned"
     """Dry run: it would be written."""
@@ -34,8 +37,8 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
-    """What was loaded: network, backend, device, precision, why that one, and what came up."""
+class Loaded:
+    """What was loaded: network, backend, device, precision, why that one, and the messages of the run."""
 
     model: str
     backend: str
@@ -59,7 +62,7 @@ class PictureResult:
         error: what went wrong, for failed pictures.
         hint: what to do about it.
         notes: what the output could not keep, and other things worth knowing.
-        made: what a written output was made with.
+        computed: what a written output was computed with.
     """
 
     input: Path
@@ -71,7 +74,7 @@ class PictureResult:
     error: str = ""
     hint: str = ""
     notes: tuple[str, ...] = ()
-    made: "Made | None" = None
+    computed: "Computed | None" = None
 
     @property
     def megapixels(self) -> float:
@@ -85,7 +88,7 @@ class PictureResult:
 class Report:
     """A whole run: pictures in the order of the inputs."""
 
-    engine: Engine
+    engine: Loaded
     pictures: Sequence[PictureResult]
     seconds: float
     interrupted: bool = False
@@ -96,7 +99,7 @@ class Report:
 
     @property
     def exit_code(self) -> ExitCode:
-        """0: all well (skipped counts as well), 1: some failed, 130: interrupted."""
+        """0: all well (skipped and kept count as well), 1: some failed, 130: interrupted."""
         if self.interrupted:
             return ExitCode.INTERRUPTED
         return ExitCode.FAILED if self.count(Status.FAILED) else ExitCode.OK
@@ -124,18 +127,18 @@ class Report:
 
 
 def _picture_json(picture: PictureResult) -> dict[str, object]:
-    made = picture.made
+    computed = picture.computed
     return {
         "input": str(picture.input),
         "output": None if picture.output is None else str(picture.output),
         "status": picture.status.value,
         "input_size": _size_json(picture.input_size),
         "output_size": _size_json(picture.output_size),
-        "model": made and made.model,
-        "scales": made and list(made.scales),
-        "backend": made and made.info.backend,
-        "device": made and made.info.device,
-        "precision": made and made.info.precision,
+        "model": computed and computed.model,
+        "scales": computed and list(computed.scales),
+        "backend": computed and computed.info.backend,
+        "device": computed and computed.info.device,
+        "precision": computed and computed.info.precision,
         "seconds": round(picture.seconds, 4),
         "error": picture.error or None,
         "hint": picture.hint or None,
@@ -153,9 +156,45 @@ def write_report(report: Report, path: Path) -> None:
     Raises:
         OutputError: it cannot be written there.
     """
+    from srcli.io.storage import write_text  # NumPy comes with it
+
     try:
         write_text(path, report.to_json() + "\n")
     except OSError as error:
         raise OutputError(
             f"{path}: the report cannot be written ({error.strerror}).", "Choose another place."
         ) from error
+
+
+class Progress(Protocol):
+    """Listener of a folder run. `tile` is called by the engine's thread, the rest by the caller's."""
+
+    def start(self, pictures: int) -> None:
+        """A run of so many pictures begins."""
+
+    def tile(self, job: "Job", done: int, total: int) -> None:
+        """`done` of the `total` tiles of this picture are ready."""
+
+    def finished(self, result: PictureResult) -> None:
+        """A picture ended, one way or another; called in the order of the inputs."""
+
+    def stopping(self) -> None:
+        """An interrupt came: the run ends as soon as the tiles at work are done."""
+
+
+def failure(job: "Job", error: Exception) -> PictureResult:
+    """A failed picture, in words that name the file."""
+    if not isinstance(error, SrcliError):
+        error = InputError(
+            f"{shown(job.source)}: failed unexpectedly ({type(error).__name__}: {error}).",
+            "This is a bug in srcli: please report it with the picture.",
+        )
+    message = error.message
+    if not any(shown(path) in message for path in (job.source, job.target)):
+        message = f"{shown(job.source)}: {message}"
+    return PictureResult(job.source, job.target, Status.FAILED, error=message, hint=error.hint)
+
+
+def problem(path: Path, error: InputError) -> PictureResult:
+    """An input that could not even be tried."""
+    return PictureResult(path, None, Status.FAILED, error=error.message, hint=error.hint)

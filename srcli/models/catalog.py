@@ -10,12 +10,13 @@ import re
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
+from itertools import combinations_with_replacement
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from srcli.backends import registry
-from srcli.backends.base import BackendOptions
 from srcli.errors import ModelFileError, ModelNotFoundError, SrcliError
 from srcli.models.spec import (
     WEIGHTS_FILE_KEY,
@@ -24,7 +25,9 @@ from srcli.models.spec import (
     check_weights,
     read_metadata,
     read_spec,
+    weights_of,
 )
+from srcli.settings import Settings
 
 MODELS_FOLDER = Path(__file__).parent
 """Where the shipped networks lie, as <name>-x<scale>.onnx."""
@@ -63,6 +66,14 @@ class ModelFile:
     def at(self, precision: str) -> "ModelFile":
         """The file to load for a precision: of "int8" the int8 one, if there is one."""
         return self.int8 or self if precision == "int8" else self
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that decide the network: its own and, if it has one, that of its weights."""
+        if self.path == Path():  # no file at all: bicubic
+            return ()
+        weights = weights_of(self.path)
+        return (self.path,) if weights is None else (self.path, weights)
 
     @property
     def name(self) -> str:
@@ -317,7 +328,7 @@ def measure_scale(path: Path) -> int:
         ModelFileError: it does not turn (1, 3, H, W) into (1, 3, sH, sW).
         MissingExtraError, BackendUnavailableError: no backend for the CPU is installed.
     """
-    options = BackendOptions("fp32", "cpu")  # a GPU's engine would be built for this alone
+    options = Settings(precision="fp32", device="cpu")  # a GPU's engine would be built for this alone
     hint = "srcli runs networks that turn (N, 3, H, W) RGB 0-1 of any size into (N, 3, sH, sW)."
     engine = registry.load(registry.choose("auto", options).name, path, unknown(path.stem, 1), options)
     try:
@@ -350,3 +361,31 @@ def _check_sum(path: Path, modified: int) -> None:
         raise ModelFileError(f"{path}: its checksum cannot be read ({error}).") from error
     if [word.lower() for word in wanted[:1]] != [found]:
         raise ModelFileError(f"{path}: is not what {path.name}.sha256 says.", "Copy or download it again.")
+
+
+def scales_for(available: tuple[int, ...], factor: float) -> tuple[int, ...]:
+    """Scales of one or two networks, whose product is the smallest that reaches `factor`, else the largest.
+
+    The smaller of two runs first: that is less work, since the second sees fewer pixels.
+
+    Raises:
+        ModelNotFoundError: no network enlarges.
+    """
+    enlarging = sorted({scale for scale in available if scale > 1})
+    if not enlarging:
+        raise ModelNotFoundError("This model does not enlarge: it has only x1.", "Choose another one.")
+    candidates = [(scale,) for scale in enlarging] + list(combinations_with_replacement(enlarging, 2))
+    enough = [candidate for candidate in candidates if prod(candidate) >= factor]
+    if enough:
+        return min(enough, key=lambda candidate: (prod(candidate), len(candidate)))
+    return max(candidates, key=prod)
+
+
+def common_scales(models: tuple[str | Path, ...]) -> tuple[int, ...]:
+    """Scales that all of these models have networks for, ascending.
+
+    Raises:
+        ModelNotFoundError: no such model.
+        ModelFileError: the file at a path cannot be run.
+    """
+    return tuple(sorted(set.intersection(*(set(scales(model)) for model in models))))

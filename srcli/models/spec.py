@@ -62,7 +62,7 @@ class ModelSpec:
         training: where the weights come from.
         quality: PSNR in dB (Y, shave = scale, no ensemble) by test set, e.g. {"Set5": 37.6}.
         verified: how the file compared with the fp32 checkpoint at export, by what was measured; empty for
-            files that were not exported from one. See `srcli_export.verify.Verdict`.
+            files that were not exported from one. See `srcli_export.verify.Accuracy`.
     """
 
     name: str

@@ -1,7 +1,8 @@
-"""An engine, a disk and a listener for tests of the folder pipeline."""
+"""An engine, a disk and a watcher for tests of folder runs."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import sleep
@@ -9,49 +10,94 @@ from typing import Any
 
 import numpy as np
 
+from srcli import memory
 from srcli.backends.base import EngineInfo
+from srcli.imaging.pixels import Pixels
 from srcli.io.pictures import Header, Picture
-from srcli.jobs.folder import FolderOptions, FolderRun, Pixels
-from srcli.jobs.memory import picture_bytes
-from srcli.jobs.names import Job
-from srcli.jobs.progress import NullProgress
+from srcli.jobs.folder import FolderRun
+from srcli.jobs.inputs import Job
+from srcli.jobs.plan import Input
 from srcli.jobs.report import PictureResult
-from srcli.jobs.sizes import Size, SizeRequest
-from srcli.upscaler import Made
+from srcli.settings import Settings, Size
+from srcli.stream import Computed, Image, Result, Wait
 
 TIMEOUT = 20.0
-TWICE = FolderOptions(SizeRequest(2))
+TWICE = Settings("double", 2, provenance=False)
+COMPUTED = Computed("double", (2,), EngineInfo("test", "cpu", "fp32"))
+OnTile = Callable[[int, int, int], None]
 
 
 class Double:
-    """Nearest-neighbour x2, in two tiles."""
+    """Nearest-neighbour x2, in two tiles, a picture at a time."""
 
     scales: tuple[int, ...] = (2,)
-    made = Made("double", (2,), EngineInfo("test", "cpu", "fp32"))
+    picture_memory = 1 << 30
 
-    def __call__(
-        self, image: Pixels, *, size: Size | None, progress: Callable[[int, int], None] | None
-    ) -> Pixels:
+    def network_memory(self, source: Size, target: Size) -> int:
+        return 0
+
+    def model_for(self, image: Pixels) -> str:
+        return "double"
+
+    def candidates(self, source: Size, target: Size) -> list[Computed]:
+        return [COMPUTED]
+
+    def enlarge(self, image: Pixels, on_tile: Callable[[int, int], None]) -> Pixels:
         for done in (1, 2):
-            if progress is not None:
-                progress(done, 2)
+            on_tile(done, 2)
         return np.repeat(np.repeat(image, 2, axis=0), 2, axis=1)
+
+    def stream(self, images: Iterable[Image | Wait], on_tile: OnTile) -> Generator[Result]:
+        number = -1
+        for image in images:
+            if isinstance(image, Wait):
+                continue
+            number += 1
+            try:
+                given = image.pixels() if callable(image.pixels) else image.pixels
+            except Exception as error:
+                yield Result(None, None, error, 0.0)
+                continue
+
+            def tile(done: int, total: int, number: int = number) -> None:
+                on_tile(number, done, total)
+
+            yield self._result(given, tile)
+
+    def _result(self, given: Pixels, tile: Callable[[int, int], None]) -> Result:
+        try:
+            return Result(self.enlarge(given, tile), COMPUTED, None, 0.0)
+        except RuntimeError as error:
+            return Result(None, None, error, 0.0)
 
 
 double = Double()
 
 
-def doubled_bytes(size: Size) -> int:
+@contextmanager
+def untouched(path: Path) -> Iterator[Input]:
+    """In place of `plan.unchanged`, for files that are not there."""
+    yield Input(0, "")
+
+
+class Small(Double):
+    """With little memory for pictures."""
+
+    def __init__(self, memory: int) -> None:
+        self.picture_memory = memory
+
+
+def doubled_bytes(size: Size, budget: int = Double.picture_memory) -> int:
     """What a run counts for a picture of the disk that it doubles."""
-    return picture_bytes(Header(*size, 3, 8, "png"), TWICE.size, Double.scales, "png")
+    return memory.of_picture(Header(*size, 3, 8, "png"), TWICE, Double.scales, "png", budget // 3)
 
 
 def finish(run: FolderRun) -> FolderRun:
-    """Run it, but not forever: a pipeline that hangs fails its test."""
+    """Run it, but not forever: a run that hangs fails its test."""
     thread = threading.Thread(target=run.run, daemon=True)
     thread.start()
     thread.join(TIMEOUT)
-    assert not thread.is_alive(), "the pipeline hangs"
+    assert not thread.is_alive(), "the run hangs"
     return run
 
 
@@ -62,6 +108,7 @@ class Disk:
     sizes: dict[str, Size] = field(default_factory=dict)
     faults: dict[tuple[str, str], Exception] = field(default_factory=dict)
     delay: Callable[[], float] = lambda: 0.0
+    budget: int = Double.picture_memory
     written: dict[str, Pixels] = field(default_factory=dict)
     alive: dict[str, int] = field(default_factory=dict)
     peak: int = 0
@@ -77,24 +124,17 @@ class Disk:
         self._visit("probe", path)
         return Header(*self.sizes[path.name], 3, 8, "png")
 
-    def read(self, path: Path) -> Picture:
+    def read(self, path: Path, **options: object) -> Picture:
         with self.lock:
-            self.alive[path.name] = doubled_bytes(self.sizes[path.name])
+            self.alive[path.name] = doubled_bytes(self.sizes[path.name], self.budget)
             self.peak = max(self.peak, sum(self.alive.values()))
             self.most = max(self.most, len(self.alive))
         self._visit("read", path)
         shade = int(path.stem) % 251
         return Picture(np.full((*self.sizes[path.name], 3), shade, np.uint8))
 
-    def use_up(
-        self,
-        path: Path,
-        picture: Picture,
-        *,
-        format: str | None,  # noqa: A002
-        quality: int | None,
-    ) -> tuple[str, ...]:
-        self._visit("use_up", path)
+    def write(self, path: Path, picture: Picture, **options: object) -> tuple[str, ...]:
+        self._visit("write", path)
         with self.lock:
             self.written[path.name] = picture.pixels
             del self.alive[path.name]
@@ -109,13 +149,22 @@ class Disk:
 
 
 @dataclass
-class Listener(NullProgress):
-    """Remembers what it was told; interrupts the run after so many pictures."""
+class Watcher:
+    """Remembers results; interrupts the run after so many pictures."""
 
     interrupt_after: int = -1
-    told: list[PictureResult] = field(default_factory=list)
+    seen: list[PictureResult] = field(default_factory=list)
+
+    def start(self, pictures: int) -> None:
+        """A run begins."""
+
+    def tile(self, job: Job, done: int, total: int) -> None:
+        """A tile is ready."""
 
     def finished(self, result: PictureResult) -> None:
-        self.told.append(result)
-        if len(self.told) == self.interrupt_after:
+        self.seen.append(result)
+        if len(self.seen) == self.interrupt_after:
             raise KeyboardInterrupt
+
+    def stopping(self) -> None:
+        """The run is to stop."""

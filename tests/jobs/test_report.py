@@ -7,12 +7,14 @@ import pytest
 
 from srcli.backends.base import EngineInfo
 from srcli.errors import ExitCode, OutputError
-from srcli.jobs.report import Engine, PictureResult, Report, Status, write_report
-from srcli.upscaler import Made
+from srcli.jobs.report import Loaded, PictureResult, Report, Status, write_report
+from srcli.upscaler import Computed
 
-ENGINE = Engine("mdsr-baseline", "openvino", "cpu", "bf16", "openvino bf16 on cpu", ("a note",))
-MADE = Made("mdsr-baseline", (2, 2), EngineInfo("openvino", "cpu", "fp32"))
-WRITTEN = PictureResult(Path("a.png"), Path("out/a.png"), Status.WRITTEN, (10, 20), (40, 80), 0.5, made=MADE)
+ENGINE = Loaded("mdsr-baseline", "openvino", "cpu", "bf16", "openvino bf16 on cpu", ("a note",))
+MADE = Computed("mdsr-baseline", (2, 2), EngineInfo("openvino", "cpu", "fp32"))
+WRITTEN = PictureResult(
+    Path("a.png"), Path("out/a.png"), Status.WRITTEN, (10, 20), (40, 80), 0.5, computed=MADE
+)
 FAILED = PictureResult(Path("b\n.png"), None, Status.FAILED, error="b: broken.", hint="Mend it.")
 SKIPPED = PictureResult(Path("c.png"), Path("out/c.png"), Status.SKIPPED)
 
@@ -31,8 +33,15 @@ def test_exit_codes(pictures: list[PictureResult], interrupted: bool, code: Exit
 
 def test_json_says_everything() -> None:
     report = json.loads(Report(ENGINE, [WRITTEN, FAILED, SKIPPED], 1.0).to_json())
-    assert report["schema"] == "srcli.upscale/1"
-    assert report["counts"] == {"written": 1, "skipped": 1, "failed": 1, "planned": 0, "pending": 0}
+    assert report["schema"] == "srcli.upscale/2"
+    assert report["counts"] == {
+        "written": 1,
+        "skipped": 1,
+        "kept": 0,
+        "failed": 1,
+        "planned": 0,
+        "pending": 0,
+    }
     assert report["reason"] == ENGINE.reason
     assert report["notes"] == ["a note"]
     assert report["pictures"][0] == {

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from srcli.cli import live
-from srcli.cli.live import Bar, Lines, Silent, Teller, screen
-from srcli.jobs.names import Job
+from srcli.cli import console
+from srcli.cli.console import Bar, FolderProgress, Lines, Silent, screen
+from srcli.jobs.inputs import Job
 from srcli.jobs.report import PictureResult, Status
 
 WRITTEN = PictureResult(Path("a.png"), Path("out/a.png"), Status.WRITTEN, (1000, 1000), (2000, 1000), 1.0)
@@ -34,12 +34,12 @@ class Recorder:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock that stands still unless moved."""
     now = [100.0]
-    monkeypatch.setattr(live, "monotonic", lambda: now[0])
+    monkeypatch.setattr(console, "monotonic", lambda: now[0])
     return now
 
 
 def test_pictures_megapixels_a_second_and_time_left(clock: list[float]) -> None:
-    teller = Teller(view := Recorder(), notes=True, paths=False)
+    teller = FolderProgress(view := Recorder(), notes=True, paths=False)
     teller.start(5)
     clock[0] += 4.0
     teller.finished(WRITTEN)  # 2 MP in 4 s, four more pictures
@@ -50,7 +50,7 @@ def test_pictures_megapixels_a_second_and_time_left(clock: list[float]) -> None:
 
 
 def test_skipped_pictures_do_not_count_for_the_time_left(clock: list[float]) -> None:
-    teller = Teller(view := Recorder(), notes=True, paths=False)
+    teller = FolderProgress(view := Recorder(), notes=True, paths=False)
     teller.start(10)
     for _ in range(8):
         teller.finished(PictureResult(Path("s.png"), Path("out/s.png"), Status.SKIPPED))
@@ -64,7 +64,7 @@ def test_failures_are_always_shown_and_notes_if_wanted() -> None:
     failed = PictureResult(Path("b.png"), None, Status.FAILED, error="b.png\x1b is bad.", hint="Mend it.")
     noted = PictureResult(Path("c.png"), Path("out/c.png"), Status.WRITTEN, notes=("alpha dropped",))
     for notes, count in ((True, 3), (False, 2)):
-        teller = Teller(view := Recorder(), notes=notes, paths=False)
+        teller = FolderProgress(view := Recorder(), notes=notes, paths=False)
         teller.start(2)
         teller.finished(failed)
         teller.finished(noted)

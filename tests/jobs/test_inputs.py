@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srcli.errors import OutputError, UsageError
-from srcli.jobs.inputs import Found, discover
-from srcli.jobs.names import Job, name_outputs
+from srcli.jobs.inputs import Found, Job, discover, name_outputs
 from srcli.jobs.plan import check_targets, plan
 
 
