@@ -7,11 +7,11 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from srcli.backends import devices
 from srcli.backends.base import Backend, Engine, refused
 from srcli.backends.devices import combine, split
-from srcli.backends.tensorrt import flavour
 from srcli.errors import BackendUnavailableError, MissingExtraError, UsageError
 from srcli.models.spec import ModelSpec
 from srcli.settings import Settings
@@ -122,7 +122,7 @@ def choose(name: str, settings: Settings) -> Choice:
         raise UsageError(f"No backend {name!r}.", f"Choose from auto, {', '.join(BACKENDS)}.")
     if not _installed(name):
         if not present(BACKENDS[name]):
-            flavour.check_driver(devices.ask())
+            _flavour().check_driver(devices.ask())
         raise MissingExtraError(f"The {name} backend", _extra(BACKENDS[name]))
     return Choice(name, "as asked for")
 
@@ -131,7 +131,7 @@ def _extra(entry: Entry) -> str:
     """The extra to install on this machine."""
     found = devices.ask()
     if entry.flavours:
-        return flavour.extra(found)
+        return str(_flavour().extra(found))
     return (found.gpus and entry.gpu_extra) or entry.extra
 
 
@@ -200,7 +200,12 @@ def _automatic(settings: Settings) -> Choice:
 
 def _has_known_device(entry: Entry) -> bool:
     """Whether "auto" may take the backend: a device that it supports is present."""
-    return bool(present(entry)) and (not entry.flavours or flavour.usable(devices.ask()))
+    return bool(present(entry)) and (not entry.flavours or _flavour().usable(devices.ask()))
+
+
+def _flavour() -> Any:
+    """Which TensorRT is installed; its package is imported only where that is asked."""
+    return import_module("srcli.backends.tensorrt.flavour")
 
 
 def _can_run(entry: Entry, settings: Settings) -> bool:

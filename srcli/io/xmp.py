@@ -1,11 +1,11 @@
 """XMP packets (ISO 16684-1): one text property is added or read, and every other byte stays as it is."""
 
+import html
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from xml.parsers.expat import ExpatError, ParserCreate
-from xml.sax.saxutils import escape, quoteattr
 
 _RDF_NAMESPACE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _RDF, _DESCRIPTION, _ABOUT = (f"{_RDF_NAMESPACE} {name}" for name in ("RDF", "Description", "about"))
@@ -121,11 +121,12 @@ def without_padding(packet: bytes) -> bytes:
 
 def _description(about: str, wanted: Property, text: str) -> bytes:
     """The property in a description that declares all it needs, in ASCII."""
-    subject = quoteattr(about).encode("ascii", "xmlcharrefreplace").decode()
+    blanks = str.maketrans({blank: f"&#{ord(blank)};" for blank in "\t\n\r"})
+    subject = html.escape(about).translate(blanks).encode("ascii", "xmlcharrefreplace").decode()
     name = f"{wanted.prefix}:{wanted.local}"
     return (
         f'<rdf:Description xmlns:rdf="{_RDF_NAMESPACE}" xmlns:{wanted.prefix}="{wanted.namespace}"'
-        f" rdf:about={subject}><{name}>{escape(text)}</{name}></rdf:Description>"
+        f' rdf:about="{subject}"><{name}>{html.escape(text, quote=False)}</{name}></rdf:Description>'
     ).encode("ascii")
 
 
