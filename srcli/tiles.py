@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from srcli.errors import UsageError
 from srcli.settings import Size
 
-ANY = 2**31
-"""A window side larger than any image."""
 SIDE, LARGE_SIDE = 384, 512
 """Largest window sides in LR pixels, unless the caller names one: see `default_side`."""
 _LIGHT_FAMILIES, _LIGHT_FEATURES = ("edsr", "mdsr"), 64

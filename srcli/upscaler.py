@@ -76,10 +76,10 @@ class Upscaler:
 
     def _open(self, settings: Settings) -> None:
         """Load the network of the scale, so that problems show before any image is read."""
-        self.settings, self._networks = settings, dict[tuple[str | Path, int], Network]()
-        self.computed = None
-        name = BICUBIC if str(settings.model) == BICUBIC else settings.backend
-        self._choice = registry.choose(name, settings)
+        self.settings, self.computed = settings, None
+        self._networks = dict[tuple[str | Path, int], Network]()
+        by_name = BICUBIC if str(settings.model) == BICUBIC else settings.backend
+        self._choice = registry.choose(by_name, settings)
         self.bicubic = self._choice.name == BICUBIC
         self.scales = () if self.bicubic else catalog.common_scales(auto.models(settings.model))
         run, choice = self._steps(settings.scale), self._choice
@@ -108,10 +108,8 @@ class Upscaler:
             progress: called after each tile with (done, total).
 
         Raises:
-            InputError: the array is no image.
-            UsageError: the size is out of range.
-            InferenceError: out of memory with the smallest tile, or non-finite output in fp32.
-            OutputError: no memory and no disk space for the result.
+            InputError, UsageError: the array is no image, or the size is out of range.
+            InferenceError, OutputError: no memory or disk space, or non-finite output in fp32.
         """
         on_tile = None if progress is None else lambda number, done, total: progress(done, total)
         with closing(self.stream([Image(image, size)], on_tile)) as results:
@@ -235,9 +233,8 @@ class Upscaler:
     def _network(self, model: str | Path, scale: int) -> Network:
         """The network of that scale, loaded on first use."""
         if (model, scale) not in self._networks:
-            if self.bicubic:
-                file = catalog.ModelFile(Path(), bicubic_spec(scale))
-            else:
+            file = catalog.ModelFile(Path(), bicubic_spec(scale))
+            if not self.bicubic:
                 file = choose_file(catalog.resolve(model, scale), self._choice.name, self.settings)
             self._networks[model, scale] = Network(file, self._choice.name, self.settings)
             if file.note:
@@ -249,6 +246,5 @@ def _tiles_of(networks: list[Network], size: Size) -> int:
     """How many tiles a plane takes through all networks."""
     total = 0
     for network in networks:
-        total += len(network.plan(size))
-        size = scaled(size, network.scale)
+        total, size = total + len(network.plan(size)), scaled(size, network.scale)
     return total
