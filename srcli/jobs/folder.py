@@ -94,7 +94,7 @@ class FolderRun:
         """Do all jobs; `stop` or an interrupt ends the run early and sets `interrupted`.
 
         Failed pictures become results, they raise nothing. Signals are better remembered for `stop`
-        (`srcli.errors`) than raised: an interrupt in the lock of a future would leave it taken.
+        (`srcli.errors.Interrupt`) than raised: an interrupt in the lock of a future would leave it taken.
         """
         self.progress.start(len(self.jobs))
         for folder in {job.target.parent for job in self.jobs}:
@@ -148,11 +148,9 @@ class FolderRun:
 
     def _cost(self, job: Job) -> int:
         """Bytes of RAM that a picture takes; refuses what its format or the disk cannot hold."""
-        header, scales, limit = pictures.probe(job.source), self.upscalers[0].scales, self._limit
-        written, source = pictures.format_of(job.target), (header.height, header.width)
-        self.settings.factor(source)
-        output, depth = self.settings.output_size(source), header.bit_depth
-        pictures.check_output(job.target, output, header.channels, depth)
+        header, source, output = _sizes(job, self.settings)
+        written, depth = pictures.format_of(job.target), header.bit_depth
+        scales, limit = self.upscalers[0].scales, self._limit
         needed = self.upscalers[0].network_memory(source, output) + memory.LEAST
         if needed > self.settings.memory:
             raise InputError(
@@ -344,14 +342,20 @@ def foresee(job: Job, upscale: Upscale, settings: Settings) -> PictureResult:
         finished = plan.done_already(job, upscale, settings)
         if finished is not None:
             return finished
-        header = pictures.probe(job.source)
-        size = header.height, header.width
-        settings.factor(size)
-        output = settings.output_size(size)
-        pictures.check_output(job.target, output, header.channels, header.bit_depth)
+        _, source, output = _sizes(job, settings)
     except Exception as error:
         return failure(job, error)
-    return PictureResult(job.source, job.target, Status.PLANNED, size, output)
+    return PictureResult(job.source, job.target, Status.PLANNED, source, output)
+
+
+def _sizes(job: Job, settings: Settings) -> tuple[pictures.Header, Size, Size]:
+    """A picture's header, its size and that of its output, refused if its format cannot hold it."""
+    header = pictures.probe(job.source)
+    source = header.height, header.width
+    settings.factor(source)
+    output = settings.output_size(source)
+    pictures.check_output(job.target, output, header.channels, header.bit_depth)
+    return header, source, output
 
 
 def _outcome(flight: _Flight) -> PictureResult:
