@@ -87,8 +87,7 @@ class FolderRun:
 
     @property
     def _limit(self) -> int:
-        """Bytes of the largest array in RAM; larger ones lie in scratch files beside the output."""
-        return self._budget // 3
+        return _largest(self._budget)
 
     def run(self) -> "FolderRun":
         """Do all jobs; `stop` or an interrupt ends the run early and sets `interrupted`.
@@ -136,7 +135,7 @@ class FolderRun:
                 flight.result.set_result(finished)
                 self._append(flight)
                 return
-            flight.cost = self._cost(job)
+            flight.cost = _foreseen(job, self.upscalers[0], self.settings, self._limit).cost
         except Exception as error:  # whatever a file does to a decoder must not stop the others
             flight.result.set_exception(error)
             self._append(flight)
@@ -145,21 +144,6 @@ class FolderRun:
         flight.decoded = decoders.submit(self._decode, job)
         self._ready.put(flight)
         self._append(flight)
-
-    def _cost(self, job: Job) -> int:
-        """Bytes of RAM that a picture takes; refuses what its format or the disk cannot hold."""
-        header, source, output = _sizes(job, self.settings)
-        written, depth = pictures.format_of(job.target), header.bit_depth
-        scales, limit = self.upscalers[0].scales, self._limit
-        needed = self.upscalers[0].network_memory(source, output) + memory.LEAST
-        if needed > self.settings.memory:
-            raise InputError(
-                f"{shown(job.source)} needs {needed / 2**20:.0f} MB of memory with this network and tile.",
-                f"Give --memory {needed // 2**20 + 1}M or more, or a smaller --tile.",
-            )
-        scratch = memory.of_scratch(header, self.settings, scales, limit)
-        check_space(job.target.parent, scratch + memory.file_bytes(written, output, header.channels, depth))
-        return memory.of_picture(header, self.settings, scales, written, limit)
 
     def _append(self, flight: _Flight) -> None:
         self._flights.append(flight)
@@ -342,20 +326,43 @@ def foresee(job: Job, upscale: Upscale, settings: Settings) -> PictureResult:
         finished = plan.done_already(job, upscale, settings)
         if finished is not None:
             return finished
-        _, source, output = _sizes(job, settings)
+        found = _foreseen(job, upscale, settings, _largest(upscale.picture_memory))
     except Exception as error:
         return failure(job, error)
-    return PictureResult(job.source, job.target, Status.PLANNED, source, output)
+    return PictureResult(job.source, job.target, Status.PLANNED, found.source, found.output)
 
 
-def _sizes(job: Job, settings: Settings) -> tuple[pictures.Header, Size, Size]:
-    """A picture's header, its size and that of its output, refused if its format cannot hold it."""
+@dataclass(frozen=True, slots=True)
+class _Foreseen:
+    """What a picture's header says of its way: both sizes, and the bytes of RAM that it takes."""
+
+    source: Size
+    output: Size
+    cost: int
+
+
+def _foreseen(job: Job, upscale: Upscale, settings: Settings, limit: int) -> _Foreseen:
+    """Refuse what its format, the memory or the disk cannot hold."""
     header = pictures.probe(job.source)
     source = header.height, header.width
     settings.factor(source)
     output = settings.output_size(source)
-    pictures.check_output(job.target, output, header.channels, header.bit_depth)
-    return header, source, output
+    written, depth = pictures.format_of(job.target), header.bit_depth
+    pictures.check_output(job.target, output, header.channels, depth)
+    needed = upscale.network_memory(source, output) + memory.LEAST
+    if needed > settings.memory:
+        raise InputError(
+            f"{shown(job.source)} needs {needed / 2**20:.0f} MB of memory with this network and tile.",
+            f"Give --memory {needed // 2**20 + 1}M or more, or a smaller --tile.",
+        )
+    scratch = memory.of_scratch(header, settings, upscale.scales, limit)
+    check_space(job.target.parent, scratch + memory.file_bytes(written, output, header.channels, depth))
+    return _Foreseen(source, output, memory.of_picture(header, settings, upscale.scales, written, limit))
+
+
+def _largest(budget: int) -> int:
+    """Bytes of the largest array in RAM; larger ones lie in scratch files beside the output."""
+    return budget // 3
 
 
 def _outcome(flight: _Flight) -> PictureResult:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import sys
 import threading
 from collections.abc import Callable
@@ -241,6 +242,22 @@ def test_foresee_gives_the_sizes_of_the_real_run(disk: Disk) -> None:
         == ((3, 5), (6, 10))
     )
     assert foreseen.status is Status.PLANNED
+
+
+@pytest.mark.parametrize("short_of", ["memory", "disk space"])
+def test_run_and_foresee_refuse_what_has_no_room(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, short_of: str
+) -> None:
+    jobs = disk.jobs((300, 500))
+    settings = replace(TWICE, memory=memory.LEAST - 1) if short_of == "memory" else TWICE
+    if short_of == "disk space":
+        usage = shutil.disk_usage(".")._replace(free=100)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    foreseen = foresee(jobs[0], double, settings)
+    real = finish(FolderRun(jobs, [double], settings, Watcher())).results[0]
+    assert foreseen.status is real.status is Status.FAILED
+    assert foreseen.error == real.error
+    assert not disk.alive
 
 
 def test_the_first_network_is_one_that_is_used(disk: Disk) -> None:
