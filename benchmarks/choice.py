@@ -2,8 +2,9 @@
 
     python benchmarks/choice.py data/valid         adds the section "choice" to results/photo.json
 
-LR are photographs, clean and degraded, and drawings made by code, with hard edges and with smooth ones. Right
-means that the other network's PSNR (Y) is not higher by more than 0.05 dB.
+LR are photographs, clean, stored as JPEGs of several qualities, and degraded as mdsr-photo was trained for,
+and drawings made by code, with hard edges and with smooth ones. Right means that the other network's PSNR (Y)
+is not higher by more than 0.05 dB.
 """
 
 import argparse
@@ -22,10 +23,13 @@ from srcli.imaging.resize import modcrop
 from srcli.models import auto
 from srcli.upscaler import Upscaler
 from srcli_train.degradations import degrade
+from srcli_train.degradations.photo import jpeg
 from srcli_train.folders import find_source, read_rgb
 
 MARGIN = 0.05
 """dB that do not count."""
+QUALITIES = (95, 85, 75, 50, 30)
+"""Of plain JPEGs."""
 
 Pixels = NDArray[np.uint8]
 
@@ -89,11 +93,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _photographs(folder: Path, scale: int, seeds: int) -> Iterator[tuple[str, str, Pixels, Pixels]]:
-    """Name, kind, LR and HR: each picture clean, then degraded by each seed."""
+    """Name, kind, LR and HR: each picture clean, then as JPEGs, then degraded by each seed."""
     for file in find_source(folder, "valid").hr:
         hr = np.asarray(modcrop(read_rgb(file), scale), np.uint8)
-        for kind, seed in [("bicubic", 0), *(("photo", seed) for seed in range(seeds))]:
-            yield file.name, kind, degrade(kind, hr, scale, seed), hr
+        clean = degrade("bicubic", hr, scale, 0)
+        yield file.name, "bicubic", clean, hr
+        for quality in QUALITIES:
+            yield file.name, f"JPEG {quality}", jpeg(clean, quality, "4:2:0"), hr
+        for seed in range(seeds):
+            yield file.name, "photo", degrade("photo", hr, scale, seed), hr
 
 
 def _drawings(scale: int, count: int) -> Iterator[tuple[str, str, Pixels, Pixels]]:
@@ -120,6 +128,7 @@ def _section(photographs: Sequence[Case], drawn: Sequence[Case]) -> Section:
         "PSNR (Y, shave = scale), dB, means. "
         f"Right: the other network is not better by more than {MARGIN} dB; "
         f"{_counted(photographs)} photographs, {_counted(drawn)} drawings. "
+        "A JPEG N is the bicubic LR at that quality, 4:2:0. "
         "Ghosts: of the pixels whose LR 3×3 has one colour, those off by more than 16 of 255."
     )
     header = ("scale", "images", auto.CLEAN, auto.PHOTO, "auto", "right")

@@ -32,6 +32,16 @@ _PRIOR = 20
 """Added to a number of coefficients or edges, so that a share of a few is small."""
 _CHANCE = 2.0
 """Standard errors by which the best of 64 grids exceeds the others by chance."""
+_LOW_FREQUENCIES = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (1, 2), (2, 1))
+"""(vertical, horizontal) DCT frequencies that JPEG quantises least, and of which pictures have the most."""
+_SCALES = range(64, 1, -1)
+"""0-255: quantization scales looked for, the coarsest first: their divisors fit as well."""
+_ROUNDING = 0.3
+"""Standard deviation of a coefficient after rounding to 8 bits."""
+_FIT = 0.7
+"""Of the best possible fit, the share from which on coefficients count as quantised."""
+_MOST_BLOCKS, _FEWEST = 4096, 20
+"""Blocks looked at, and coefficients that are not quantised to zero below which there is no telling."""
 
 _CORNER = np.array([1, -3, 3, -1], np.float32) / np.float32(20**0.5)
 """Finest octave along a line; of unit gain for white noise. Both ways: the finest diagonal detail."""
@@ -69,12 +79,18 @@ SMALLEST_HARD = 8
 """Side in pixels from which on hard edges are measured."""
 BLOCKS = 0.035
 """`Estimate.blocks` above which a picture counts as a JPEG; photographs of quality 90 have 0.1 to 0.6."""
+COARSE = 6.0
+"""`Estimate.quantization` from which on a JPEG counts as degraded; libjpeg's quality 75 has 6, 90 has 2.
+Clean pictures stored finer get a higher PSNR from mdsr, those stored coarser from mdsr-photo; about the same
+at quality 65 to 75."""
 NOISE = 1.6
 """`Estimate.noise` above which a picture counts as noisy."""
 BLURRED = 0.02, 0.232
 """`Estimate.sharpness` between which a picture counts as blurred, by a Gaussian of about 0.5 to 1.5 pixels.
 mdsr-photo was trained for no more, and smoother pictures may have been drawn so. Of 1,323 training pictures
 that were only downscaled, ten lie between."""
+BLURRED_JPEG = 0.27
+"""The same upper bound in JPEGs, where it is less sure: blurred photographs are mostly JPEGs."""
 HARD = 0.02
 """`Estimate.hard_edges` above which a picture counts as hard-edged. Drawings, text and photographs of few
 colours get a higher PSNR from mdsr-photo from 0.01 to 0.03 on, and more the harder. Above 0.01 lies none of
@@ -91,6 +107,8 @@ class Estimate:
             the grids half a block away and what chance makes of it; 0 to 1. 0 for a picture that never was
             a JPEG, or was resized since.
         grid: rows and columns before that grid's first whole block, 0 to 7.
+        quantization: median of the quantization scales of luma's lowest frequencies, on the scale 0-255; 0
+            for what is no JPEG, or one too fine to tell (a quality above 92), or without texture.
         noise: standard deviation of gray or colour noise in the smoothest areas, on the scale 0-255.
         sharpness: energy of the finest octave over that of the next, both beyond the noise of luma, in the
             sharpest areas. 0.3 to 0.6 for most clean pictures, less for blurred ones; 1 where there are no
@@ -102,14 +120,16 @@ class Estimate:
 
     blocks: float = 0.0
     grid: tuple[int, int] = (0, 0)
+    quantization: float = 0.0
     noise: float = 0.0
     sharpness: float = 1.0
     hard_edges: float = 0.0
 
     @property
     def degraded(self) -> bool:
-        """Whether it is a JPEG, noisy or blurred."""
-        return self.blocks > BLOCKS or self.noise > NOISE or BLURRED[0] < self.sharpness < BLURRED[1]
+        """Whether it is a coarsely quantised JPEG, noisy or blurred."""
+        sharp = BLURRED_JPEG if self.blocks > BLOCKS else BLURRED[1]
+        return self.quantization >= COARSE or self.noise > NOISE or BLURRED[0] < self.sharpness < sharp
 
     @property
     def hard_edged(self) -> bool:
@@ -137,9 +157,10 @@ def measure(image: NDArray[Any]) -> Estimate:
         return Estimate(hard_edges=hard)
     luma = rgb.astype(np.float32) @ _LUMA
     blocks, grid = _blocks(luma)
+    quantization = _quantization(luma, grid) if blocks > BLOCKS else 0.0
     noise = _noise(luma, luma)
     colour = max(_noise(plane, luma) for plane in _differences(rgb))
-    return Estimate(blocks, grid, max(noise, colour), _sharpness(luma, noise), hard)
+    return Estimate(blocks, grid, quantization, max(noise, colour), _sharpness(luma, noise), hard)
 
 
 def _middle(image: NDArray[Any]) -> NDArray[Any]:
@@ -162,6 +183,27 @@ def _blocks(luma: NDArray[np.float32]) -> tuple[float, tuple[int, int]]:
     best, other = share.max(), max(share[row - 4, column], share[row, column - 4])
     chance = _CHANCE * np.sqrt(2 * best * (1 - best) / (counted[row, column] + _PRIOR))
     return max(0.0, float(best - other - chance)), (int(row), int(column))
+
+
+def _quantization(luma: NDArray[np.float32], grid: tuple[int, int]) -> float:
+    """`Estimate.quantization`: coefficients are multiples of their scale, but for rounding."""
+    height, width = ((side - first) // _BLOCK for side, first in zip(luma.shape, grid, strict=True))
+    aligned = luma[grid[0] :, grid[1] :][: height * _BLOCK, : width * _BLOCK]
+    blocks = aligned.reshape(height, _BLOCK, width, _BLOCK).swapaxes(1, 2).reshape(-1, _BLOCK, _BLOCK)
+    blocks = blocks[:: -(-len(blocks) // _MOST_BLOCKS)]
+    found = [_scale_of(blocks @ _basis(across) @ _basis(down)) for down, across in _LOW_FREQUENCIES]
+    return float(np.median(found))
+
+
+def _scale_of(coefficients: NDArray[np.float32]) -> float:
+    """The largest scale of which they are multiples; 0 if there is none."""
+    sizes = np.abs(coefficients)
+    for scale in _SCALES:
+        some = sizes[sizes > scale / 2]
+        best = np.exp(-2 * (np.pi * _ROUNDING / scale) ** 2)
+        if len(some) >= _FEWEST and np.cos(some * (2 * np.pi / scale)).mean() > _FIT * best:
+            return float(scale)
+    return 0.0
 
 
 def _coefficients(luma: NDArray[np.float32], vertical: int, horizontal: int) -> NDArray[np.float32]:

@@ -30,9 +30,9 @@ def name_of(model: str | Path, spec: ModelSpec) -> str:
 def choose(model: str | Path, image: NDArray[Any]) -> str | Path:
     """The model for one picture.
 
-    Of "auto", the photo network for a picture that is a JPEG, noisy, blurred or hard-edged, else the clean
-    one. Pictures smaller than 32 pixels a side are judged by their hard edges alone, those smaller than 8
-    count as clean.
+    Of "auto", the photo network for a picture that is a coarsely quantised JPEG, noisy, blurred or
+    hard-edged, else the clean one. Pictures smaller than 32 pixels a side are judged by their hard edges
+    alone, those smaller than 8 count as clean.
 
     Args:
         model: "auto", or any other model, which is returned as it is.

