@@ -115,14 +115,20 @@ class Network:
         """The tiles of a plane of that size."""
         return tiles.plan(size, tiles.fit(size, self.tile, self.halo), self.halo)
 
-    def for_plane(self, plane: Pixels) -> "Network":
+    def for_plane(self, plane: Pixels, two_colors: bool | None = None) -> "Network":
         """For a plane of two colours, the network without the int8 that nobody asked for; else itself.
 
         Pages scanned with one bit and the alpha of cut-outs have edges that drive a network's tensors farther
         than int8 reaches.
+
+        Args:
+            plane: (H, W) or (H, W, 3).
+            two_colors: whether it counts as such; None: measured.
         """
         full = self.file.full
-        if full is None or self._settings.precision == "int8" or not pixels.has_two_colors(plane):
+        if full is None or self._settings.precision == "int8":
+            return self
+        if not (pixels.has_two_colors(plane) if two_colors is None else two_colors):
             return self
         if self._settings.tile is not None and self._settings.tile <= 2 * halo_of(full.spec, self._settings):
             return self

@@ -11,8 +11,47 @@ Size = tuple[int, int]
 MAX_SCALE = 16
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 _ALIASES = {"f32": "fp32", "f16": "fp16"}
+ON_ERROR = ("repeat", "skip", "stop")
 DEFAULT_MEMORY = 1 << 30
 """Bytes that the process may take where nobody says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilmSettings:
+    """How films are read and stored. Frozen and picklable.
+
+    Attributes:
+        codec: "h264", "h265", "av1", "vp9", "ffv1" or the name of an encoder that FFmpeg has; None: what plays
+            everywhere at that size and depth.
+        crf: constant quality, as the encoder counts it; None: `srcli.io.films.encoding` has one for each.
+        preset: of the encoder; None: likewise.
+        lossless: FFV1.
+        container: "mkv", "mp4", "mov" or "webm"; None: that of the input or of the output's name.
+        on_error: of frames that are damaged: "repeat" the one before, "skip" them, or "stop" there with an
+            error.
+        deinterlace: weave the fields of interlaced films into whole frames; they are refused without.
+        start, end: seconds from the first frame; None: all of it.
+    """
+
+    codec: str | None = None
+    crf: float | None = None
+    preset: str | None = None
+    lossless: bool = False
+    container: str | None = None
+    on_error: str = "repeat"
+    deinterlace: bool = False
+    start: float | None = None
+    end: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ON_ERROR:
+            raise UsageError(f"No way {self.on_error!r} with damage.", f"Choose from {', '.join(ON_ERROR)}.")
+        if self.lossless and (self.crf is not None or self.codec not in (None, "ffv1")):
+            raise UsageError("--lossless is FFV1, without --crf or another --codec.", "Keep one of them.")
+        if self.crf is not None and self.crf < 0:
+            raise UsageError(f"A quality of {self.crf:g} is not possible.", "Give 0 or more.")
+        if (self.start or 0) < 0 or (self.end is not None and self.end <= (self.start or 0)):
+            raise UsageError("--start and --end hold no part of a film.", "Give seconds, the end last.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +80,7 @@ class Settings:
         overwrite: replace outputs that exist.
         provenance: write into each output what made it.
         workers: threads that decode pictures, and as many that encode.
+        film: what only films have.
     """
 
     model: str | Path = "auto"
@@ -61,6 +101,7 @@ class Settings:
     overwrite: bool = False
     provenance: bool = True
     workers: int = 2
+    film: FilmSettings = FilmSettings()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "precision", _ALIASES.get(self.precision, self.precision))

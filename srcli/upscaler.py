@@ -203,7 +203,7 @@ class Upscaler:
             else:
                 planes.append((alpha, alpha_out))
         for plane, place in planes:
-            chain = [network.for_plane(plane) for network in networks]
+            chain = [network.for_plane(plane, image.two_colors) for network in networks]
             work.chains.append(self._chain(plane, place, chain, limit, image.folder))
             work.total += _tiles_of(chain, source)
         work.networks, work.chained = networks, len(networks) > 1
