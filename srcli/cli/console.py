@@ -324,6 +324,7 @@ class FolderProgress:
         self._parts: dict[Path, float] = {}  # of pictures at work, one a device
         self._megapixels = 0.0
         self._began = monotonic()
+        self._film_began: dict[Path, float] = {}
 
     def start(self, pictures: int) -> None:
         """A run of so many pictures begins."""
@@ -334,6 +335,16 @@ class FolderProgress:
         with self._lock:
             self._parts[job.source] = done / total if done < total else 0.99
             self._update()
+
+    def frames(self, job: "Job", done: int, total: int, enlarged: int) -> None:
+        """Frames of a film are ready."""
+        elapsed = monotonic() - self._film_began.setdefault(job.source, monotonic())
+        parts = [f"{job.source.name}: {done}/{count(total, 'frame')}"]
+        if enlarged and elapsed:
+            rate = enlarged / elapsed
+            parts += [f"{rate:.2f} frames/s", f"{duration((total - done) / rate)} left"]
+        with self._lock:
+            self._screen.update(self._done + done / total, self._total, ", ".join(parts))
 
     def finished(self, result: PictureResult) -> None:
         """A picture ended: show what is worth showing."""

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -49,8 +49,28 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
+class FilmResult:
+    """What happened to a film beside its sizes.
+
+    Attributes:
+        frames: in the output.
+        lost: seconds from the film's start of the frames that damage cost.
+        clipped: share of the input's pixels that no RGB value stands for, 0 to 1.
+        carried, dropped: the other streams, in words.
+        checks: what was compared after the file was written, in words.
+    """
+
+    frames: int
+    lost: tuple[float, ...]
+    clipped: float
+    carried: tuple[str, ...]
+    dropped: tuple[str, ...]
+    checks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PictureResult:
-    """One line of the report.
+    """One line of the report: a picture or a film.
 
     Attributes:
         input: the file read.
@@ -63,6 +83,7 @@ class PictureResult:
         hint: what to do about it.
         notes: what the output could not keep, and other things worth knowing.
         computed: what a written output was computed with.
+        film: what only films have; None for pictures.
     """
 
     input: Path
@@ -75,13 +96,15 @@ class PictureResult:
     hint: str = ""
     notes: tuple[str, ...] = ()
     computed: "Computed | None" = None
+    film: FilmResult | None = None
 
     @property
     def megapixels(self) -> float:
         """Millions of pixels written; 0 if nothing was."""
         if self.status is not Status.WRITTEN or self.output_size is None:
             return 0.0
-        return self.output_size[0] * self.output_size[1] / 1e6
+        frames = 1 if self.film is None else self.film.frames
+        return self.output_size[0] * self.output_size[1] * frames / 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +166,7 @@ def _picture_json(picture: PictureResult) -> dict[str, object]:
         "error": picture.error or None,
         "hint": picture.hint or None,
         "notes": list(picture.notes),
+        "film": None if picture.film is None else asdict(picture.film),
     }
 
 
@@ -167,7 +191,7 @@ def write_report(report: Report, path: Path) -> None:
 
 
 class Progress(Protocol):
-    """Listener of a folder run. `tile` is called by the engine's thread, the rest by the caller's."""
+    """Listener of a run. `tile` and `frames` are called by an engine's thread, the rest by the caller's."""
 
     def start(self, pictures: int) -> None:
         """A run of so many pictures begins."""
@@ -175,8 +199,11 @@ class Progress(Protocol):
     def tile(self, job: "Job", done: int, total: int) -> None:
         """`done` of the `total` tiles of this picture are ready."""
 
+    def frames(self, job: "Job", done: int, total: int, enlarged: int) -> None:
+        """`done` of the `total` frames of this film are ready, `enlarged` of them by this run."""
+
     def finished(self, result: PictureResult) -> None:
-        """A picture ended, one way or another; called in the order of the inputs."""
+        """A picture or film ended, one way or another; called in the order of the inputs."""
 
     def stopping(self) -> None:
         """An interrupt came: the run ends as soon as the tiles at work are done."""

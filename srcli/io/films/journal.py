@@ -1,0 +1,203 @@
+"""The work on a film that is not finished: closed segments, a journal of them, and frames of the open one.
+
+All lies in a folder beside the output, "film.mkv.unfinished". A journal's first line says what the work is made
+with; each other line is a closed segment, written after the segment has its name. What a kill or a power cut
+leaves half-written is recognized and made again.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from srcli.errors import OutputError, shown
+from srcli.imaging.pixels import Pixels
+from srcli.io.storage import unfinished
+
+_SUFFIX = ".unfinished"
+_JOURNAL, _LOCK = "journal.jsonl", "lock"
+_PLANE = "plane{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A closed segment.
+
+    Attributes:
+        number: of the segment, from 0.
+        frames: in it.
+        last: number of the last input frame that went into it.
+        time: of that frame, in the film's time base.
+        digest: of that frame, in hex.
+        clipped: pixels of its input that lay outside the RGB cube.
+        lost: times of input frames that were damaged.
+    """
+
+    number: int
+    frames: int
+    last: int
+    time: int
+    digest: str
+    clipped: int = 0
+    lost: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """A finished frame of the open segment: its number, time, digest, clipped pixels and output planes."""
+
+    number: int
+    time: int
+    digest: str
+    clipped: int
+    lost: bool
+    planes: list[Pixels]
+
+
+def folder_of(target: Path) -> Path:
+    """Where the work on an output lies."""
+    return target.with_name(target.name + _SUFFIX)
+
+
+@contextmanager
+def opened(target: Path, record: str, *, overwrite: bool = False) -> Iterator["Journal"]:
+    """The journal of an output, begun or continued; its folder stays behind unless `Journal.finished` is set.
+
+    Args:
+        target: the output.
+        record: what decides its frames and their encoding, on one line.
+        overwrite: begin anew where the work was begun with another record.
+
+    Raises:
+        OutputError: it was begun with other settings, another run is at work on it, or the folder cannot be
+            written.
+    """
+    folder = folder_of(target)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / _LOCK)
+        with lock.acquire(blocking=False):
+            journal = Journal(folder)
+            found = journal.record()
+            if found not in (None, record):
+                if not overwrite:
+                    raise OutputError(
+                        f"{shown(target)} was begun with other settings or another input, and is not finished.",
+                        f"Use those again, or --overwrite to begin anew; {shown(folder)} holds what is done.",
+                    )
+                journal.clear()
+                found = None
+            if found is None:
+                journal.begin(record)
+            yield journal
+        if journal.finished:
+            shutil.rmtree(folder, ignore_errors=True)
+    except Timeout as error:
+        raise OutputError(
+            f"{shown(target)} is being made by another run.", "Wait for it, or choose another output with -o."
+        ) from error
+    except OSError as error:
+        raise OutputError(f"{shown(folder)} cannot be written ({error.strerror}).") from error
+
+
+class Journal:
+    """See `opened`.
+
+    Attributes:
+        folder: where all lies.
+        finished: whether the film is in its place, so that the work can go.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.finished = folder, False
+        self._path = folder / _JOURNAL
+
+    def record(self) -> str | None:
+        """The first line; None where there is none."""
+        lines = self._lines()
+        return lines[0] if lines else None
+
+    def begin(self, record: str) -> None:
+        """Write the first line."""
+        with unfinished(self._path) as part:
+            part.write_text(record + "\n", encoding="ascii")
+
+    def clear(self) -> None:
+        """Remove all work, not the folder."""
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != _LOCK:
+                path.unlink()
+
+    def path(self, number: int) -> Path:
+        """The file of a segment."""
+        return self.folder / f"{number:06d}.nut"
+
+    def segments(self) -> dict[int, Segment]:
+        """The closed segments, by number. A torn last line ends the journal."""
+        found = {}
+        for line in self._lines()[1:]:
+            try:
+                entry = json.loads(line)
+                segment = Segment(**{**entry, "lost": tuple(entry["lost"])})
+            except (ValueError, TypeError, KeyError):
+                break
+            if self.path(segment.number).exists():
+                found[segment.number] = segment
+        return found
+
+    def close(self, segment: Segment) -> None:
+        """Add a closed segment, whose file has its name, and let go of its spooled frames."""
+        with self._path.open("a", encoding="ascii") as file:
+            file.write(json.dumps(asdict(segment), separators=(",", ":")) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.unspool(segment.number)
+
+    def spool(self, number: int, frame: Spooled) -> None:
+        """Keep a finished frame of an open segment until that is closed."""
+        path = self._spooled(number) / f"{frame.number:09d}.npz"
+        path.parent.mkdir(exist_ok=True)
+        part = path.with_suffix(".part")
+        with part.open("wb") as file:
+            facts = np.array([frame.number, frame.time, frame.clipped, frame.lost], np.int64)
+            planes = {_PLANE.format(index): plane for index, plane in enumerate(frame.planes)}
+            np.savez(file, facts=facts, digest=np.frombuffer(bytes.fromhex(frame.digest), np.uint8), **planes)
+        part.replace(path)
+
+    def spooled(self, number: int) -> Iterator[Spooled]:
+        """The finished frames of an open segment, in order, up to the first that is damaged.
+
+        A ZIP file's checksums tell whether one is whole.
+        """
+        for path in sorted(self._spooled(number).glob("*.npz")):
+            try:
+                with np.load(path) as file:
+                    frame, time, clipped, lost = (int(value) for value in file["facts"])
+                    planes = [file[_PLANE.format(index)] for index in range(len(file.files) - 2)]
+                    digest = file["digest"].tobytes().hex()
+            except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+                return
+            yield Spooled(frame, time, digest, clipped, bool(lost), planes)
+
+    def unspool(self, number: int) -> None:
+        """Remove the spooled frames of a segment."""
+        shutil.rmtree(self._spooled(number), ignore_errors=True)
+
+    def _spooled(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.frames"
+
+    def _lines(self) -> Sequence[str]:
+        try:
+            text = self._path.read_text(encoding="ascii", errors="replace")
+        except FileNotFoundError:
+            return []
+        return text.split("\n")[:-1]  # a line without its end was not written whole
