@@ -313,22 +313,23 @@ class FolderProgress:
 
     Args:
         screen: where it is shown.
+        total: pictures and films in all.
         notes: whether to show what an output could not keep.
         paths: whether to print each written path on stdout.
     """
 
-    def __init__(self, screen: Screen, *, notes: bool, paths: bool) -> None:
+    def __init__(self, screen: Screen, total: int, *, notes: bool, paths: bool) -> None:
         self._screen, self._notes, self._paths = screen, notes, paths
-        self._total = self._done = self._worked = 0
+        self._total, self._done, self._worked = total, 0, 0
         self._lock = threading.Lock()
         self._parts: dict[Path, float] = {}  # of pictures at work, one a device
         self._megapixels = 0.0
         self._began = monotonic()
         self._film_began: dict[Path, float] = {}
 
-    def start(self, pictures: int) -> None:
-        """A run of so many pictures begins."""
-        self._total, self._began = pictures, monotonic()
+    def start(self) -> None:
+        """The run begins."""
+        self._began = monotonic()
 
     def tile(self, job: "Job", done: int, total: int) -> None:
         """Part of a picture is ready; called from the threads of the engines."""

@@ -1,4 +1,4 @@
-"""`srcli upscale`: pictures in, larger pictures out."""
+"""`srcli upscale`: pictures and films in, larger ones out."""
 
 import re
 import sys
@@ -23,13 +23,14 @@ from srcli.cli.console import (
     talk,
 )
 from srcli.errors import Interrupt, UsageError
-from srcli.settings import DEFAULT_MEMORY, Settings
+from srcli.settings import DEFAULT_MEMORY, FilmSettings, Settings
 
 if TYPE_CHECKING:
     from srcli.jobs.plan import Plan
     from srcli.jobs.report import Loaded, PictureResult, Report
     from srcli.upscaler import Upscaler
 
+_FILMS = "Films"
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -38,7 +39,7 @@ def upscale(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUTS", help="Pictures, folders of pictures, or patterns such as 'holiday/*.jpg'."
+            metavar="INPUTS", help="Pictures, films, folders of them, or patterns such as 'holiday/*.jpg'."
         ),
     ],
     scale: Annotated[
@@ -73,7 +74,7 @@ def upscale(
     out: Annotated[
         str,
         typer.Option(
-            "-o", "--out", metavar="FOLDER", help="Output folder; for one picture also a file name."
+            "-o", "--out", metavar="FOLDER", help="Output folder; for one picture or film also a file name."
         ),
     ] = "upscaled",
     backend: Annotated[
@@ -141,6 +142,44 @@ def upscale(
             "-j", "--workers", min=1, max=64, metavar="N", help="Threads that decode, and that encode."
         ),
     ] = 2,
+    codec: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="h264, h265, av1, vp9, ffv1 or an encoder by name. [default: what plays everywhere]",
+            rich_help_panel=_FILMS,
+        ),
+    ] = None,
+    crf: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="Constant quality; smaller is better.", rich_help_panel=_FILMS),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Speed of the encoder.", rich_help_panel=_FILMS)
+    ] = None,
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="FFV1 in Matroska.", rich_help_panel=_FILMS)
+    ] = False,
+    container: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="mkv, mp4, mov or webm. [default: as the input]", rich_help_panel=_FILMS
+        ),
+    ] = None,
+    on_error: Annotated[
+        str,
+        typer.Option(
+            metavar="WHAT",
+            help="repeat the frame before a damaged one, skip it, or stop there.",
+            rich_help_panel=_FILMS,
+        ),
+    ] = "repeat",
+    deinterlace: Annotated[
+        bool,
+        typer.Option(
+            "--deinterlace", help="Make whole frames of interlaced fields (bwdif).", rich_help_panel=_FILMS
+        ),
+    ] = False,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write what happened to each picture as JSON.")
     ] = None,
@@ -148,7 +187,7 @@ def upscale(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show errors only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report on stdout.")] = False,
 ) -> None:
-    """Upscale pictures.
+    """Upscale pictures and films.
 
     Writes each result to the output folder under the name of its input. Results that are already there are
     skipped if the same input, model and settings made them, so the same command continues an interrupted run.
@@ -177,6 +216,7 @@ def upscale(
         overwrite=overwrite,
         provenance=provenance,
         workers=workers,
+        film=FilmSettings(codec, crf, preset, lossless, container, on_error, deinterlace),
     )
     _check(inputs, out, report)
     messages: Messages = context.obj
@@ -221,7 +261,8 @@ def _run(
     from srcli.jobs.plan import check_report, plan
     from srcli.jobs.report import Report, problem, write_report
 
-    planned = plan(inputs, out, recursive=recursive, format=settings.format)
+    container = settings.film.container or ("mkv" if settings.film.lossless else None)
+    planned = plan(inputs, out, recursive=recursive, format=settings.format, container=container)
     if report is not None:
         check_report(report, planned.jobs)
     for one in planned.problems:
@@ -249,13 +290,21 @@ def _run(
 
 def _left_out(plan: "Plan") -> Iterator[str]:
     """What lies in the input folders and is no input."""
+    from srcli.io.films.signatures import SUFFIXES
+
     if plan.left_out is not None:
         yield f"{plan.left_out} is the output folder; the pictures in it are no inputs."
     for link in plan.passed_by:
         yield f"{link} leads to a folder that is searched already or holds one that is; not entered."
-    if plan.unread:
-        number, kinds = sum(many for _, many in plan.unread), ", ".join(kind for kind, _ in plan.unread)
-        yield f"{count(number, 'picture')} of other kinds ({kinds}) left out; convert to TIFF or JPEG first."
+    films = [(kind, many) for kind, many in plan.unread if kind in SUFFIXES]
+    pictures = [(kind, many) for kind, many in plan.unread if kind not in SUFFIXES]
+    for what, other, found, hint in (
+        ("picture", " of other kinds", pictures, "convert to TIFF or JPEG first"),
+        ("film", "", films, 'install what reads them with: pip install "srcli[video]"'),
+    ):
+        if found:
+            number, kinds = sum(many for _, many in found), ", ".join(kind for kind, _ in found)
+            yield f"{count(number, what)}{other} ({kinds}) left out; {hint}."
 
 
 def _load(settings: Settings, plan: "Plan") -> "list[Upscaler]":
@@ -268,7 +317,7 @@ def _load(settings: Settings, plan: "Plan") -> "list[Upscaler]":
         return []
     settings = replace(settings, scale=first_factor(plan.jobs, settings))
     devices = split(settings.device)
-    if len(plan.jobs) < len(devices):
+    if len(plan.jobs) < len(devices) and not any(job.film for job in plan.jobs):
         return [Upscaler.from_settings(settings)]
     return [Upscaler.from_settings(replace(settings, device=device)) for device in devices]
 
@@ -283,12 +332,26 @@ def _work(
 ) -> tuple[list["PictureResult"], bool]:
     """Do it: results, and whether it was interrupted."""
     from srcli.jobs.folder import FolderRun
+    from srcli.jobs.report import PictureResult, Status
 
+    if any(job.film for job in plan.jobs):
+        from srcli.jobs.film import FilmRun
+
+    pictures, films = ([job for job in plan.jobs if job.film is film] for film in (False, True))
     paths = not (as_json or messages.quiet or sys.stdout.isatty())
     with closing(screen(quiet=messages.quiet)) as shown, messages.above(shown.line):
-        progress = FolderProgress(shown, notes=not messages.quiet, paths=paths)
-        run = FolderRun(plan.jobs, upscalers, settings, progress, lambda: interrupt.wanted).run()
-    return run.results, run.interrupted
+        progress = FolderProgress(shown, len(plan.jobs), notes=not messages.quiet, paths=paths)
+        run = FolderRun(pictures, upscalers, settings, progress, lambda: interrupt.wanted).run()
+        results, interrupted = run.results, run.interrupted
+        for job in films:
+            if interrupted:
+                results.append(PictureResult(job.source, job.target, Status.PENDING))
+                continue
+            film = FilmRun(job, upscalers, settings, progress, lambda: interrupt.wanted)
+            results.append(film.run())
+            interrupted = film.interrupted
+    order = {job.target: number for number, job in enumerate(plan.jobs)}
+    return sorted(results, key=lambda result: order[result.output or Path()]), interrupted
 
 
 def _foresee(

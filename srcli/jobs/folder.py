@@ -95,7 +95,7 @@ class FolderRun:
         Failed pictures become results, they raise nothing. Signals are better remembered for `stop`
         (`srcli.errors.Interrupt`) than raised: an interrupt in the lock of a future would leave it taken.
         """
-        self.progress.start(len(self.jobs))
+        self.progress.start()
         for folder in {job.target.parent for job in self.jobs}:
             sweep(folder)
         decoders, encoders = (

@@ -1,4 +1,4 @@
-"""Which pictures the user means, and the name of each output: files, folders and patterns become jobs."""
+"""Which pictures and films the user means, and the name of each output: files, folders and patterns become jobs."""
 
 import glob
 import os
@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from srcli.errors import InputError
+from srcli.io.films import signatures
 from srcli.io.pictures import READ_ONLY_SUFFIXES, SUFFIXES
 
 _READABLE = (*SUFFIXES, *READ_ONLY_SUFFIXES)
@@ -36,15 +37,17 @@ _OTHER_PICTURES = frozenset((*_PHONES, *_CAMERAS, *_EDITORS))
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One picture to upscale.
+    """One picture or film to upscale.
 
     Attributes:
         path: the file, as the user named it.
         relative: where its output goes below the output folder, still with the input's suffix.
+        film: whether it is a film.
     """
 
     path: Path
     relative: Path
+    film: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +63,12 @@ class Discovery:
     """What the inputs came to, in the order given; folders sorted by name.
 
     Attributes:
-        pictures: the files to upscale, each once.
+        pictures: the files to upscale, each once, films included.
         problems: inputs that do not exist, cannot be listed or hold no pictures.
         left_out: the output folder, if it was met inside an input folder and passed by.
         passed_by: links to folders that are searched already, or that hold one that is.
-        unread: suffixes of pictures in folders that cannot be read, each with how many there are.
+        unread: suffixes of pictures in folders that cannot be read, each with how many there are; films too
+            where they are not wanted.
     """
 
     pictures: list[Found] = field(default_factory=list)
@@ -74,8 +78,8 @@ class Discovery:
     unread: Counter[str] = field(default_factory=Counter)
 
 
-def discover(inputs: Sequence[str], out: Path, *, recursive: bool) -> Discovery:
-    """The pictures that files, folders and glob patterns name.
+def discover(inputs: Sequence[str], out: Path, *, recursive: bool, films: bool = False) -> Discovery:
+    """The pictures that files, folders and glob patterns name, and with `films` the films in folders.
 
     A folder gives the pictures in it (known suffixes, no hidden files), with `recursive` also those
     below it and in other folders that links in it lead to, the sub-folders kept in `Found.relative`.
@@ -86,7 +90,7 @@ def discover(inputs: Sequence[str], out: Path, *, recursive: bool) -> Discovery:
     for name in inputs:
         for path in _expand(name):
             try:
-                _add(found, path, out, recursive)
+                _add(found, path, out, recursive, films)
             except InputError as error:
                 found.problems.append(Problem(path, error))
     found.pictures = _each_once(found.pictures)
@@ -100,7 +104,7 @@ def _expand(name: str) -> list[Path]:
     return [Path(match) for match in sorted(glob.glob(name, recursive=True))] or [Path(name)]  # noqa: PTH207
 
 
-def _add(found: Discovery, path: Path, out: Path, recursive: bool) -> None:
+def _add(found: Discovery, path: Path, out: Path, recursive: bool, films: bool) -> None:
     try:
         path.stat()
     except (OSError, ValueError) as error:
@@ -112,18 +116,26 @@ def _add(found: Discovery, path: Path, out: Path, recursive: bool) -> None:
             hint = f"It is a link to {path.readlink()}, which leads nowhere."
         raise InputError(f"{path}: cannot be read ({reason}).", hint) from error
     if path.is_dir():
-        _add_folder(found, path, out, recursive)
+        _add_folder(found, path, out, recursive, films)
     else:
-        found.pictures.append(Found(path, Path(path.name)))
+        found.pictures.append(Found(path, Path(path.name), _is_film(path)))
 
 
-def _add_folder(found: Discovery, folder: Path, out: Path, recursive: bool) -> None:
+def _is_film(path: Path) -> bool:
+    """Whether a file named by the user is a film: by its suffix, else by its content."""
+    suffix = path.suffix.lower()
+    return suffix in signatures.SUFFIXES or (suffix not in _READABLE and signatures.is_film(path))
+
+
+def _add_folder(found: Discovery, folder: Path, out: Path, recursive: bool, films: bool) -> None:
     before = len(found.pictures)
     for path in _walk(found, folder, out, recursive):
         suffix = path.suffix.lower()
         if suffix in _READABLE:
             found.pictures.append(Found(path, path.relative_to(folder)))
-        elif suffix in _OTHER_PICTURES:
+        elif suffix in signatures.SUFFIXES and films:
+            found.pictures.append(Found(path, path.relative_to(folder), film=True))
+        elif suffix in _OTHER_PICTURES or suffix in signatures.SUFFIXES:
             found.unread[suffix] += 1
     if len(found.pictures) == before and not any(p.path == folder for p in found.problems):
         deeper = "" if recursive else " --recursive also searches the folders in it."
@@ -194,23 +206,40 @@ _PREFERRED = {"jpeg": ".jpg", "tiff": ".tif"}
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One picture: read `source`, write `target`."""
+    """One picture or film: read `source`, write `target`."""
 
     source: Path
     target: Path
+    film: bool = False
 
 
-def name_outputs(pictures: Sequence[Found], out: Path, format: str | None = None) -> list[Job]:  # noqa: A002
+def name_outputs(
+    pictures: Sequence[Found],
+    out: Path,
+    format: str | None = None,  # noqa: A002
+    container: str | None = None,
+) -> list[Job]:
     """An output below `out` for every picture, all different even where case does not count.
 
     The name and format of the input are kept; formats that cannot be written become PNG, and
-    `format` ("png", "jpeg", ...) makes all outputs that one. Where two outputs would get one name,
+    `format` ("png", "jpeg", ...) makes all outputs that one; of films, MKV, and `container`. Where two outputs would get one name,
     all of them are told apart by the input's suffix, else its folder, else a digest of its path: a
     picture's name never depends on the order of the inputs.
     """
-    wanted = [_wanted(picture.relative, format) for picture in pictures]
+    wanted = [
+        _wanted_film(picture.relative, container) if picture.film else _wanted(picture.relative, format)
+        for picture in pictures
+    ]
     names = _told_apart(wanted, [picture.path for picture in pictures])
-    return [Job(picture.path, out / name) for picture, name in zip(pictures, names, strict=True)]
+    return [Job(picture.path, out / name, picture.film) for picture, name in zip(pictures, names, strict=True)]
+
+
+def _wanted_film(relative: Path, container: str | None) -> Path:
+    suffix = relative.suffix.lower()
+    if container is None and suffix in signatures.WRITTEN:
+        return relative
+    stem = relative.stem if suffix in signatures.SUFFIXES else relative.name
+    return relative.with_name(f"{stem}.{container or 'mkv'}")
 
 
 def _wanted(relative: Path, format: str | None) -> Path:  # noqa: A002

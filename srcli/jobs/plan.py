@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +13,8 @@ from srcli.errors import InputError, OutputError, SrcliError, UsageError, shown
 from srcli.imaging.pixels import Pixels
 from srcli.io import pictures, provenance
 from srcli.io.codec import translated
+from srcli.io.films.signatures import SUFFIXES as FILM_SUFFIXES
+from srcli.io.films.signatures import WRITTEN
 from srcli.io.pictures import READ_ONLY_SUFFIXES, SUFFIXES
 from srcli.io.provenance import Finished, Provenance
 from srcli.io.storage import check_takes_files
@@ -47,27 +50,38 @@ class Plan:
     unread: tuple[tuple[str, int], ...] = ()
 
 
-def plan(inputs: Sequence[str], out: Path, *, recursive: bool = False, format: str | None = None) -> Plan:  # noqa: A002
-    """Find the pictures that the inputs name, and give each an output.
+def plan(
+    inputs: Sequence[str],
+    out: Path,
+    *,
+    recursive: bool = False,
+    format: str | None = None,  # noqa: A002
+    container: str | None = None,
+) -> Plan:
+    """Find the pictures and films that the inputs name, and give each an output.
 
     Args:
         inputs: files, folders and glob patterns.
-        out: output folder; for one input file also the output file, if it has a picture's suffix.
+        out: output folder; for one input file also the output file, if it has a picture's or film's suffix.
         recursive: also search the folders in folders, and those that links in them lead to.
-        format: "png", "jpg", ...: makes all outputs that; None keeps the format of each input.
+        format: "png", "jpg", ...: makes all pictures that; None keeps the format of each input.
+        container: "mkv", "mp4", "mov" or "webm": the same of films.
 
     Raises:
         UsageError: an output would overwrite an input, or the format is not known.
         OutputError: the outputs cannot be written where they should go.
     """
     wanted = None if format is None else _format(format)
-    if out.suffix.lower() in SUFFIXES and not is_folder(out):
-        return _plan_file(inputs, out, wanted)
+    held = None if container is None else _container(container)
+    if out.suffix.lower() in (*SUFFIXES, *WRITTEN) and not is_folder(out):
+        return _plan_file(inputs, out, wanted, held)
+    if out.suffix.lower() in FILM_SUFFIXES and not is_folder(out):
+        raise UsageError(f"{out}: such films can be read, not written.", f"Name it {out.stem}.mkv.")
     if out.suffix.lower() in READ_ONLY_SUFFIXES and not is_folder(out):
         raise UsageError(f"{out}: this format can be read, not written.", f"Name it {out.stem}.png.")
     check_folder(inputs, out)
-    found = discover(inputs, out, recursive=recursive)
-    jobs = name_outputs(found.pictures, out, wanted)
+    found = discover(inputs, out, recursive=recursive, films=find_spec("av") is not None)
+    jobs = name_outputs(found.pictures, out, wanted, held)
     check_targets(jobs)
     problems, unread = tuple(found.problems), tuple(sorted(found.unread.items()))
     return Plan(tuple(jobs), out, problems, found.left_out, tuple(found.passed_by), unread)
@@ -82,15 +96,31 @@ def _format(name: str) -> str:
     return known
 
 
-def _plan_file(inputs: Sequence[str], out: Path, format: str | None) -> Plan:  # noqa: A002
-    """`-o large.png`: one picture with a name of its own."""
-    if format not in (None, SUFFIXES[out.suffix.lower()]):
+def _container(name: str) -> str:
+    """The suffix, without its dot, of "MKV", ".mkv" or "matroska"."""
+    known = {"matroska": "mkv", "quicktime": "mov"}.get(name.lower(), name.lower().lstrip("."))
+    if f".{known}" not in WRITTEN:
+        listing = ", ".join(suffix[1:] for suffix in WRITTEN)
+        raise UsageError(f"Container {name!r} cannot be written.", f"Choose from {listing}.")
+    return known
+
+
+def _plan_file(inputs: Sequence[str], out: Path, format: str | None, container: str | None) -> Plan:  # noqa: A002
+    """`-o large.png`, `-o large.mkv`: one picture or film with a name of its own."""
+    suffix = out.suffix.lower()
+    if format not in (None, SUFFIXES.get(suffix, format)):
         raise UsageError(f"{out} is not named like the format {format}.", "Leave out --format.")
+    if suffix in WRITTEN and container not in (None, suffix[1:]):
+        raise UsageError(f"{out} is not named like the container {container}.", "Leave out --container.")
     found = discover(inputs, out, recursive=False)
     if len(inputs) > 1 or len(found.pictures) > 1 or is_folder(Path(inputs[0])):
         raise UsageError(f"{out} is one picture's name, but there may be more.", "Name a folder with -o.")
+    for one in found.pictures:
+        if one.film != (suffix in WRITTEN):
+            kind, other = ("film", ".mkv") if one.film else ("picture", ".png")
+            raise UsageError(f"{shown(one.path)} is a {kind}, and {out} is not named like one.", f"Use {other}.")
     check_file(out)
-    jobs = tuple(Job(picture.path, out) for picture in found.pictures)
+    jobs = tuple(Job(picture.path, out, picture.film) for picture in found.pictures)
     check_targets(jobs)
     return Plan(jobs, out, tuple(found.problems))
 

@@ -193,8 +193,8 @@ def write_report(report: Report, path: Path) -> None:
 class Progress(Protocol):
     """Listener of a run. `tile` and `frames` are called by an engine's thread, the rest by the caller's."""
 
-    def start(self, pictures: int) -> None:
-        """A run of so many pictures begins."""
+    def start(self) -> None:
+        """A run begins."""
 
     def tile(self, job: "Job", done: int, total: int) -> None:
         """`done` of the `total` tiles of this picture are ready."""

@@ -39,8 +39,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_pictures_megapixels_a_second_and_time_left(clock: list[float]) -> None:
-    teller = FolderProgress(view := Recorder(), notes=True, paths=False)
-    teller.start(5)
+    teller = FolderProgress(view := Recorder(), 5, notes=True, paths=False)
+    teller.start()
     clock[0] += 4.0
     teller.finished(WRITTEN)  # 2 MP in 4 s, four more pictures
     assert view.updates[-1] == (1.0, 5, "1/5 pictures, 0.50 MP/s, 16 s left")
@@ -49,9 +49,20 @@ def test_pictures_megapixels_a_second_and_time_left(clock: list[float]) -> None:
     assert view.updates[-1] == (1.5, 5, "1/5 pictures, 0.33 MP/s, 14 s left")
 
 
+def test_frames_a_second_and_time_left_of_a_film(clock: list[float]) -> None:
+    teller = FolderProgress(view := Recorder(), 2, notes=True, paths=False)
+    job = Job(Path("in/film.mkv"), Path("out/film.mkv"), film=True)
+    teller.start()
+    teller.frames(job, 100, 400, 0)
+    assert view.updates[-1] == (0.25, 2, "film.mkv: 100/400 frames")
+    clock[0] += 10.0
+    teller.frames(job, 150, 400, 50)  # the first 100 were there already
+    assert view.updates[-1] == (0.375, 2, "film.mkv: 150/400 frames, 5.00 frames/s, 50 s left")
+
+
 def test_skipped_pictures_do_not_count_for_the_time_left(clock: list[float]) -> None:
-    teller = FolderProgress(view := Recorder(), notes=True, paths=False)
-    teller.start(10)
+    teller = FolderProgress(view := Recorder(), 10, notes=True, paths=False)
+    teller.start()
     for _ in range(8):
         teller.finished(PictureResult(Path("s.png"), Path("out/s.png"), Status.SKIPPED))
     assert view.updates[-1][2] == "8/10 pictures"
@@ -64,8 +75,8 @@ def test_failures_are_always_shown_and_notes_if_wanted() -> None:
     failed = PictureResult(Path("b.png"), None, Status.FAILED, error="b.png\x1b is bad.", hint="Mend it.")
     noted = PictureResult(Path("c.png"), Path("out/c.png"), Status.WRITTEN, notes=("alpha dropped",))
     for notes, count in ((True, 3), (False, 2)):
-        teller = FolderProgress(view := Recorder(), notes=notes, paths=False)
-        teller.start(2)
+        teller = FolderProgress(view := Recorder(), 2, notes=notes, paths=False)
+        teller.start()
         teller.finished(failed)
         teller.finished(noted)
         assert len(view.lines) == count

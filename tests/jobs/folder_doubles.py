@@ -155,11 +155,14 @@ class Watcher:
     interrupt_after: int = -1
     seen: list[PictureResult] = field(default_factory=list)
 
-    def start(self, pictures: int) -> None:
+    def start(self) -> None:
         """A run begins."""
 
     def tile(self, job: Job, done: int, total: int) -> None:
         """A tile is ready."""
+
+    def frames(self, job: Job, done: int, total: int, enlarged: int) -> None:
+        """Frames are ready."""
 
     def finished(self, result: PictureResult) -> None:
         self.seen.append(result)

@@ -10,6 +10,9 @@ SUFFIXES = frozenset({
 })  # fmt: skip
 """Suffixes (lower case) of films."""
 
+WRITTEN = (".mkv", ".mp4", ".m4v", ".mov", ".webm")
+"""Suffixes of the containers that films are written to."""
+
 _BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof", b"sidx", b"uuid")
 _NO_FILM_BRANDS = (
     b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"crx ",
