@@ -12,6 +12,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from srcli.errors import InputError, shown
+from srcli.io.films.signatures import extent
 
 _CONTAINERS = (
     "apng,asf,avi,dv,flv,gif,gxf,h264,hevc,ivf,m4v,matroska,mov,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,vc1,"
@@ -40,12 +41,24 @@ def opened(path: Path) -> Iterator[InputContainer]:
     except PermissionError as error:
         raise InputError(f"{shown(path)} may not be read.", "Check the permissions of the file.") from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
+        if not _indexed(path):
+            raise InputError(
+                f"{shown(path)} has no index (moov): it is cut off, or its recording was never ended.",
+                "Take a whole copy, or repair it with a tool for that.",
+            ) from error
         raise InputError(
             f"{shown(path)} cannot be opened as a film ({reason(error)}).",
             "It may be cut off or damaged, or no film at all; does a player show it?",
         ) from error
     with container:
         yield container
+
+
+def _indexed(path: Path) -> bool:
+    try:
+        return extent(path).indexed
+    except OSError:
+        return True
 
 
 def reason(error: BaseException) -> str:
@@ -55,7 +68,7 @@ def reason(error: BaseException) -> str:
 
 
 def main_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The video stream of a film: of those that are no covers or thumbnails the default one, else the largest.
+    """The video stream of a film: of those that are no covers or thumbnails, the default or else largest one.
 
     Raises:
         InputError: there is none, or none that can be decoded.
@@ -66,8 +79,7 @@ def main_stream(container: InputContainer, path: Path) -> VideoStream:
     able = [stream for stream in streams if stream.codec_context is not None and stream.width]
     if not able:
         raise InputError(
-            f"{shown(path)}: the video stream #{streams[0].index} cannot be decoded: its codec is not known, or "
-            "it has no picture.",
+            f"{shown(path)}, stream #{streams[0].index}: its codec is not known, or it has no picture.",
             "Convert the film to another codec first.",
         )
     return max(
