@@ -23,11 +23,13 @@ from srcli.io.films.planes import Plane, planes_of
 from srcli.io.films.source import codec_name, decoder, only, opened, reason
 
 OnError = Literal["repeat", "skip", "stop"]
-"""What becomes of a lost frame: the one before is shown again (or the one after, where there is none), it
-is left out, or the film ends with an error."""
+"""What becomes of a lost frame: the one before is shown again (the one after, where there is none); it is
+left out; or the film ends with an error."""
 
 _BACK = (0, 3, 30)
-"""Seconds before a frame from which decoding is tried until it comes out as it was; at last from the start."""
+"""Seconds before a frame from which decoding is tried until it comes out as it was; then from the start."""
+_DRAWN_OVER = ("gif", "apng")
+"""Codecs whose frames may depend on any before, whatever they are marked as."""
 _DEAD = 250
 """Frames lost at the end of a film from which the decoder is taken to have failed."""
 _REORDERED = {"h264": 16, "hevc": 16}
@@ -160,7 +162,8 @@ def _after(facts: Facts, time: int, digest: bytes, way: _Way) -> Iterator[Frame]
     references, and MPEG-TS and -PS are entered anywhere. So the digest decides, and decoding begins farther
     back until it agrees.
     """
-    places = [time - int(back / facts.time_base) for back in _BACK if facts.timed]
+    seekable = facts.timed and facts.codec not in _DRAWN_OVER
+    places = [time - int(back / facts.time_base) for back in _BACK if seekable]
     for place in (*(place for place in places if place > facts.times[0]), None):
         with closing(_sequence(facts, place, way)) as found:
             frame = next((frame for frame in found if frame.time >= time), None)
@@ -173,7 +176,7 @@ def _after(facts: Facts, time: int, digest: bytes, way: _Way) -> Iterator[Frame]
 
 
 def _sequence(facts: Facts, place: int | None, way: _Way) -> Generator[Frame]:
-    """All frames from the first one that a seek to `place` gives, lost ones repeated. None: from the start."""
+    """All frames from the first that a seek to `place` gives (None: from the start), lost ones repeated."""
     last: Frame | None = None
     early: list[int] = []
     for number, image in _numbered(facts, place, way):

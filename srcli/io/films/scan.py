@@ -107,6 +107,7 @@ def timing(found: Scan, stream: VideoStream, hints: Sequence[Fraction | None]) -
     """
     visible = [packet for packet in found.packets if packet.visible]
     avi = stream.container.format.name == "avi"
+    reordered = any(packet.pts != packet.dts for packet in visible)
     stamps = {packet.pts for packet in visible}
     shown = [frame.pts for frame in found.head if frame.pts is not None]
     if (
@@ -115,7 +116,7 @@ def timing(found: Scan, stream: VideoStream, hints: Sequence[Fraction | None]) -
         and stamps.issuperset(shown)
         and len(shown) == len(found.head)
         and all(before < after for before, after in pairwise(shown))
-        and not (avi and codec_name(stream) in _REORDERED_IN_AVI)
+        and not (avi and (reordered or codec_name(stream) in _REORDERED_IN_AVI))
     ):
         return _by_stamps(visible, shown[0])
     return _by_order(visible, stream, hints, avi=avi)

@@ -20,6 +20,8 @@ _CONTAINERS = (
 )
 """FFmpeg's demuxers that may open a film. Playlists, which open other files, are not among them."""
 _NO_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+_PATIENT = {"probesize": str(256 << 20), "analyzeduration": str(120_000_000)}
+"""Bytes and microseconds that FFmpeg may read to see what streams are; by default 5 MB and 5 s."""
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """Codecs whose alpha FFmpeg's own decoder leaves out -> the one that has it."""
 
@@ -33,9 +35,8 @@ def opened(path: Path) -> Iterator[InputContainer]:
     """
     if path.is_dir():
         raise InputError(f"{shown(path)} is a folder, not a film.", "Name the films in it.")
-    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
     try:
-        container = av.open(f"file:{path}", options=options, metadata_errors="replace")
+        container = _open(path)
     except FileNotFoundError as error:
         raise InputError(f"{shown(path)} does not exist.", "Check the spelling of the path.") from error
     except PermissionError as error:
@@ -52,6 +53,16 @@ def opened(path: Path) -> Iterator[InputContainer]:
         ) from error
     with container:
         yield container
+
+
+def _open(path: Path) -> InputContainer:
+    """Open a film; once more with patience where a video stream begins late."""
+    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+    container = av.open(f"file:{path}", options=options, metadata_errors="replace")
+    if all(stream.codec_context is None or stream.width for stream in container.streams.video):
+        return container
+    container.close()
+    return av.open(f"file:{path}", options=options | _PATIENT, metadata_errors="replace")
 
 
 def _indexed(path: Path) -> bool:

@@ -232,13 +232,14 @@ def damage(path: Path, packets: Iterable[int]) -> None:
     wanted = set(packets)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        places = [bytes(packet) for packet in container.demux(stream) if packet.size]
+        found = [(packet.pos or 0, bytes(packet)) for packet in container.demux(stream) if packet.size]
     data = bytearray(path.read_bytes())
     noise = np.random.default_rng(1)
     for number in wanted:
-        at = data.find(places[number])
+        place, packet = found[number]
+        at = data.find(packet, place)
         assert at >= 0, "a packet is not stored in one piece"
-        data[at : at + len(places[number])] = noise.bytes(len(places[number]))
+        data[at : at + len(packet)] = noise.bytes(len(packet))
     path.write_bytes(data)
 
 
