@@ -236,15 +236,25 @@ def _by_time(
 
 
 def _by_order(facts: Facts, images: Iterator[VideoFrame]) -> Iterator[tuple[int, VideoFrame | None]]:
-    """For films without times: `pts` is the place of the frame's packet in the order of decoding."""
+    """For films without times: `pts` is the place of the frame's packet in the order of decoding.
+
+    A frame is lost if a key frame comes, or too many others, whose packets are later.
+    """
     deepest = _REORDERED.get(facts.codec, 1)
     waiting: list[int] = []  # packets whose frames have not come, though one of a later packet has
     number, latest = 0, -1
     for image in images:
         packet = image.pts if image.pts is not None else latest + 1
-        waiting = [other for other in (*waiting, *range(latest + 1, packet)) if other != packet]
+        waiting += range(latest + 1, packet)
+        if packet in waiting:
+            waiting.remove(packet)
+        elif packet <= latest and waiting:  # damage can bring a frame with the place of another
+            del waiting[0]
         latest = max(latest, packet)
-        for _ in range(len(waiting) - deepest):
+        lost = (
+            len([other for other in waiting if other < packet]) if image.key_frame else len(waiting) - deepest
+        )
+        for _ in range(lost):
             del waiting[0]
             yield number, None
             number += 1

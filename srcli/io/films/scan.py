@@ -21,6 +21,10 @@ _REORDERED_IN_AVI = ("h264", "hevc")
 """Codecs whose times FFmpeg gets wrong in AVI, which stores none."""
 
 
+_BEGIN_ANYWHERE = ("mpegts", "mpeg")
+"""Containers of recordings, which begin with whatever was sent."""
+
+
 class Packet(NamedTuple):
     """What is kept of a packet, in ticks."""
 
@@ -38,11 +42,13 @@ class Scan(NamedTuple):
         packets: all, in decoding order.
         head: the first frames.
         failure: why it ended early, in words; empty: it did not, as far as its packets tell.
+        damaged: packets before the first frame could not be decoded.
     """
 
     packets: list[Packet]
     head: list[VideoFrame]
     failure: str
+    damaged: bool
 
 
 class Timing(NamedTuple):
@@ -67,7 +73,7 @@ def scan(container: InputContainer, stream: VideoStream, where: str) -> Scan:
     shows = Shown(codec_name(stream), stream.codec_context.extradata)
     packets: list[Packet] = []
     head: list[VideoFrame] = []
-    failure, whole = "", True
+    failure, whole, damaged = "", True, False
     try:
         for packet in container.demux(stream):
             if not packet.size:
@@ -78,25 +84,27 @@ def scan(container: InputContainer, stream: VideoStream, where: str) -> Scan:
             packets.append(Packet(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, visible))
             whole = not packet.is_corrupt
             if len(head) < HEAD:
-                head += _decoded(context, packet)
+                frames = _decoded(context, packet)
+                damaged = damaged or (frames is None and not head)
+                head += frames or []
     except av.error.FFmpegError as error:
         failure = reason(error)
     if len(head) < HEAD:
-        head += _decoded(context, None)
+        head += _decoded(context, None) or []
     if not any(packet.visible for packet in packets):
         raise InputError(f"{where} has no frames{f' ({failure})' if failure else ''}.", "Is it cut off?")
     if not head:
         raise InputError(
             f"{where}: none of {len(packets)} frames can be decoded.", "Is it damaged or encrypted?"
         )
-    return Scan(packets, head, failure or ("" if whole else "its last packet is not whole"))
+    return Scan(packets, head, failure or ("" if whole else "its last packet is not whole"), damaged)
 
 
-def _decoded(context: Any, packet: Any) -> list[VideoFrame]:
+def _decoded(context: Any, packet: Any) -> list[VideoFrame] | None:
     try:
         return list(context.decode(packet))
     except av.error.FFmpegError:
-        return []
+        return None
 
 
 def timing(found: Scan, stream: VideoStream, hints: Sequence[Fraction | None]) -> Timing:
@@ -118,19 +126,24 @@ def timing(found: Scan, stream: VideoStream, hints: Sequence[Fraction | None]) -
         and all(before < after for before, after in pairwise(shown))
         and not (avi and (reordered or codec_name(stream) in _REORDERED_IN_AVI))
     ):
-        return _by_stamps(visible, shown[0])
+        cut_in = not found.damaged or stream.container.format.name in _BEGIN_ANYWHERE
+        return _by_stamps(visible, shown[0] if cut_in else None)
     return _by_order(visible, stream, hints, avi=avi)
 
 
-def _by_stamps(visible: list[Packet], first: int) -> Timing:
-    """Times as the packets have them, but for frames that depend on what comes before the film.
+def _by_stamps(visible: list[Packet], first: int | None) -> Timing:
+    """Times as the packets have them, but for frames that depend on what came before the film.
 
     Args:
-        first: when the first frame that can be decoded is shown.
+        first: when the first frame that can be decoded is shown; None: those before it are damaged.
     """
     ordered = sorted((packet.pts or 0, packet.duration) for packet in visible)
     key = next((packet.pts for packet in visible if packet.key), None)
-    kept = ordered if key is None else [entry for entry in ordered if entry[0] >= min(key, first)]
+    kept = (
+        ordered
+        if key is None or first is None
+        else [entry for entry in ordered if entry[0] >= min(key, first)]
+    )
     left = len(ordered) - len(kept)
     notes = [f"{left} frames before the first key frame cannot be decoded and are left out."] if left else []
     return Timing([time for time, _ in kept], [duration for _, duration in kept], timed=True, notes=notes)

@@ -1,4 +1,4 @@
-"""H.264 whose frames are coded as two fields each (PAFF), which no free encoder writes: samples as they are (PCM)."""
+"""H.264 whose frames are coded as two fields each (PAFF), which no free encoder writes. Samples are PCM."""
 
 from collections.abc import Sequence
 from fractions import Fraction
