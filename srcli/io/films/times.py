@@ -7,6 +7,8 @@ from itertools import pairwise
 _SLACK = Fraction(11, 10)
 """Ticks by which times of a constant rate may differ from it, from the earliest to the latest; 1 comes from
 rounding once, the rest from clocks that were rounded before."""
+_ROUGH = Fraction(2, 10000)
+"""Share by which a rate that FFmpeg names may differ from what it means; rates of NTSC differ by 1/1001."""
 _SLOWEST, _FASTEST = Fraction(1, 60), Fraction(1000)
 
 
@@ -18,30 +20,40 @@ def constant_rate(
     Args:
         times: ascending, in `base`; rounded to it in any way.
         base: seconds a tick.
-        hints: rates that the film names, likeliest first. One that the times agree with is taken; else a
-            usual rate (n, n / 2 and their 1000/1001) that they agree with best; else the step if it is always
-            the same.
+        hints: rates that the film names, likeliest first.
+
+    Of usual rates (n, n / 2 and their 1000/1001) that the times agree with, one that is named is taken, else the
+    one that they agree with best; else another one that is named; else the step if it is always the same.
     """
     named = [hint for hint in hints if hint and _SLOWEST <= hint <= _FASTEST]
     steps = len(times) - 1
     if steps < 1:
-        return named[0] if named else None
+        return _usual(named[0]) if named else None
     mean = steps / ((times[-1] - times[0]) * base)
-    fitting = (rate for rate in named if _spread(times, 1 / (rate * base)) is not None)
-    if (rate := next(fitting, None)) is not None:
-        return rate
-    usual = {
-        Fraction(count, half) * ntsc
-        for half in (1, 2)
-        for ntsc in (1, Fraction(1000, 1001))
-        for count in range(max(1, round(mean * half) - 1), round(mean * half) + 3)
-    }
-    spreads = {rate: _spread(times, 1 / (rate * base)) for rate in sorted(usual)}
-    close = [(spread, rate) for rate, spread in spreads.items() if spread is not None]
-    if close:
-        return min(close)[1]
+    spreads = {rate: _spread(times, 1 / (rate * base)) for rate in _around(mean)}
+    fitting = [(spread, rate) for rate, spread in spreads.items() if spread is not None]
+    for hint in named:
+        if any(rate == _usual(hint) for _, rate in fitting):
+            return _usual(hint)
+    if fitting:
+        return min(fitting)[1]
+    for hint in named:
+        if _spread(times, 1 / (hint * base)) is not None:
+            return hint
     step = times[1] - times[0]
     return 1 / (step * base) if all(b - a == step for a, b in pairwise(times)) else None
+
+
+def _around(rate: Fraction) -> list[Fraction]:
+    """Usual rates close to one."""
+    halves = (Fraction(count, 2) for count in range(max(1, round(2 * rate) - 2), round(2 * rate) + 3))
+    return sorted(half * ntsc for half in halves for ntsc in (Fraction(1), Fraction(1000, 1001)))
+
+
+def _usual(rate: Fraction) -> Fraction:
+    """The usual rate that a rate means: FFmpeg has some from clocks of a millisecond, such as 19001/317."""
+    nearest = min(_around(rate), key=lambda usual: abs(usual - rate))
+    return nearest if abs(nearest - rate) < rate * _ROUGH else rate
 
 
 def _spread(times: Sequence[int], step: Fraction) -> Fraction | None:

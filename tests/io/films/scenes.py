@@ -75,7 +75,7 @@ class Scene:
         full_range, matrix, primaries, transfer: tags; the samples are made for the range.
         sar: sample aspect ratio.
         rotation, hflip: display matrix, degrees counter-clockwise.
-        interlaced: flagged, top field first (libx264 and mpeg2video); the two fields show the same.
+        interlaced: said to be, by the codec or the container, top field first; the two fields show the same.
         audio: tracks; none: silent film.
         audio_first: streams of sound come before the video.
         subtitles, chapters, cover, attachment: one text subtitle, two chapters, a PNG, a font.
@@ -325,6 +325,7 @@ def _video(out: av.container.OutputContainer, scene: Scene) -> list[Packet]:
     if scene.rotation or scene.hflip:
         stream.set_display_rotation(scene.rotation, hflip=scene.hflip)
     if scene.interlaced:
+        context.field_order = 2  # AV_FIELD_TT
         context.flags |= 1 << 18 | 1 << 29  # AV_CODEC_FLAG_INTERLACED_DCT, AV_CODEC_FLAG_INTERLACED_ME
     packets: list[Packet] = []
     for number in range(len(scene.times) if scene.times is not None else scene.frames):
