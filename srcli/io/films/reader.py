@@ -1,0 +1,383 @@
+"""Frames of a film, as many as its packets say, in order; lost ones are named, and repeated or left out."""
+
+import hashlib
+from bisect import bisect_left
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import chain
+from typing import Any, Literal, NamedTuple
+
+import av
+import numpy as np
+from av import VideoFrame
+from av.container import InputContainer
+from av.filter import Graph
+from av.video.stream import VideoStream
+
+from srcli.errors import InputError, UsageError, shown
+from srcli.io.films.facts import Facts
+from srcli.io.films.packets import Shown
+from srcli.io.films.planes import Plane, planes_of
+from srcli.io.films.source import codec_name, decoder, only, opened, reason
+
+OnError = Literal["repeat", "skip", "stop"]
+"""What becomes of a lost frame: the one before is shown again (the one after, where there is none); it is
+left out; or the film ends with an error."""
+
+_BACK = (0, 3, 30)
+"""Seconds before a frame from which decoding is tried until it comes out as it was; then from the start."""
+_DRAWN_OVER = ("gif", "apng")
+"""Codecs whose frames may depend on any before, whatever they are marked as."""
+_DEAD = 250
+"""Frames lost at the end of a film from which the decoder is taken to have failed."""
+_REORDERED = {"h264": 16, "hevc": 16}
+"""Most frames that come out before one that was decoded earlier; 1 for other codecs without times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame of a film.
+
+    Attributes:
+        number: its place in `Facts.times`.
+        time: when it is shown, `Facts.times[number]`.
+        planes: as of `planes_of`: Y; Y, Cb, Cr; or G, B, R; (H, W) uint8 or uint16, read-only.
+        alpha: (H, W), full range, or None.
+        repeated: the frame is lost, and these are the samples of another one.
+        lost_before: frames just before it that were lost and left out.
+    """
+
+    number: int
+    time: int
+    planes: list[Plane]
+    alpha: Plane | None
+    repeated: bool = False
+    lost_before: int = 0
+
+    def digest(self) -> bytes:
+        """16 bytes that stand for all samples (BLAKE2b)."""
+        digest = hashlib.blake2b(digest_size=16)
+        for plane in (*self.planes, *(() if self.alpha is None else (self.alpha,))):
+            digest.update(np.ascontiguousarray(plane).data)
+        return digest.digest()
+
+
+class _Way(NamedTuple):
+    """How a film is decoded.
+
+    Attributes:
+        deinterlace: made progressive, a frame for each frame.
+        lenient: a film whose decoding ends early is only shorter.
+        threads: as of `decoder`.
+        by_frame: as of `decoder`.
+    """
+
+    deinterlace: bool
+    lenient: bool
+    threads: int
+    by_frame: bool
+
+
+def frames(
+    facts: Facts,
+    *,
+    after: tuple[int, bytes] | None = None,
+    on_error: OnError = "repeat",
+    deinterlace: bool = False,
+    start: Fraction | None = None,
+    end: Fraction | None = None,
+    threads: int = 0,
+) -> Iterator[Frame]:
+    """Decode a film, a frame at a time.
+
+    Args:
+        facts: of the film, by `probe`.
+        after: time and digest of a frame; those after it are given, exactly as in an undisturbed run.
+        on_error: as of `OnError`. A film that is cut off is read with "skip" only.
+        deinterlace: make interlaced frames progressive (FFmpeg's bwdif); others stay as they are.
+        start, end: seconds after the first frame; frames shown from `start` on and before `end` are given.
+        threads: of the decoder; 0: as many as there are processors.
+
+    Raises:
+        InputError: at once or while reading: interlaced and not deinterlaced; cut off; not the film that
+            `facts` are of; a lost frame, where that ends the film; a decoder that fails for good.
+        UsageError: nothing lies between start and end.
+    """
+    if facts.interlaced and not deinterlace:
+        raise InputError(f"{_where(facts)} is interlaced.", "Add --deinterlace, or deinterlace it first.")
+    if facts.cut and on_error != "skip":
+        hint = "Add --on-error skip to take what is there."
+        raise InputError(f"{_where(facts)} is cut off: {facts.cut}.", hint)
+    first, last = (_number(facts, bound) for bound in (start or Fraction(0), end))
+    if first >= last:
+        length = float((facts.end - facts.times[0]) * facts.time_base)
+        raise UsageError(
+            f"{_where(facts)}: no frame lies between start and end.", f"It has {length:.3f} seconds."
+        )
+    if after is None and first:
+        after = facts.times[first - 1], b""
+    way = _Way(deinterlace and facts.interlaced, on_error == "skip", threads, by_frame=True)
+    found = _sequence(facts, None, way) if after is None else _after(facts, *after, way)
+    return _selected(facts, found, last, on_error)
+
+
+def _where(facts: Facts) -> str:
+    return f"{shown(facts.path)}, stream #{facts.index}"
+
+
+def _number(facts: Facts, seconds: Fraction | None) -> int:
+    """The first frame shown at this many seconds after the first one, or later; None: the end."""
+    if seconds is None:
+        return len(facts.times)
+    return bisect_left(facts.times, facts.times[0] + seconds / facts.time_base)
+
+
+def _selected(facts: Facts, found: Iterator[Frame], last: int, on_error: OnError) -> Iterator[Frame]:
+    """The frames before number `last`, lost ones treated as asked for."""
+    lost = 0
+    for frame in found:
+        if frame.number >= last:
+            return
+        if not frame.repeated:
+            yield replace(frame, lost_before=lost) if lost else frame
+            lost = 0
+        elif on_error == "repeat":
+            yield frame
+        elif on_error == "skip":
+            lost += 1
+        else:
+            seconds = float(frame.time * facts.time_base)
+            raise InputError(
+                f"{_where(facts)}: frame {frame.number} (at {seconds:.3f} s) is damaged.",
+                "Add --on-error repeat or --on-error skip.",
+            )
+
+
+def _after(facts: Facts, time: int, digest: bytes, way: _Way) -> Iterator[Frame]:
+    """The frames after the one at `time`, which must have this digest (empty: not asked).
+
+    What decodes after a seek is not always what it was: leading frames of open groups of pictures lack their
+    references, and MPEG-TS and -PS are entered anywhere. So the digest decides, and decoding begins farther
+    back until it agrees.
+    """
+    seekable = facts.timed and facts.codec not in _DRAWN_OVER
+    places = [time - int(back / facts.time_base) for back in _BACK if seekable]
+    for place in (*(place for place in places if place > facts.times[0]), None):
+        with closing(_sequence(facts, place, way)) as found:
+            frame = next((frame for frame in found if frame.time >= time), None)
+            if frame is not None and frame.time == time and (not digest or frame.digest() == digest):
+                yield from found
+                return
+    raise InputError(
+        f"{_where(facts)} has changed since its first frames were read.", "Start again from its beginning."
+    )
+
+
+def _sequence(facts: Facts, place: int | None, way: _Way) -> Generator[Frame]:
+    """All frames from the first that a seek to `place` gives (None: from the start), lost ones repeated."""
+    last: Frame | None = None
+    early: list[int] = []
+    for number, image in _numbered(facts, place, way):
+        if image is None and last is None:
+            early.append(number)
+        elif image is None and last is not None:
+            yield _again(facts, last, number)
+        elif image is not None:
+            last = Frame(number, facts.times[number], *planes_of(image, alpha=facts.alpha))
+            yield from (_again(facts, last, lost) for lost in early)
+            early.clear()
+            yield last
+    if last is None:
+        if place is None:
+            raise InputError(f"{_where(facts)}: no frame can be decoded.", "Is it damaged?")
+        return
+    rest = range(last.number + 1, len(facts.times))
+    if rest and way.by_frame:
+        # PyAV gives up on the frames still in the decoder when one of them fails; read alone, only it does.
+        try:
+            yield from _after(facts, last.time, last.digest(), way._replace(by_frame=False, threads=1))
+            return
+        except InputError:
+            if not way.lenient:
+                raise
+    if len(rest) > _DEAD and not way.lenient:
+        raise InputError(
+            f"{_where(facts)}: decoding fails for good at frame {rest[0]} of {len(facts.times)}.",
+            "Add --on-error skip to take what is there.",
+        )
+    yield from (_again(facts, last, number) for number in rest)
+
+
+def _again(facts: Facts, frame: Frame, number: int) -> Frame:
+    return replace(frame, number=number, time=facts.times[number], repeated=True)
+
+
+def _numbered(facts: Facts, place: int | None, way: _Way) -> Iterator[tuple[int, VideoFrame | None]]:
+    """Decoded frames with their numbers, ascending without gaps; None: a lost one. Lost ones at the end are
+    left to the caller."""
+    images = _images(facts, place, way)
+    return (
+        _by_time(facts, images, None if place is not None else 0) if facts.timed else _by_order(facts, images)
+    )
+
+
+def _by_time(
+    facts: Facts, images: Iterator[VideoFrame], expected: int | None
+) -> Iterator[tuple[int, VideoFrame | None]]:
+    for image in images:
+        number = None if image.pts is None else facts.number(image.pts)
+        if number is None or (expected is not None and number < expected):
+            continue  # damage can bring out frames that are none
+        yield from ((lost, None) for lost in range(number if expected is None else expected, number))
+        yield number, image
+        expected = number + 1
+
+
+def _by_order(facts: Facts, images: Iterator[VideoFrame]) -> Iterator[tuple[int, VideoFrame | None]]:
+    """For films without times: `pts` is the place of the frame's packet in the order of decoding.
+
+    A frame is lost if a key frame comes, or too many others, whose packets are later.
+    """
+    deepest = _REORDERED.get(facts.codec, 1)
+    waiting: list[int] = []  # packets whose frames have not come, though one of a later packet has
+    number, latest = 0, -1
+    for image in images:
+        packet = image.pts if image.pts is not None else latest + 1
+        waiting += range(latest + 1, packet)
+        if packet in waiting:
+            waiting.remove(packet)
+        elif packet <= latest and waiting:  # damage can bring a frame with the place of another
+            del waiting[0]
+        latest = max(latest, packet)
+        lost = (
+            len([other for other in waiting if other < packet]) if image.key_frame else len(waiting) - deepest
+        )
+        for _ in range(lost):
+            del waiting[0]
+            yield number, None
+            number += 1
+        if number == len(facts.times):
+            return
+        yield number, image
+        number += 1
+
+
+def _images(facts: Facts, place: int | None, way: _Way) -> Iterator[VideoFrame]:
+    """Frames as they are decoded, after a seek from the first key frame on."""
+    with opened(facts.path) as container:
+        stream = _stream(container, facts)
+        only(container, stream)
+        context = decoder(stream, threads=way.threads, by_frame=way.by_frame)
+        if place is not None:
+            try:
+                container.seek(place, stream=stream)
+            except av.error.FFmpegError:
+                return
+        images = _alike(facts, _decoded(facts, container, stream, context, way))
+        if place is not None:
+            images = _from_key(images)
+        if way.deinterlace:
+            images = _deinterlaced(facts, images, whole=place is None)
+        yield from images
+
+
+def _alike(facts: Facts, images: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+    """Refuses a film whose frames change their size or format."""
+    for image in images:
+        if (image.format.name, image.width, image.height) != (facts.pixel_format, facts.width, facts.height):
+            raise InputError(
+                f"{_where(facts)} changes from {facts.width}×{facts.height} {facts.pixel_format} to "
+                f"{image.width}×{image.height} {image.format.name}.",
+                "Cut it into films of one kind first.",
+            )
+        yield image
+
+
+def _stream(container: InputContainer, facts: Facts) -> VideoStream:
+    streams = [stream for stream in container.streams.video if stream.index == facts.index]
+    if not streams or streams[0].time_base != facts.time_base or codec_name(streams[0]) != facts.codec:
+        raise InputError(f"{_where(facts)} has changed since it was first read.", "Start again.")
+    return streams[0]
+
+
+def _decoded(
+    facts: Facts, container: InputContainer, stream: VideoStream, context: Any, way: _Way
+) -> Iterator[VideoFrame]:
+    """What the decoder gives, to its last frame; packets that it cannot decode are passed over."""
+    shows = Shown(facts.codec, stream.codec_context.extradata)
+    packets = container.demux(stream)
+    place = -1
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError as error:
+            if not way.lenient:
+                raise InputError(f"{_where(facts)} cannot be read on ({reason(error)}).", "") from error
+            packet = None
+        if packet is None:
+            break
+        if not packet.size:  # would end decoding
+            continue
+        if not facts.timed:
+            place += shows(packet) and not packet.is_discard
+            packet.pts = place
+        yield from _attempt(context, packet)
+    yield from _attempt(context, None)
+
+
+def _attempt(context: Any, packet: Any) -> list[VideoFrame]:
+    try:
+        images: list[VideoFrame] = context.decode(packet)
+    except av.error.FFmpegError:
+        return []
+    return images
+
+
+def _from_key(images: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+    for image in images:
+        if image.key_frame:
+            yield image
+            break
+    yield from images
+
+
+def _deinterlaced(facts: Facts, images: Iterator[VideoFrame], *, whole: bool) -> Iterator[VideoFrame]:
+    """Progressive frames with the times of the interlaced ones.
+
+    Args:
+        whole: the first frame is the film's first; else it lacks the one before, and is left out.
+    """
+    graph = Graph()
+    form = av.VideoFormat(facts.pixel_format)
+    source: Any = graph.add_buffer(
+        width=facts.width, height=facts.height, format=form, time_base=facts.time_base
+    )
+    fields = "interlaced" if facts.flagged else "all"
+    graph.link_nodes(
+        source,
+        graph.add("bwdif", f"mode=send_frame:deint={fields}"),
+        graph.add("format", f"pix_fmts={facts.pixel_format}"),
+        graph.add("buffersink"),
+    ).configure()
+    first = not whole
+    for image in chain(images, (None,)):
+        if image is not None:
+            image.time_base = facts.time_base
+        graph.push(image)
+        for out in _pulled(graph):
+            if not first:
+                assert out.pts is not None
+                assert out.time_base is not None
+                out.pts = round(out.pts * out.time_base / facts.time_base)
+                yield out
+            first = False
+
+
+def _pulled(graph: Graph) -> Iterator[VideoFrame]:
+    while True:
+        try:
+            yield graph.vpull()
+        except (BlockingIOError, EOFError):
+            return

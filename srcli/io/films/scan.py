@@ -1,0 +1,170 @@
+"""One reading of a whole stream: its packets, its first frames, and the times that follow from them."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import av
+from av import VideoFrame
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from srcli.errors import InputError
+from srcli.io.films import times as clock
+from srcli.io.films.packets import Shown
+from srcli.io.films.source import codec_name, decoder, reason
+
+HEAD = 8
+"""Frames decoded to see what they are; they tell interlaced material and wrong times too."""
+_REORDERED_IN_AVI = ("h264", "hevc")
+"""Codecs whose times FFmpeg gets wrong in AVI, which stores none."""
+
+
+_BEGIN_ANYWHERE = ("mpegts", "mpeg")
+"""Containers of recordings, which begin with whatever was sent."""
+
+
+class Packet(NamedTuple):
+    """What is kept of a packet, in ticks."""
+
+    pts: int | None
+    dts: int | None
+    duration: int
+    key: bool
+    visible: bool
+
+
+class Scan(NamedTuple):
+    """A stream read once.
+
+    Attributes:
+        packets: all, in decoding order.
+        head: the first frames.
+        failure: why it ended early, in words; empty: it did not, as far as its packets tell.
+        damaged: packets before the first frame could not be decoded.
+    """
+
+    packets: list[Packet]
+    head: list[VideoFrame]
+    failure: str
+    damaged: bool
+
+
+class Timing(NamedTuple):
+    """When frames are shown and for how long, by the container, in ticks, in order; `timed` as of `Facts`."""
+
+    times: list[int]
+    durations: list[int]
+    timed: bool
+    notes: list[str]
+
+
+def scan(container: InputContainer, stream: VideoStream, where: str) -> Scan:
+    """Read all packets of a stream and decode its first frames.
+
+    Args:
+        where: file and stream, for errors.
+
+    Raises:
+        InputError: it is encrypted, or no frame can be decoded.
+    """
+    context = decoder(stream)
+    shows = Shown(codec_name(stream), stream.codec_context.extradata)
+    packets: list[Packet] = []
+    head: list[VideoFrame] = []
+    failure, whole, damaged = "", True, False
+    try:
+        for packet in container.demux(stream):
+            if not packet.size:
+                continue
+            if packet.has_sidedata("encryption_info"):
+                raise InputError(f"{where} is encrypted.", "Decrypt it first.")
+            visible = shows(packet) and not packet.is_discard
+            packets.append(Packet(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, visible))
+            whole = not packet.is_corrupt
+            if len(head) < HEAD:
+                frames = _decoded(context, packet)
+                damaged = damaged or (frames is None and not head)
+                head += frames or []
+    except av.error.FFmpegError as error:
+        failure = reason(error)
+    if len(head) < HEAD:
+        head += _decoded(context, None) or []
+    if not any(packet.visible for packet in packets):
+        raise InputError(f"{where} has no frames{f' ({failure})' if failure else ''}.", "Is it cut off?")
+    if not head:
+        raise InputError(
+            f"{where}: none of {len(packets)} frames can be decoded.", "Is it damaged or encrypted?"
+        )
+    return Scan(packets, head, failure or ("" if whole else "its last packet is not whole"), damaged)
+
+
+def _decoded(context: Any, packet: Any) -> list[VideoFrame] | None:
+    try:
+        return list(context.decode(packet))
+    except av.error.FFmpegError:
+        return None
+
+
+def timing(found: Scan, stream: VideoStream, hints: Sequence[Fraction | None]) -> Timing:
+    """When the visible frames are shown.
+
+    Args:
+        hints: frames a second that the stream names, for films without times.
+    """
+    visible = [packet for packet in found.packets if packet.visible]
+    avi = stream.container.format.name == "avi"
+    reordered = any(packet.pts != packet.dts for packet in visible)
+    stamps = {packet.pts for packet in visible}
+    shown = [frame.pts for frame in found.head if frame.pts is not None]
+    if (
+        None not in stamps
+        and len(stamps) == len(visible)
+        and stamps.issuperset(shown)
+        and len(shown) == len(found.head)
+        and all(before < after for before, after in pairwise(shown))
+        and not (avi and (reordered or codec_name(stream) in _REORDERED_IN_AVI))
+    ):
+        cut_in = not found.damaged or stream.container.format.name in _BEGIN_ANYWHERE
+        return _by_stamps(visible, shown[0] if cut_in else None)
+    return _by_order(visible, stream, hints, avi=avi)
+
+
+def _by_stamps(visible: list[Packet], first: int | None) -> Timing:
+    """Times as the packets have them, but for frames that depend on what came before the film.
+
+    Args:
+        first: when the first frame that can be decoded is shown; None: those before it are damaged.
+    """
+    ordered = sorted((packet.pts or 0, packet.duration) for packet in visible)
+    key = next((packet.pts for packet in visible if packet.key), None)
+    kept = (
+        ordered
+        if key is None or first is None
+        else [entry for entry in ordered if entry[0] >= min(key, first)]
+    )
+    left = len(ordered) - len(kept)
+    notes = [f"{left} frames before the first key frame cannot be decoded and are left out."] if left else []
+    return Timing([time for time, _ in kept], [duration for _, duration in kept], timed=True, notes=notes)
+
+
+def _by_order(
+    visible: list[Packet], stream: VideoStream, hints: Sequence[Fraction | None], *, avi: bool
+) -> Timing:
+    """Times of decoding, in order, moved to where the first frame is shown. AVI has only those."""
+    assert stream.time_base is not None
+    rate = next((hint for hint in hints if hint), Fraction(25))
+    step = max(1, round(1 / (rate * stream.time_base)))
+    times: list[int] = []
+    for packet in visible:
+        following = times[-1] + step if times else 0
+        times.append(packet.dts if packet.dts is not None else following)
+    shift = 0 if avi or visible[0].pts is None else visible[0].pts - times[0]
+    ordered, moved = clock.ascending(time + shift for time in times)
+    notes = []
+    if all(packet.pts is None and packet.dts is None for packet in visible):
+        notes.append(f"The film has no times; {float(rate):g} frames a second are assumed.")
+    elif moved:
+        notes.append(f"{moved} frames had the time of another frame; they are shown a little later.")
+    return Timing(ordered, [packet.duration for packet in visible], timed=False, notes=notes)

@@ -1,0 +1,139 @@
+"""A film opened for reading: its container, its main video stream and a decoder for it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.stream import Discard, Disposition
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
+
+from srcli.errors import InputError, shown
+from srcli.io.films.signatures import extent
+
+_CONTAINERS = (
+    "apng,asf,avi,dv,flv,gif,gxf,h264,hevc,ivf,m4v,matroska,mov,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,vc1,"
+    "webm,wtv,yuv4mpegpipe"
+)
+"""FFmpeg's demuxers that may open a film. Playlists, which open other files, are not among them."""
+_NO_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+_PATIENT = {"probesize": str(256 << 20), "analyzeduration": str(120_000_000)}
+"""Bytes and microseconds that FFmpeg may read to see what streams are; by default 5 MB and 5 s."""
+_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+"""Codecs whose alpha FFmpeg's own decoder leaves out -> the one that has it."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[InputContainer]:
+    """A film's container; closed at the end. Nothing of it may be used after that.
+
+    Raises:
+        InputError: no file that can be read, or no film.
+    """
+    if path.is_dir():
+        raise InputError(f"{shown(path)} is a folder, not a film.", "Name the films in it.")
+    try:
+        container = _open(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{shown(path)} does not exist.", "Check the spelling of the path.") from error
+    except PermissionError as error:
+        raise InputError(f"{shown(path)} may not be read.", "Check the permissions of the file.") from error
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        if not _indexed(path):
+            raise InputError(
+                f"{shown(path)} has no index (moov): it is cut off, or its recording was never ended.",
+                "Take a whole copy, or repair it with a tool for that.",
+            ) from error
+        raise InputError(
+            f"{shown(path)} cannot be opened as a film ({reason(error)}).",
+            "It may be cut off or damaged, or no film at all; does a player show it?",
+        ) from error
+    with container:
+        yield container
+
+
+def _open(path: Path) -> InputContainer:
+    """Open a film; once more with patience where a video stream begins late."""
+    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+    container = av.open(f"file:{path}", options=options, metadata_errors="replace")
+    if all(stream.codec_context is None or stream.width for stream in container.streams.video):
+        return container
+    container.close()
+    return av.open(f"file:{path}", options=options | _PATIENT, metadata_errors="replace")
+
+
+def _indexed(path: Path) -> bool:
+    try:
+        return extent(path).indexed
+    except OSError:
+        return True
+
+
+def reason(error: BaseException) -> str:
+    """What FFmpeg says of an error, in lower case."""
+    text = getattr(error, "strerror", None) or str(error)
+    return f"{text[:1].lower()}{text[1:]}"
+
+
+def main_stream(container: InputContainer, path: Path) -> VideoStream:
+    """The video stream of a film: of those that are no covers or thumbnails, the default or else largest one.
+
+    Raises:
+        InputError: there is none, or none that can be decoded.
+    """
+    streams = [stream for stream in container.streams.video if not stream.disposition & _NO_PICTURES]
+    if not streams:
+        raise InputError(f"{shown(path)} has no video stream, only {_others(container)}.", "Name a film.")
+    able = [stream for stream in streams if stream.codec_context is not None and stream.width]
+    if not able:
+        raise InputError(
+            f"{shown(path)}, stream #{streams[0].index}: its codec is not known, or it has no picture.",
+            "Convert the film to another codec first.",
+        )
+    return max(
+        able,
+        key=lambda stream: (bool(stream.disposition & Disposition.default), stream.width * stream.height),
+    )
+
+
+def _others(container: InputContainer) -> str:
+    kinds = sorted({"a cover" if stream.type == "video" else stream.type for stream in container.streams})
+    return " and ".join(kinds) or "nothing"
+
+
+def only(container: InputContainer, stream: VideoStream) -> None:
+    """Let the container pass over all other streams."""
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = Discard.all
+
+
+def alpha_beside(stream: VideoStream) -> bool:
+    """Whether the stream has its alpha beside the picture, as VP8 and VP9 do in WebM."""
+    return stream.metadata.get("alpha_mode") == "1" and codec_name(stream) in _WITH_ALPHA
+
+
+def codec_name(stream: VideoStream) -> str:
+    """FFmpeg's name of the codec, whatever the decoder is called."""
+    return stream.codec_context.codec.canonical_name
+
+
+def decoder(stream: VideoStream, *, threads: int = 0, by_frame: bool = False) -> VideoCodecContext:
+    """A decoder for a stream.
+
+    Args:
+        threads: 0: as many as there are processors.
+        by_frame: several frames at a time: faster, and some frames later.
+    """
+    context: Any = stream.codec_context
+    if alpha_beside(stream):
+        beside: Any = av.CodecContext.create(_WITH_ALPHA[codec_name(stream)], "r")
+        beside.extradata = context.extradata
+        context = beside
+    context.thread_type = "AUTO" if by_frame else "SLICE"
+    context.thread_count = threads
+    decoding: VideoCodecContext = context
+    return decoding
