@@ -1,0 +1,309 @@
+"""A film's picture in closed segments, each from an encoder of its own, and their join into the final file.
+
+A segment needs no other one to be decoded, so that work can stop after any of them. The join copies packets.
+Times of frames are exact in MP4 and MOV, and the nearest ones in Matroska and WebM, which count milliseconds.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from errno import EDQUOT, EFBIG, ENOSPC
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.packet import PacketSideData, PktSideDataT, packet_sidedata_type_from_literal
+from av.stream import Disposition
+
+from srcli.errors import InputError, OutputError, shown
+from srcli.imaging.pixels import Pixels
+from srcli.io import storage
+from srcli.io.films import encoder, remux, streams
+from srcli.io.films.encoding import Encoding, nominal_rate
+from srcli.io.films.facts import Facts
+from srcli.io.films.quicktime import disable_subtitles
+from srcli.io.films.remux import Packet
+from srcli.io.films.source import opened, reason
+from srcli.io.films.streams import CONTAINERS, Carried
+from srcli.io.films.timeline import Timeline
+
+log = logging.getLogger(__name__)
+
+_ALPHA: PktSideDataT = "matroska_block_additional"
+"""Side data in which VP9 has its alpha. NUT does not hold it; there it is a stream of its own."""
+
+_UNASKED = Disposition.default | Disposition.forced
+"""Streams that players show without being asked."""
+
+
+class Written(NamedTuple):
+    """What a segment holds."""
+
+    frames: int
+    bytes: int
+
+
+def write_segment(
+    path: Path,
+    frames: Iterable[tuple[int, Sequence[Pixels], Pixels | None]],
+    encoding: Encoding,
+    facts: Facts,
+) -> Written:
+    """Encode frames to a file that is complete, and on the disk, when it has its name.
+
+    Args:
+        path: replaced. The file is NUT, which holds any time base; QuickTime for ProRes, which NUT has not.
+        frames: time in `facts.time_base`, ascending; planes; alpha. See `encoder.make_frame`.
+
+    Raises:
+        OutputError: it cannot be written, or the encoder fails; what was there stays.
+    """
+    count = 0
+    scale = str(facts.time_base.denominator)
+    exact = {"video_track_timescale": scale, "movie_timescale": scale} if encoding.codec == "prores" else {}
+    with _whole(path, "mov" if exact else "nut", exact) as out:
+        stream = encoder.add_encoder(out, encoding, facts.time_base, nominal_rate(facts))
+        beside = None
+        if encoding.alpha and encoding.codec == "vp9":
+            beside = out.add_mux_stream("vp9", width=encoding.size[1], height=encoding.size[0])
+            beside.time_base = facts.time_base
+        for time, planes, alpha in frames:
+            frame = encoder.make_frame(planes, alpha, time, facts.time_base, encoding)
+            _mux(out, stream.encode(frame), beside)
+            count += 1
+        _mux(out, stream.encode(None), beside)
+    return Written(count, path.stat().st_size)
+
+
+def join(
+    segments: Sequence[Path],
+    out: Path,
+    encoding: Encoding,
+    facts: Facts,
+    carried: Carried,
+    *,
+    tags: Mapping[str, str],
+    start: Fraction | None = None,
+    end: Fraction | None = None,
+) -> None:
+    """Put segments in order and all other streams of the film into one file; complete when it has its name.
+
+    Args:
+        segments: of the same encoding, in the order of time.
+        out: replaced.
+        carried: from `streams.plan` for the same container.
+        tags: added to the container's, e.g. `encoding_tool` for what made it.
+        start, end: seconds in the film between which the other streams are carried; None: all.
+
+    Raises:
+        InputError: a segment is damaged or of another encoding, or the film cannot be opened.
+        OutputError: the file cannot be written; what was there stays.
+    """
+    ticks = list(_ticks(segments, facts.time_base))
+    holds = CONTAINERS[encoding.container]
+    with opened(facts.path) as film:
+        begins = remux.first_times(facts.path, carried.steps, start)
+        timeline = Timeline(facts, ticks, holds, film, begins, start)
+        chapters = timeline.chapters(film.chapters(), end)
+        carries = {**streams.tags(film.metadata), **tags}
+        options = {**timeline.options, **streams.header_options(holds, carries, carried, film)}
+        finish = disable_subtitles if holds.muxer in ("mp4", "mov") and _silent(film, carried) else None
+        with _whole(out, holds.muxer, options, finish) as target, _segment(segments[0]) as first:
+            target.metadata.update(streams.named(carries, holds))
+            target.set_chapters(chapters)
+            video: Any = None
+            tracks = []
+            for step in carried.steps:
+                if step.how == "picture":
+                    video = _add_picture(target, first, film, encoding, facts, timeline.base)
+                elif track := remux.add(film, facts.path, target, step, holds):
+                    tracks.append(track)
+            target.start_encoding()
+            others = remux.placed(film, tracks, timeline.shift, start, end)
+            _interleave(target, _pictures(segments, ticks, timeline, video), others)
+
+
+def _silent(film: InputContainer, carried: Carried) -> bool:
+    """Whether the film has subtitles and shows none of them unasked."""
+    kept = [film.streams[step.index] for step in carried.steps if film.streams[step.index].type == "subtitle"]
+    return bool(kept) and not any(stream.disposition & _UNASKED for stream in kept)
+
+
+def _interleave(out: OutputContainer, video: Iterator[Packet], others: Iterator[Packet]) -> None:
+    """Write packets in the order of their decoding times."""
+    head = next(others, None)
+    for packet in video:
+        while head is not None and _moment(head) <= _moment(packet):
+            out.mux(head)
+            head = next(others, None)
+        out.mux(packet)
+    while head is not None:
+        out.mux(head)
+        head = next(others, None)
+
+
+def _moment(packet: Packet) -> Fraction:
+    time = packet.dts if packet.dts is not None else packet.pts
+    return (time or 0) * packet.time_base
+
+
+def _add_picture(
+    out: OutputContainer,
+    segment: InputContainer,
+    film: InputContainer,
+    encoding: Encoding,
+    facts: Facts,
+    base: Fraction,
+) -> Any:
+    """The picture's stream: the codec as in a segment, all else as in the film."""
+    source = film.streams[facts.index]
+    stream: Any = out.add_stream_from_template(segment.streams.video[0], opaque=True)
+    context = stream.codec_context
+    encoder.tag(context, encoding)
+    stream.time_base = base
+    context.framerate = facts.rate or Fraction(
+        0
+    )  # Matroska's default duration; players derive the rate from it
+    if encoding.codec_tag:
+        context.codec_tag = encoding.codec_tag
+    context.pix_fmt = (
+        encoding.pixel_format
+    )  # FFmpeg's decoder of VP9 leaves out alpha, and Matroska says it is there
+    if encoding.codec not in ("h264", "hevc") and encoding.coding.sub_x > 1:
+        # Only an opened context takes it. Matroska then says where chroma lies, which these codecs cannot.
+        context.options = {"chroma_sample_location": encoding.coding.siting}
+        context.open()
+    if facts.display_matrix:
+        stream.set_display_matrix(_moved(facts, encoding.size))
+    stream.metadata.update(streams.tags(source.metadata))
+    stream.disposition = source.disposition
+    return stream
+
+
+def _moved(facts: Facts, size: tuple[int, int]) -> list[int]:
+    """The display matrix; what it moves the picture by grows with the picture."""
+    matrix = list(facts.display_matrix or ())
+    height, width = size
+    turned = matrix[0] == 0 and matrix[4] == 0
+    across, down = (height, width) if turned else (width, height)
+    old_across, old_down = (facts.height, facts.width) if turned else (facts.width, facts.height)
+    matrix[6] = round(Fraction(matrix[6] * across, old_across))
+    matrix[7] = round(Fraction(matrix[7] * down, old_down))
+    return matrix
+
+
+def _pictures(segments: Sequence[Path], ticks: list[int], timeline: Timeline, video: Any) -> Iterator[Packet]:
+    """The packets of all segments, with their times in the output."""
+    decoding = iter(timeline.decoding_times())
+    for path in segments:
+        for packet, tick in _packets(path, timeline.facts.time_base):
+            packet.stream, packet.time_base = video, timeline.base
+            packet.pts, packet.duration = timeline.shown(tick)
+            packet.dts = next(decoding)
+            yield packet
+
+
+def _ticks(segments: Sequence[Path], time_base: Fraction) -> Iterator[int]:
+    """Times of all packets in decoding order, as in the film."""
+    parameters = None
+    for path in segments:
+        with _segment(path) as segment:
+            extradata = segment.streams.video[0].codec_context.extradata or b""
+        if parameters is not None and extradata != parameters:
+            raise InputError(
+                f"{shown(path)} was encoded with other settings than the segments before.", "Start anew."
+            )
+        parameters = extradata
+        for _, tick in _packets(path, time_base):
+            yield tick
+
+
+def _packets(path: Path, time_base: Fraction) -> Iterator[tuple[Packet, int]]:
+    """The packets of a segment with their times in the film's time base; alpha is back where it was."""
+    with _segment(path) as segment:
+        video = segment.streams.video
+        waiting: list[Packet] = []
+        try:
+            for packet in segment.demux(*video):
+                if not packet.size:
+                    continue
+                if len(video) > 1:
+                    waiting.append(packet)
+                    if len(waiting) < 2:
+                        continue
+                    packet, alpha = sorted(waiting, key=lambda each: each.stream.index)
+                    waiting = []
+                    _put_alpha(packet, bytes(alpha))
+                tick = Fraction(packet.pts or 0) * packet.time_base / time_base
+                if tick.denominator != 1:
+                    raise InputError(f"{shown(path)} has times between those of the film.", "Start anew.")
+                yield packet, tick.numerator
+        except av.error.FFmpegError as error:
+            raise InputError(f"{shown(path)} is damaged ({reason(error)}).", "Start anew.") from error
+
+
+def _put_alpha(packet: Packet, alpha: bytes) -> None:
+    create: Any = PacketSideData  # its types lack the arguments
+    side = create(packet_sidedata_type_from_literal(_ALPHA), len(alpha))
+    side.update(alpha)
+    packet.set_sidedata(side)
+
+
+@contextmanager
+def _segment(path: Path) -> Iterator[InputContainer]:
+    try:
+        segment = av.open(str(path.absolute()))
+    except (av.error.FFmpegError, OSError) as error:
+        raise InputError(f"{shown(path)} cannot be opened ({reason(error)}).", "Start anew.") from error
+    with segment:
+        yield segment
+
+
+def _mux(out: OutputContainer, packets: Iterable[Packet], beside: Any) -> None:
+    for packet in packets:
+        alpha = packet.get_sidedata(_ALPHA) if beside is not None else None
+        out.mux(packet)
+        if alpha is not None:
+            other: Packet = av.Packet(bytes(alpha))
+            other.stream, other.time_base = beside, packet.time_base
+            other.pts, other.dts, other.is_keyframe = packet.pts, packet.dts, packet.is_keyframe
+            out.mux(other)
+
+
+@contextmanager
+def _whole(
+    path: Path, muxer: str, options: Mapping[str, str], finish: Callable[[Path], None] | None = None
+) -> Iterator[OutputContainer]:
+    """A container to fill; it replaces `path` when it is complete.
+
+    Args:
+        finish: is called with the file when it is written and has not yet its name.
+
+    Raises:
+        OutputError: it cannot be written; what was at `path` stays.
+    """
+    fixed = {
+        "fflags": "+bitexact",
+        "avoid_negative_ts": "disabled",
+    }  # no random numbers; times as they are given
+    try:
+        with storage.unfinished(path) as part:
+            out = av.open(str(part.absolute()), "w", format=muxer, container_options={**fixed, **options})
+            try:
+                yield out
+            except BaseException:
+                with suppress(av.error.FFmpegError, OSError):
+                    out.close()
+                raise
+            out.close()
+            if finish:
+                finish(part)
+    except (av.error.FFmpegError, OSError) as error:
+        if error.errno in (ENOSPC, EDQUOT, EFBIG):
+            raise OutputError(
+                f"{shown(path)}: the disk is full, or its file system takes no file this large.",
+                "Free some space, or choose another place.",
+            ) from error
+        raise OutputError(f"{shown(path)} cannot be written ({reason(error)}).") from error

@@ -1,0 +1,138 @@
+"""A written film read again: are all frames there, at their times, and all copied packets as they were?"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from srcli.io.films import remux, streams
+from srcli.io.films.facts import Facts
+from srcli.io.films.remux import Packet
+from srcli.io.films.source import opened
+from srcli.io.films.streams import Carried, Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was found in a written film.
+
+    Attributes:
+        frames: of its picture.
+        deviation: seconds by which the time of a frame differs at most from the film's, but for one constant.
+        apart: seconds by which a copied stream has moved at most against the picture.
+        packets: of the copied streams.
+        changed: the copied streams whose packets are not those of the film, in words.
+    """
+
+    frames: int
+    deviation: Fraction
+    apart: Fraction
+    packets: int
+    changed: tuple[str, ...]
+
+
+class _Content:
+    """The packets of a stream: their number, a hash of them all, and when the first one is."""
+
+    def __init__(self) -> None:
+        self.count, self.first = 0, Fraction(0)
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    def add(self, packet: Packet) -> None:
+        self._hash.update(hashlib.blake2b(_payload(packet), digest_size=16).digest())
+        if not self.count:
+            self.first = (packet.pts or 0) * packet.time_base
+        self.count += 1
+
+    @property
+    def digest(self) -> tuple[int, bytes]:
+        return self.count, self._hash.digest()
+
+
+def verify(
+    out: Path,
+    facts: Facts,
+    carried: Carried,
+    times: Sequence[int] | None = None,
+    *,
+    start: Fraction | None = None,
+    end: Fraction | None = None,
+) -> Verified:
+    """Read a film that `segments.join` wrote, packet by packet, and compare it with what it was made from.
+
+    Args:
+        times: of the frames written, in `facts.time_base`; None: all of the film's.
+        start, end: as given to `segments.join`.
+
+    Raises:
+        InputError: one of the two cannot be read.
+    """
+    with opened(facts.path) as film, opened(out) as written:
+        kept = [step for step in carried.steps if step.how in ("picture", "copy", "convert")]
+        kept = [step for step in kept if not streams.is_cover(film.streams[step.index])]
+        found = [stream for stream in written.streams if _is_track(stream)][: len(kept)]
+        picture = next(stream for step, stream in zip(kept, found, strict=True) if step.how == "picture")
+        pairs = {
+            step.index: stream.index for step, stream in zip(kept, found, strict=True) if step.how == "copy"
+        }
+        shown: list[int] = []
+        after = {index: _Content() for index in pairs.values()}
+        for packet in written.demux([picture, *(written.streams[index] for index in after)]):
+            if packet.size and packet.stream.index == picture.index:
+                shown.append(packet.pts or 0)
+            elif _counts(packet):
+                after[packet.stream.index].add(packet)
+        before = {index: _Content() for index in pairs}
+        for packet in remux.packets(film, list(pairs), start, end):
+            if _counts(packet):
+                before[packet.stream.index].add(packet)
+        base = picture.time_base or Fraction(1)
+        moments = [_moment(facts, time) for time in (facts.times if times is None else times)]
+        moved = sorted(time * base for time in shown)
+        shift = moved[0] - moments[0] if moved and moments else Fraction(0)
+        lags = [
+            after[pairs[index]].first - before[index].first - shift for index in pairs if before[index].count
+        ]
+        different = [
+            index for index in pairs if not _same(film.streams[index], before[index], after[pairs[index]])
+        ]
+        return Verified(
+            frames=len(shown),
+            deviation=max(_differences(moved, moments, shift), default=Fraction(0)),
+            apart=max(map(abs, lags), default=Fraction(0)),
+            packets=sum(content.count for content in after.values()),
+            changed=tuple(streams.described(film.streams[index]) for index in different),
+        )
+
+
+def _is_track(stream: Stream) -> bool:
+    return stream.type in ("video", "audio", "subtitle") and not streams.is_cover(stream)
+
+
+def _moment(facts: Facts, time: int) -> Fraction:
+    number = facts.number(time)
+    return time * facts.time_base if number is None else facts.seconds(number)
+
+
+def _differences(
+    moved: Sequence[Fraction], moments: Sequence[Fraction], shift: Fraction
+) -> Iterable[Fraction]:
+    return (abs(after - before - shift) for after, before in zip(moved, moments, strict=False))
+
+
+def _counts(packet: Packet) -> bool:
+    """Not the packets by which MP4 ends a text; its muxer writes its own."""
+    return bool(packet.size) and not (packet.size <= 2 and streams.codec_of(packet.stream) == "mov_text")
+
+
+def _same(stream: Stream, before: _Content, after: _Content) -> bool:
+    """Video is only counted: H.264 and H.265 look otherwise in MPEG-TS than in files."""
+    return before.count == after.count if stream.type == "video" else before.digest == after.digest
+
+
+def _payload(packet: Packet) -> bytes:
+    """What a packet holds, without the header (ADTS) that AAC has in streams and not in files."""
+    data = bytes(packet)
+    is_adts = streams.codec_of(packet.stream) == "aac" and data[:2] >= b"\xff\xf0" and data[1] & 6 == 0
+    return data[7 if data[1] & 1 else 9 :] if is_adts else data
