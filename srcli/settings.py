@@ -1,7 +1,9 @@
 """Settings: every choice of an upscaling, made once, checked once and handed down whole."""
 
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 from srcli.errors import InputError, UsageError
 
@@ -11,7 +13,8 @@ Size = tuple[int, int]
 MAX_SCALE = 16
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 _ALIASES = {"f32": "fp32", "f16": "fp16"}
-ON_ERROR = ("repeat", "skip", "stop")
+OnError = Literal["repeat", "skip", "stop"]
+ON_ERROR: tuple[OnError, ...] = ("repeat", "skip", "stop")
 DEFAULT_MEMORY = 1 << 30
 """Bytes that the process may take where nobody says otherwise."""
 
@@ -21,8 +24,8 @@ class FilmSettings:
     """How films are read and stored. Frozen and picklable.
 
     Attributes:
-        codec: "h264", "h265", "av1", "vp9", "ffv1" or the name of an encoder that FFmpeg has; None: what plays
-            everywhere at that size and depth.
+        codec: "h264", "h265", "av1", "vp9", "prores", "ffv1" or a hardware encoder by FFmpeg's name; None:
+            what plays everywhere at that size and depth.
         crf: constant quality, as the encoder counts it; None: `srcli.io.films.encoding` has one for each.
         preset: of the encoder; None: likewise.
         lossless: FFV1.
@@ -34,22 +37,20 @@ class FilmSettings:
     """
 
     codec: str | None = None
-    crf: float | None = None
+    crf: int | None = None
     preset: str | None = None
     lossless: bool = False
     container: str | None = None
-    on_error: str = "repeat"
+    on_error: OnError = "repeat"
     deinterlace: bool = False
-    start: float | None = None
-    end: float | None = None
+    start: Fraction | None = None
+    end: Fraction | None = None
 
     def __post_init__(self) -> None:
-        if self.on_error not in ON_ERROR:
-            raise UsageError(f"No way {self.on_error!r} with damage.", f"Choose from {', '.join(ON_ERROR)}.")
         if self.lossless and (self.crf is not None or self.codec not in (None, "ffv1")):
             raise UsageError("--lossless is FFV1, without --crf or another --codec.", "Keep one of them.")
         if self.crf is not None and self.crf < 0:
-            raise UsageError(f"A quality of {self.crf:g} is not possible.", "Give 0 or more.")
+            raise UsageError(f"A quality of {self.crf} is not possible.", "Give 0 or more.")
         if (self.start or 0) < 0 or (self.end is not None and self.end <= (self.start or 0)):
             raise UsageError("--start and --end hold no part of a film.", "Give seconds, the end last.")
 

@@ -51,8 +51,8 @@ class Image:
         order: "RGB" or "BGR", the channel order of the result in memory, as its encoder wants it.
         limit: bytes; a larger result lies in a scratch file. None: what the settings leave for pictures.
         folder: where scratch files go; None: the system's folder for temporary files.
-        two_colors: whether it counts as of two colours, which int8 may be too coarse for; None: measured. Said of
-            a film's frames, so that no two of them are computed differently.
+        two_colors: whether it counts as of two colours, which int8 may be too coarse for; None: measured.
+            Said of a film's frames, so that no two of them are computed differently.
     """
 
     pixels: Pixels | Callable[[], Pixels]

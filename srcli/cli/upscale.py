@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +24,7 @@ from srcli.cli.console import (
     talk,
 )
 from srcli.errors import Interrupt, UsageError
-from srcli.settings import DEFAULT_MEMORY, FilmSettings, Settings
+from srcli.settings import DEFAULT_MEMORY, ON_ERROR, FilmSettings, OnError, Settings
 
 if TYPE_CHECKING:
     from srcli.jobs.plan import Plan
@@ -151,7 +152,7 @@ def upscale(
         ),
     ] = None,
     crf: Annotated[
-        float | None,
+        int | None,
         typer.Option(metavar="N", help="Constant quality; smaller is better.", rich_help_panel=_FILMS),
     ] = None,
     preset: Annotated[
@@ -180,6 +181,15 @@ def upscale(
             "--deinterlace", help="Make whole frames of interlaced fields (bwdif).", rich_help_panel=_FILMS
         ),
     ] = False,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Begin here: seconds, or 1:30, or 1:02:03.5.", rich_help_panel=_FILMS
+        ),
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(metavar="TIME", help="End before this time.", rich_help_panel=_FILMS)
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write what happened to each picture as JSON.")
     ] = None,
@@ -216,7 +226,17 @@ def upscale(
         overwrite=overwrite,
         provenance=provenance,
         workers=workers,
-        film=FilmSettings(codec, crf, preset, lossless, container, on_error, deinterlace),
+        film=FilmSettings(
+            codec,
+            crf,
+            preset,
+            lossless,
+            container,
+            _way_with_damage(on_error),
+            deinterlace,
+            parse_time(start),
+            parse_time(end),
+        ),
     )
     _check(inputs, out, report)
     messages: Messages = context.obj
@@ -245,6 +265,29 @@ def parse_bytes(text: str) -> int:
     if size < 1:
         raise UsageError(f"--memory {text!r} is not an amount of memory.", "Write it like 512M or 2G.")
     return size
+
+
+def parse_time(text: str | None) -> Fraction | None:
+    """ "90", "1:30" or "1:02:03.5" to seconds.
+
+    Raises:
+        UsageError: it is no time.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)", text.strip())
+    if match is None:
+        raise UsageError(f"{text!r} is no time.", "Write it like 90, 1:30 or 1:02:03.5.")
+    hours, minutes, seconds = (Fraction(part or 0) for part in match.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def _way_with_damage(name: str) -> OnError:
+    """The same word, if it is one of those known."""
+    for known in ON_ERROR:
+        if name == known:
+            return known
+    raise UsageError(f"--on-error {name!r} is not known.", f"Choose from {', '.join(ON_ERROR)}.")
 
 
 def _run(
@@ -361,16 +404,22 @@ def _foresee(
     from srcli.jobs.folder import foresee
     from srcli.jobs.report import Status
 
+    if any(job.film for job in plan.jobs):
+        from srcli.jobs import film
+
     results = []
     for job in plan.jobs:
         if interrupt.wanted:
             raise KeyboardInterrupt
-        results.append(foresee(job, upscalers[0], settings))
+        look = film.foresee if job.film else foresee
+        results.append(look(job, upscalers[0], settings))
     for result in results:
         if result.status is Status.FAILED:
             show_error(result.error, result.hint)
         elif not as_json:
             product(printable(_line(result)))
+            for note in result.notes:
+                product(printable(f"  {note}"))
     return results
 
 

@@ -142,7 +142,15 @@ def parse(packet: bytes) -> Provenance | None:
     """The record in an XMP packet; None where there is none that this version understands."""
     try:
         text = xmp.value(packet, RECORD)
-        return _from_json(json.loads(text)) if text else None
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None
+    return parse_text(text) if text else None
+
+
+def parse_text(text: str) -> Provenance | None:
+    """The record in its JSON; None where it is none that this version understands."""
+    try:
+        return _from_json(json.loads(text))
     except (ValueError, TypeError, LookupError, RecursionError):
         return None
 

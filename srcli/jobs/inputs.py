@@ -1,4 +1,4 @@
-"""Which pictures and films the user means, and the name of each output: files, folders and patterns become jobs."""
+"""Which pictures and films the user means, and the name of each output: files and folders become jobs."""
 
 import glob
 import os
@@ -222,16 +222,18 @@ def name_outputs(
     """An output below `out` for every picture, all different even where case does not count.
 
     The name and format of the input are kept; formats that cannot be written become PNG, and
-    `format` ("png", "jpeg", ...) makes all outputs that one; of films, MKV, and `container`. Where two outputs would get one name,
-    all of them are told apart by the input's suffix, else its folder, else a digest of its path: a
-    picture's name never depends on the order of the inputs.
+    `format` ("png", "jpeg", ...) makes all outputs that one; of films likewise MKV and `container`. Where two
+    outputs would get one name, all of them are told apart by the input's suffix, else its folder, else a
+    digest of its path: a picture's name never depends on the order of the inputs.
     """
     wanted = [
         _wanted_film(picture.relative, container) if picture.film else _wanted(picture.relative, format)
         for picture in pictures
     ]
     names = _told_apart(wanted, [picture.path for picture in pictures])
-    return [Job(picture.path, out / name, picture.film) for picture, name in zip(pictures, names, strict=True)]
+    return [
+        Job(picture.path, out / name, picture.film) for picture, name in zip(pictures, names, strict=True)
+    ]
 
 
 def _wanted_film(relative: Path, container: str | None) -> Path:

@@ -25,6 +25,7 @@ from srcli.settings import Settings, Size
 from srcli.stream import Computed, Image, Result, Wait
 
 _LOSSY = ("jpeg", "webp", "avif")
+LEFT_ALONE = "its output is there and does not say what made it: left alone (--overwrite replaces it)"
 _LOOK_AT = 16
 """Pictures whose headers may be read to choose the network that is loaded first."""
 
@@ -118,7 +119,9 @@ def _plan_file(inputs: Sequence[str], out: Path, format: str | None, container: 
     for one in found.pictures:
         if one.film != (suffix in WRITTEN):
             kind, other = ("film", ".mkv") if one.film else ("picture", ".png")
-            raise UsageError(f"{shown(one.path)} is a {kind}, and {out} is not named like one.", f"Use {other}.")
+            raise UsageError(
+                f"{shown(one.path)} is a {kind}, and {out} is not named like one.", f"Use {other}."
+            )
     check_file(out)
     jobs = tuple(Job(picture.path, out, picture.film) for picture in found.pictures)
     check_targets(jobs)
@@ -196,8 +199,15 @@ def first_factor(jobs: Sequence[Job], settings: Settings) -> float:
     """How much the first picture grows, so that the network loaded first is one that is used."""
     for job in () if settings.by_factor else jobs[:_LOOK_AT]:
         try:
-            header = pictures.probe(job.source)
-            factor = settings.factor((header.height, header.width))
+            if job.film:
+                from srcli.io.films.facts import probe  # PyAV comes with it
+
+                facts = probe(job.source)
+                source = facts.height, facts.width
+            else:
+                header = pictures.probe(job.source)
+                source = header.height, header.width
+            factor = settings.factor(source)
         except SrcliError:
             continue
         if factor > 1:
@@ -239,11 +249,7 @@ def done_already(job: Job, upscale: Upscale, settings: Settings) -> PictureResul
         OutputError: the output is there, and it is damaged or other settings, another model or another input
             made it.
     """
-    if is_folder(job.target):
-        raise OutputError(
-            f"{shown(job.target)} is a folder, where the output goes.", "Move it away, or use another -o."
-        )
-    if settings.overwrite or not os.path.lexists(job.target):
+    if settings.overwrite or not output_exists(job):
         return None
     try:
         existing = provenance.read(job.target)
@@ -252,16 +258,45 @@ def done_already(job: Job, upscale: Upscale, settings: Settings) -> PictureResul
             f"{error.message} It is where the output goes.", "--overwrite replaces it."
         ) from error
     if existing is None:
-        note = "its output is there and does not say what made it: left alone (--overwrite replaces it)"
-        return PictureResult(job.source, job.target, Status.KEPT, notes=(note,))
+        return PictureResult(job.source, job.target, Status.KEPT, notes=(LEFT_ALONE,))
     header = pictures.probe(job.source)
     source = header.height, header.width
     settings.factor(source)
     target = settings.output_size(source)
     # A model by name is also what auto may have chosen.
-    computed, facts = upscale.candidates(source, target), job.source.stat()
+    computed, size = upscale.candidates(source, target), job.source.stat().st_size
     chosen = ("auto",) if len(computed) > 1 else ("by name", "auto")
-    wanted = [_wanted(job, facts.st_size, one, settings, target, by) for one in computed for by in chosen]
+    check_made_by(
+        job, existing, [_wanted(job, size, one, settings, target, by) for one in computed for by in chosen]
+    )
+    return PictureResult(job.source, job.target, Status.SKIPPED)
+
+
+def output_exists(job: Job) -> bool:
+    """Whether a file is where the output goes.
+
+    Raises:
+        OutputError: a folder is.
+    """
+    if is_folder(job.target):
+        raise OutputError(
+            f"{shown(job.target)} is a folder, where the output goes.", "Move it away, or use another -o."
+        )
+    return os.path.lexists(job.target)
+
+
+def check_made_by(job: Job, existing: Provenance, wanted: Sequence[Provenance]) -> None:
+    """Refuse an output that this run would not make as it is.
+
+    Args:
+        job: whose output it is.
+        existing: its record.
+        wanted: records that this run would write, without the input's checksum.
+
+    Raises:
+        OutputError: other settings, another model or another input made it.
+    """
+    facts = job.source.stat()
     older = job.target.stat().st_mtime < max(facts.st_mtime, facts.st_ctime)  # the latter tells of `mv`, too
     found, difference = provenance.finished(
         existing, wanted, older=older, input_sha256=lambda: provenance.file_sha256(job.source)
@@ -269,7 +304,6 @@ def done_already(job: Job, upscale: Upscale, settings: Settings) -> PictureResul
     if found is Finished.OTHER:
         hint = "--overwrite replaces it; or choose another folder with -o."
         raise OutputError(f"{shown(job.target)} is there already: {difference}.", hint)
-    return PictureResult(job.source, job.target, Status.SKIPPED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """The work on a film that is not finished: closed segments, a journal of them, and frames of the open one.
 
-All lies in a folder beside the output, "film.mkv.unfinished". A journal's first line says what the work is made
-with; each other line is a closed segment, written after the segment has its name. What a kill or a power cut
-leaves half-written is recognized and made again.
+All lies in a folder beside the output, "film.mkv.unfinished". A journal's first line says what the work is
+made with; each other line is a closed segment, written after the segment has its name. What a kill or a power
+cut leaves half-written is recognized and made again.
 """
 
 import json
@@ -51,14 +51,23 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """A finished frame of the open segment: its number, time, digest, clipped pixels and output planes."""
+    """A finished frame of the open segment.
+
+    Attributes:
+        number, time, digest: of the input frame, the digest in hex.
+        clipped: its pixels that lay outside the RGB cube.
+        lost: times of damaged frames that it stands for, or that were left out before it.
+        planes: of the output.
+        alpha: of the output.
+    """
 
     number: int
     time: int
     digest: str
     clipped: int
-    lost: bool
+    lost: tuple[int, ...]
     planes: list[Pixels]
+    alpha: Pixels | None
 
 
 def folder_of(target: Path) -> Path:
@@ -89,7 +98,7 @@ def opened(target: Path, record: str, *, overwrite: bool = False) -> Iterator["J
             if found not in (None, record):
                 if not overwrite:
                     raise OutputError(
-                        f"{shown(target)} was begun with other settings or another input, and is not finished.",
+                        f"{shown(target)} was begun with other settings or another input and is not finished.",
                         f"Use those again, or --overwrite to begin anew; {shown(folder)} holds what is done.",
                     )
                 journal.clear()
@@ -168,9 +177,12 @@ class Journal:
         path.parent.mkdir(exist_ok=True)
         part = path.with_suffix(".part")
         with part.open("wb") as file:
-            facts = np.array([frame.number, frame.time, frame.clipped, frame.lost], np.int64)
-            planes = {_PLANE.format(index): plane for index, plane in enumerate(frame.planes)}
-            np.savez(file, facts=facts, digest=np.frombuffer(bytes.fromhex(frame.digest), np.uint8), **planes)
+            arrays = {_PLANE.format(index): plane for index, plane in enumerate(frame.planes)}
+            arrays["facts"] = np.array([frame.number, frame.time, frame.clipped, *frame.lost], np.int64)
+            arrays["digest"] = np.frombuffer(bytes.fromhex(frame.digest), np.uint8)
+            if frame.alpha is not None:
+                arrays["alpha"] = frame.alpha
+            np.savez(file, allow_pickle=False, **arrays)
         part.replace(path)
 
     def spooled(self, number: int) -> Iterator[Spooled]:
@@ -181,12 +193,13 @@ class Journal:
         for path in sorted(self._spooled(number).glob("*.npz")):
             try:
                 with np.load(path) as file:
-                    frame, time, clipped, lost = (int(value) for value in file["facts"])
-                    planes = [file[_PLANE.format(index)] for index in range(len(file.files) - 2)]
-                    digest = file["digest"].tobytes().hex()
+                    frame, time, clipped, *lost = (int(value) for value in file["facts"])
+                    names = sorted(name for name in file.files if name.startswith("plane"))
+                    planes, digest = [file[name] for name in names], file["digest"].tobytes().hex()
+                    alpha = file["alpha"] if "alpha" in file.files else None
             except (OSError, ValueError, KeyError, EOFError, BadZipFile):
                 return
-            yield Spooled(frame, time, digest, clipped, bool(lost), planes)
+            yield Spooled(frame, time, digest, clipped, tuple(lost), planes, alpha)
 
     def unspool(self, number: int) -> None:
         """Remove the spooled frames of a segment."""

@@ -110,7 +110,7 @@ def frames(
     if facts.cut and on_error != "skip":
         hint = "Add --on-error skip to take what is there."
         raise InputError(f"{_where(facts)} is cut off: {facts.cut}.", hint)
-    first, last = (_number(facts, bound) for bound in (start or Fraction(0), end))
+    first, last = (number_at(facts, bound) for bound in (start or Fraction(0), end))
     if first >= last:
         length = float((facts.end - facts.times[0]) * facts.time_base)
         raise UsageError(
@@ -127,7 +127,7 @@ def _where(facts: Facts) -> str:
     return f"{shown(facts.path)}, stream #{facts.index}"
 
 
-def _number(facts: Facts, seconds: Fraction | None) -> int:
+def number_at(facts: Facts, seconds: Fraction | None) -> int:
     """The first frame shown at this many seconds after the first one, or later; None: the end."""
     if seconds is None:
         return len(facts.times)

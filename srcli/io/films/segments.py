@@ -7,6 +7,7 @@ Times of frames are exact in MP4 and MOV, and the nearest ones in Matroska and W
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from errno import EDQUOT, EFBIG, ENOSPC
 from fractions import Fraction
 from pathlib import Path
@@ -45,22 +46,16 @@ class Written(NamedTuple):
     bytes: int
 
 
-def write_segment(
-    path: Path,
-    frames: Iterable[tuple[int, Sequence[Pixels], Pixels | None]],
-    encoding: Encoding,
-    facts: Facts,
-) -> Written:
-    """Encode frames to a file that is complete, and on the disk, when it has its name.
+@contextmanager
+def writing(path: Path, encoding: Encoding, facts: Facts) -> Iterator["SegmentWriter"]:
+    """A segment to add frames to. It is complete, and on the disk, when the block ends and it has its name.
 
     Args:
         path: replaced. The file is NUT, which holds any time base; QuickTime for ProRes, which NUT has not.
-        frames: time in `facts.time_base`, ascending; planes; alpha. See `encoder.make_frame`.
 
     Raises:
         OutputError: it cannot be written, or the encoder fails; what was there stays.
     """
-    count = 0
     scale = str(facts.time_base.denominator)
     exact = {"video_track_timescale": scale, "movie_timescale": scale} if encoding.codec == "prores" else {}
     with _whole(path, "mov" if exact else "nut", exact) as out:
@@ -69,11 +64,38 @@ def write_segment(
         if encoding.alpha and encoding.codec == "vp9":
             beside = out.add_mux_stream("vp9", width=encoding.size[1], height=encoding.size[0])
             beside.time_base = facts.time_base
-        for time, planes, alpha in frames:
-            frame = encoder.make_frame(planes, alpha, time, facts.time_base, encoding)
-            _mux(out, stream.encode(frame), beside)
-            count += 1
+        yield SegmentWriter(out, stream, beside, encoding, facts.time_base)
         _mux(out, stream.encode(None), beside)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentWriter:
+    """See `writing`."""
+
+    _out: OutputContainer
+    _stream: Any
+    _beside: Any
+    _encoding: Encoding
+    _time_base: Fraction
+
+    def add(self, time: int, planes: Sequence[Pixels], alpha: Pixels | None = None) -> None:
+        """Encode a frame: its time in the film's time base, ascending. See `encoder.make_frame`."""
+        frame = encoder.make_frame(planes, alpha, time, self._time_base, self._encoding)
+        _mux(self._out, self._stream.encode(frame), self._beside)
+
+
+def write_segment(
+    path: Path,
+    frames: Iterable[tuple[int, Sequence[Pixels], Pixels | None]],
+    encoding: Encoding,
+    facts: Facts,
+) -> Written:
+    """Encode frames to a segment, as `writing` does: time, planes and alpha of each."""
+    count = 0
+    with writing(path, encoding, facts) as segment:
+        for frame in frames:
+            segment.add(*frame)
+            count += 1
     return Written(count, path.stat().st_size)
 
 

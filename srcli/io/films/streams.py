@@ -17,8 +17,10 @@ from av.container import InputContainer
 from av.stream import Disposition
 
 from srcli.errors import UsageError, shown
+from srcli.io import provenance
 from srcli.io.films.facts import Facts
 from srcli.io.films.source import opened
+from srcli.io.provenance import Provenance
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +129,9 @@ _ITUNES_TAGS = {
     "sort_album", "sort_composer", "sort_show",
 }  # fmt: skip
 """Tags that MP4 holds where players look for them. Any others need another list of tags, without covers."""
+
+RECORD = "encoding_tool"
+"""The tag for what made a film."""
 
 How: TypeAlias = Literal["picture", "copy", "convert", "cover", "attachment"]
 
@@ -324,3 +329,15 @@ def _who_can(stream: Stream, suffix: str) -> str:
     return (
         f"{suffix} cannot hold it, {able[0]} can" if able else "no container that is written here can hold it"
     )
+
+
+def record_of(path: Path) -> Provenance | None:
+    """What made a film, by its tag; None where it says nothing of srcli.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    with opened(path) as film:
+        found = {key.lower(): value for key, value in film.metadata.items()}
+    text = found.get(RECORD) or found.get("encoded_by")
+    return provenance.parse_text(text) if text else None
