@@ -170,9 +170,7 @@ def _after(facts: Facts, time: int, digest: bytes, way: _Way) -> Iterator[Frame]
             if frame is not None and frame.time == time and (not digest or frame.digest() == digest):
                 yield from found
                 return
-    raise InputError(
-        f"{_where(facts)} has changed since its first frames were read.", "Start again from its beginning."
-    )
+    raise InputError(f"{_where(facts)} has changed since its first frames were read.", "Start again.")
 
 
 def _sequence(facts: Facts, place: int | None, way: _Way) -> Generator[Frame]:
@@ -296,10 +294,10 @@ def _alike(facts: Facts, images: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
 
 
 def _stream(container: InputContainer, facts: Facts) -> VideoStream:
-    streams = [stream for stream in container.streams.video if stream.index == facts.index]
-    if not streams or streams[0].time_base != facts.time_base or codec_name(streams[0]) != facts.codec:
+    stream = next((stream for stream in container.streams.video if stream.index == facts.index), None)
+    if stream is None or facts.path.stat().st_size != facts.size or codec_name(stream) != facts.codec:
         raise InputError(f"{_where(facts)} has changed since it was first read.", "Start again.")
-    return streams[0]
+    return stream
 
 
 def _decoded(
