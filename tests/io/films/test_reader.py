@@ -1,5 +1,6 @@
 import gc
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,14 @@ def test_progressive_film_is_not_changed_by_deinterlacing(tmp_path: Path) -> Non
     facts = film(tmp_path, "b.mp4")
     plain = [frame.digest() for frame in frames(facts)]
     assert [frame.digest() for frame in frames(facts, deinterlace=True)] == plain
+
+
+def test_interlaced_frames_that_were_not_foreseen_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    facts = replace(film(tmp_path, "b.mp4", interlaced=True), interlaced=False, flagged=False)
+    assert len(list(frames(facts))) == 30
+    assert caplog.text.count("interlaced") == 1
 
 
 def test_joined_recordings_are_refused(tmp_path: Path) -> None:
