@@ -45,7 +45,8 @@ take 61% more bytes, those of 120 take 4%."""
 _AHEAD = 2
 """Frames decoded before their turn, and enlarged ones that wait for the encoder."""
 _SLOW = 0.25
-"""Seconds a frame from which on the finished frames of an open segment are kept on disk."""
+"""Seconds a frame from which on the finished frames of an open segment are kept on disk; the first segment's
+are in any case."""
 _GLANCE = 0.1
 """Seconds that a wait lasts before it looks up whether it is to stop."""
 _SAMPLES = 5
@@ -254,7 +255,6 @@ class _Line:
         stored: deque[Future[None]] = deque()
         decoder, encoder = (ThreadPoolExecutor(1, initializer=lower_priority) for _ in range(2))
         store = _Store(self.run_, self.film, self.work)
-        begin = perf_counter()
         try:
             images = self._images(numbers, decoder, store.taken)
             with closing(self.upscale.stream(images, self._tile)) as results:
@@ -263,8 +263,7 @@ class _Line:
                     read = self._pending.popleft()
                     if result.error is not None or result.pixels is None:
                         raise result.error or CancelledError
-                    seconds, begin = perf_counter() - begin, perf_counter()
-                    stored.append(encoder.submit(store.add, read, result.pixels, seconds > _SLOW))
+                    stored.append(encoder.submit(store.add, read, result.pixels))
                     while len(stored) > _AHEAD or (stored and stored[0].done()):
                         stored.popleft().result()
             for one in stored:
@@ -326,8 +325,11 @@ class _Store:
     _block: AbstractContextManager[segments.SegmentWriter] | None = None
     _open: segments.SegmentWriter | None = None
     _entry: Segment | None = None
+    _keeps: bool = True
+    _closed: int = 0
+    _began: float = field(default_factory=perf_counter)
 
-    def add(self, read: _Read, made: Pixels, slow: bool) -> None:
+    def add(self, read: _Read, made: Pixels) -> None:
         """Add an enlarged frame to its segment, which is opened if need be, after closing the one before."""
         frame = read.frame
         number = self.film.segment_of(frame.number)
@@ -342,7 +344,7 @@ class _Store:
         self.run.frames_done(self.film.count, 1, 1)
         if frame.number == self.film.last_of(number):
             self._close()
-        elif slow:
+        elif self._keeps:
             self.work.spool(number, kept)
 
     def finish(self) -> None:
@@ -366,6 +368,7 @@ class _Store:
         self._block = segments.writing(self.work.path(number), self.film.encoding, self.film.facts)
         self._open = self._block.__enter__()
         self._entry = Segment(number, 0, 0, 0, "")
+        self._keeps = not self._closed or (perf_counter() - self._began) / self._closed > _SLOW * SEGMENT
         for kept in self.work.spooled(number):
             if kept.number != self.film.last_of(number):  # `_kept` does not count on it either
                 self._write(kept)
@@ -393,6 +396,7 @@ class _Store:
         block.__exit__(None, None, None)
         self.work.close(self._entry)
         self._entry = None
+        self._closed += 1
 
 
 def _kept(work: Journal, film: FilmPlan, number: int) -> Spooled | None:

@@ -32,6 +32,7 @@ class Facts:
 
     Attributes:
         path: of the file.
+        size: bytes of the file.
         container: FFmpeg's name of the demuxer, e.g. "mov,mp4,m4a,3gp,3g2,mj2" or "matroska,webm".
         index: of the main video stream in the container; not always 0.
         codec: FFmpeg's name, e.g. "h264", "av1".
@@ -58,6 +59,7 @@ class Facts:
     """
 
     path: Path
+    size: int
     container: str
     index: int
     codec: str
@@ -125,13 +127,14 @@ def probe(path: Path) -> Facts:
         tags = colour.read(stream, first, layout, where)
         side = colour.side_data(found.head)
         hints = stream.average_rate, stream.guessed_rate, stream.base_rate, stream.codec_context.framerate
-        when = timing(found, stream, hints)
+        when = timing(found, stream, hints, where)
         rate = clock.constant_rate(when.times, base, hints)
         stored = container.format.name.startswith(_DURATIONS_STORED)
         cut, cut_notes = _cut(path, stream, found)
         flagged = _fields_flagged(container, stream, found, when, where)
         return Facts(
             path=path,
+            size=path.stat().st_size,
             container=container.format.name,
             index=stream.index,
             codec=codec_name(stream),

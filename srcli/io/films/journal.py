@@ -94,6 +94,7 @@ def opened(target: Path, record: str, *, overwrite: bool = False) -> Iterator["J
         lock = FileLock(folder / _LOCK)
         with lock.acquire(blocking=False):
             journal = Journal(folder)
+            journal.sweep()
             found = journal.record()
             if found not in (None, record):
                 if not overwrite:
@@ -137,6 +138,11 @@ class Journal:
         """Write the first line."""
         with unfinished(self._path) as part:
             part.write_text(record + "\n", encoding="ascii")
+
+    def sweep(self) -> None:
+        """Remove what killed runs left half-written."""
+        for path in (*self.folder.glob(".*part"), *self.folder.glob("*/*.part")):
+            path.unlink()
 
     def clear(self) -> None:
         """Remove all work, not the folder."""

@@ -6,21 +6,15 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import chain
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
-import av
 import numpy as np
 from av import VideoFrame
-from av.container import InputContainer
-from av.filter import Graph
-from av.video.stream import VideoStream
 
-from srcli.errors import InputError, UsageError, shown
+from srcli.errors import InputError, UsageError
+from srcli.io.films.decode import Way, images, where
 from srcli.io.films.facts import Facts
-from srcli.io.films.packets import Shown
 from srcli.io.films.planes import Plane, planes_of
-from srcli.io.films.source import codec_name, decoder, only, opened, reason
 
 OnError = Literal["repeat", "skip", "stop"]
 """What becomes of a lost frame: the one before is shown again (the one after, where there is none); it is
@@ -64,20 +58,8 @@ class Frame:
         return digest.digest()
 
 
-class _Way(NamedTuple):
-    """How a film is decoded.
-
-    Attributes:
-        deinterlace: made progressive, a frame for each frame.
-        lenient: a film whose decoding ends early is only shorter.
-        threads: as of `decoder`.
-        by_frame: as of `decoder`.
-    """
-
-    deinterlace: bool
-    lenient: bool
-    threads: int
-    by_frame: bool
+class _OtherFilmError(InputError):
+    """A frame did not come out again as it was."""
 
 
 def frames(
@@ -106,28 +88,37 @@ def frames(
         UsageError: nothing lies between start and end.
     """
     if facts.interlaced and not deinterlace:
-        raise InputError(f"{_where(facts)} is interlaced.", "Add --deinterlace, or deinterlace it first.")
+        raise InputError(f"{where(facts)} is interlaced.", "Add --deinterlace, or deinterlace it first.")
     if facts.cut and on_error != "skip":
         hint = "Add --on-error skip to take what is there."
+<<<<<<< HEAD
         raise InputError(f"{_where(facts)} is cut off: {facts.cut}.", hint)
     first, last = (number_at(facts, bound) for bound in (start or Fraction(0), end))
+=======
+        raise InputError(f"{where(facts)} is cut off: {facts.cut}.", hint)
+    first, last = (_number(facts, bound) for bound in (start or Fraction(0), end))
+>>>>>>> films-in
     if first >= last:
         length = float((facts.end - facts.times[0]) * facts.time_base)
         raise UsageError(
-            f"{_where(facts)}: no frame lies between start and end.", f"It has {length:.3f} seconds."
+            f"{where(facts)}: no frame lies between start and end.", f"It has {length:.3f} seconds."
         )
     if after is None and first:
         after = facts.times[first - 1], b""
-    way = _Way(deinterlace and facts.interlaced, on_error == "skip", threads, by_frame=True)
+    way = Way(deinterlace and facts.interlaced, on_error == "skip", threads, by_frame=True)
     found = _sequence(facts, None, way) if after is None else _after(facts, *after, way)
     return _selected(facts, found, last, on_error)
 
 
+<<<<<<< HEAD
 def _where(facts: Facts) -> str:
     return f"{shown(facts.path)}, stream #{facts.index}"
 
 
 def number_at(facts: Facts, seconds: Fraction | None) -> int:
+=======
+def _number(facts: Facts, seconds: Fraction | None) -> int:
+>>>>>>> films-in
     """The first frame shown at this many seconds after the first one, or later; None: the end."""
     if seconds is None:
         return len(facts.times)
@@ -150,12 +141,12 @@ def _selected(facts: Facts, found: Iterator[Frame], last: int, on_error: OnError
         else:
             seconds = float(frame.time * facts.time_base)
             raise InputError(
-                f"{_where(facts)}: frame {frame.number} (at {seconds:.3f} s) is damaged.",
+                f"{where(facts)}: frame {frame.number} (at {seconds:.3f} s) is damaged.",
                 "Add --on-error repeat or --on-error skip.",
             )
 
 
-def _after(facts: Facts, time: int, digest: bytes, way: _Way) -> Iterator[Frame]:
+def _after(facts: Facts, time: int, digest: bytes, way: Way) -> Iterator[Frame]:
     """The frames after the one at `time`, which must have this digest (empty: not asked).
 
     What decodes after a seek is not always what it was: leading frames of open groups of pictures lack their
@@ -170,12 +161,10 @@ def _after(facts: Facts, time: int, digest: bytes, way: _Way) -> Iterator[Frame]
             if frame is not None and frame.time == time and (not digest or frame.digest() == digest):
                 yield from found
                 return
-    raise InputError(
-        f"{_where(facts)} has changed since its first frames were read.", "Start again from its beginning."
-    )
+    raise _OtherFilmError(f"{where(facts)} has changed since its first frames were read.", "Start again.")
 
 
-def _sequence(facts: Facts, place: int | None, way: _Way) -> Generator[Frame]:
+def _sequence(facts: Facts, place: int | None, way: Way) -> Generator[Frame]:
     """All frames from the first that a seek to `place` gives (None: from the start), lost ones repeated."""
     last: Frame | None = None
     early: list[int] = []
@@ -191,7 +180,7 @@ def _sequence(facts: Facts, place: int | None, way: _Way) -> Generator[Frame]:
             yield last
     if last is None:
         if place is None:
-            raise InputError(f"{_where(facts)}: no frame can be decoded.", "Is it damaged?")
+            raise InputError(f"{where(facts)}: no frame can be decoded.", "Is it damaged?")
         return
     rest = range(last.number + 1, len(facts.times))
     if rest and way.by_frame:
@@ -199,12 +188,11 @@ def _sequence(facts: Facts, place: int | None, way: _Way) -> Generator[Frame]:
         try:
             yield from _after(facts, last.time, last.digest(), way._replace(by_frame=False, threads=1))
             return
-        except InputError:
-            if not way.lenient:
-                raise
+        except _OtherFilmError:  # damaged frames may come out otherwise; then they are lost
+            pass
     if len(rest) > _DEAD and not way.lenient:
         raise InputError(
-            f"{_where(facts)}: decoding fails for good at frame {rest[0]} of {len(facts.times)}.",
+            f"{where(facts)}: decoding fails for good at frame {rest[0]} of {len(facts.times)}.",
             "Add --on-error skip to take what is there.",
         )
     yield from (_again(facts, last, number) for number in rest)
@@ -214,19 +202,18 @@ def _again(facts: Facts, frame: Frame, number: int) -> Frame:
     return replace(frame, number=number, time=facts.times[number], repeated=True)
 
 
-def _numbered(facts: Facts, place: int | None, way: _Way) -> Iterator[tuple[int, VideoFrame | None]]:
-    """Decoded frames with their numbers, ascending without gaps; None: a lost one. Lost ones at the end are
-    left to the caller."""
-    images = _images(facts, place, way)
-    return (
-        _by_time(facts, images, None if place is not None else 0) if facts.timed else _by_order(facts, images)
-    )
+def _numbered(facts: Facts, place: int | None, way: Way) -> Iterator[tuple[int, VideoFrame | None]]:
+    """Decoded frames with their numbers, without gaps but for the end of the film. None: a lost frame."""
+    found = images(facts, place, way)
+    if facts.timed:
+        return _by_time(facts, found, 0 if place is None else None)
+    return _by_order(facts, found)
 
 
 def _by_time(
-    facts: Facts, images: Iterator[VideoFrame], expected: int | None
+    facts: Facts, decoded: Iterator[VideoFrame], expected: int | None
 ) -> Iterator[tuple[int, VideoFrame | None]]:
-    for image in images:
+    for image in decoded:
         number = None if image.pts is None else facts.number(image.pts)
         if number is None or (expected is not None and number < expected):
             continue  # damage can bring out frames that are none
@@ -235,7 +222,7 @@ def _by_time(
         expected = number + 1
 
 
-def _by_order(facts: Facts, images: Iterator[VideoFrame]) -> Iterator[tuple[int, VideoFrame | None]]:
+def _by_order(facts: Facts, decoded: Iterator[VideoFrame]) -> Iterator[tuple[int, VideoFrame | None]]:
     """For films without times: `pts` is the place of the frame's packet in the order of decoding.
 
     A frame is lost if a key frame comes, or too many others, whose packets are later.
@@ -243,7 +230,7 @@ def _by_order(facts: Facts, images: Iterator[VideoFrame]) -> Iterator[tuple[int,
     deepest = _REORDERED.get(facts.codec, 1)
     waiting: list[int] = []  # packets whose frames have not come, though one of a later packet has
     number, latest = 0, -1
-    for image in images:
+    for image in decoded:
         packet = image.pts if image.pts is not None else latest + 1
         waiting += range(latest + 1, packet)
         if packet in waiting:
@@ -251,10 +238,8 @@ def _by_order(facts: Facts, images: Iterator[VideoFrame]) -> Iterator[tuple[int,
         elif packet <= latest and waiting:  # damage can bring a frame with the place of another
             del waiting[0]
         latest = max(latest, packet)
-        lost = (
-            len([other for other in waiting if other < packet]) if image.key_frame else len(waiting) - deepest
-        )
-        for _ in range(lost):
+        before_key = sum(other < packet for other in waiting) if image.key_frame else 0
+        for _ in range(max(before_key, len(waiting) - deepest)):
             del waiting[0]
             yield number, None
             number += 1
@@ -262,122 +247,3 @@ def _by_order(facts: Facts, images: Iterator[VideoFrame]) -> Iterator[tuple[int,
             return
         yield number, image
         number += 1
-
-
-def _images(facts: Facts, place: int | None, way: _Way) -> Iterator[VideoFrame]:
-    """Frames as they are decoded, after a seek from the first key frame on."""
-    with opened(facts.path) as container:
-        stream = _stream(container, facts)
-        only(container, stream)
-        context = decoder(stream, threads=way.threads, by_frame=way.by_frame)
-        if place is not None:
-            try:
-                container.seek(place, stream=stream)
-            except av.error.FFmpegError:
-                return
-        images = _alike(facts, _decoded(facts, container, stream, context, way))
-        if place is not None:
-            images = _from_key(images)
-        if way.deinterlace:
-            images = _deinterlaced(facts, images, whole=place is None)
-        yield from images
-
-
-def _alike(facts: Facts, images: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
-    """Refuses a film whose frames change their size or format."""
-    for image in images:
-        if (image.format.name, image.width, image.height) != (facts.pixel_format, facts.width, facts.height):
-            raise InputError(
-                f"{_where(facts)} changes from {facts.width}×{facts.height} {facts.pixel_format} to "
-                f"{image.width}×{image.height} {image.format.name}.",
-                "Cut it into films of one kind first.",
-            )
-        yield image
-
-
-def _stream(container: InputContainer, facts: Facts) -> VideoStream:
-    streams = [stream for stream in container.streams.video if stream.index == facts.index]
-    if not streams or streams[0].time_base != facts.time_base or codec_name(streams[0]) != facts.codec:
-        raise InputError(f"{_where(facts)} has changed since it was first read.", "Start again.")
-    return streams[0]
-
-
-def _decoded(
-    facts: Facts, container: InputContainer, stream: VideoStream, context: Any, way: _Way
-) -> Iterator[VideoFrame]:
-    """What the decoder gives, to its last frame; packets that it cannot decode are passed over."""
-    shows = Shown(facts.codec, stream.codec_context.extradata)
-    packets = container.demux(stream)
-    place = -1
-    while True:
-        try:
-            packet = next(packets, None)
-        except av.error.FFmpegError as error:
-            if not way.lenient:
-                raise InputError(f"{_where(facts)} cannot be read on ({reason(error)}).", "") from error
-            packet = None
-        if packet is None:
-            break
-        if not packet.size:  # would end decoding
-            continue
-        if not facts.timed:
-            place += shows(packet) and not packet.is_discard
-            packet.pts = place
-        yield from _attempt(context, packet)
-    yield from _attempt(context, None)
-
-
-def _attempt(context: Any, packet: Any) -> list[VideoFrame]:
-    try:
-        images: list[VideoFrame] = context.decode(packet)
-    except av.error.FFmpegError:
-        return []
-    return images
-
-
-def _from_key(images: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
-    for image in images:
-        if image.key_frame:
-            yield image
-            break
-    yield from images
-
-
-def _deinterlaced(facts: Facts, images: Iterator[VideoFrame], *, whole: bool) -> Iterator[VideoFrame]:
-    """Progressive frames with the times of the interlaced ones.
-
-    Args:
-        whole: the first frame is the film's first; else it lacks the one before, and is left out.
-    """
-    graph = Graph()
-    form = av.VideoFormat(facts.pixel_format)
-    source: Any = graph.add_buffer(
-        width=facts.width, height=facts.height, format=form, time_base=facts.time_base
-    )
-    fields = "interlaced" if facts.flagged else "all"
-    graph.link_nodes(
-        source,
-        graph.add("bwdif", f"mode=send_frame:deint={fields}"),
-        graph.add("format", f"pix_fmts={facts.pixel_format}"),
-        graph.add("buffersink"),
-    ).configure()
-    first = not whole
-    for image in chain(images, (None,)):
-        if image is not None:
-            image.time_base = facts.time_base
-        graph.push(image)
-        for out in _pulled(graph):
-            if not first:
-                assert out.pts is not None
-                assert out.time_base is not None
-                out.pts = round(out.pts * out.time_base / facts.time_base)
-                yield out
-            first = False
-
-
-def _pulled(graph: Graph) -> Iterator[VideoFrame]:
-    while True:
-        try:
-            yield graph.vpull()
-        except (BlockingIOError, EOFError):
-            return

@@ -21,6 +21,8 @@ _REORDERED_IN_AVI = ("h264", "hevc")
 """Codecs whose times FFmpeg gets wrong in AVI, which stores none."""
 
 
+_JUMP = Fraction(1, 2)
+"""Seconds back in time that are no mere disorder."""
 _BEGIN_ANYWHERE = ("mpegts", "mpeg")
 """Containers of recordings, which begin with whatever was sent."""
 
@@ -89,6 +91,9 @@ def scan(container: InputContainer, stream: VideoStream, where: str) -> Scan:
                 head += frames or []
     except av.error.FFmpegError as error:
         failure = reason(error)
+    if packets and not whole:
+        packets[-1] = packets[-1]._replace(visible=False)
+        failure = failure or "its last frame is not whole"
     if len(head) < HEAD:
         head += _decoded(context, None) or []
     if not any(packet.visible for packet in packets):
@@ -97,7 +102,7 @@ def scan(container: InputContainer, stream: VideoStream, where: str) -> Scan:
         raise InputError(
             f"{where}: none of {len(packets)} frames can be decoded.", "Is it damaged or encrypted?"
         )
-    return Scan(packets, head, failure or ("" if whole else "its last packet is not whole"), damaged)
+    return Scan(packets, head, failure, damaged)
 
 
 def _decoded(context: Any, packet: Any) -> list[VideoFrame] | None:
@@ -107,12 +112,17 @@ def _decoded(context: Any, packet: Any) -> list[VideoFrame] | None:
         return None
 
 
-def timing(found: Scan, stream: VideoStream, hints: Sequence[Fraction | None]) -> Timing:
+def timing(found: Scan, stream: VideoStream, hints: Sequence[Fraction | None], where: str) -> Timing:
     """When the visible frames are shown.
 
     Args:
         hints: frames a second that the stream names, for films without times.
+        where: file and stream, for errors.
+
+    Raises:
+        InputError: the times begin anew in the middle.
     """
+    _refuse_jumps(found.packets, stream.time_base or Fraction(1), where)
     visible = [packet for packet in found.packets if packet.visible]
     avi = stream.container.format.name == "avi"
     reordered = any(packet.pts != packet.dts for packet in visible)
@@ -129,6 +139,19 @@ def timing(found: Scan, stream: VideoStream, hints: Sequence[Fraction | None]) -
         cut_in = not found.damaged or stream.container.format.name in _BEGIN_ANYWHERE
         return _by_stamps(visible, shown[0] if cut_in else None)
     return _by_order(visible, stream, hints, avi=avi)
+
+
+def _refuse_jumps(packets: list[Packet], base: Fraction, where: str) -> None:
+    latest = None
+    for number, packet in enumerate(packets):
+        if packet.dts is None:
+            continue
+        if latest is not None and (latest - packet.dts) * base > _JUMP:
+            raise InputError(
+                f"{where}: its clock begins anew at frame {number}; it was joined from several recordings.",
+                "Let another tool write it anew first, e.g. ffmpeg -i FILM -c copy NEW.mkv.",
+            )
+        latest = packet.dts
 
 
 def _by_stamps(visible: list[Packet], first: int | None) -> Timing:

@@ -22,8 +22,8 @@ def constant_rate(
         base: seconds a tick.
         hints: rates that the film names, likeliest first.
 
-    Of usual rates (n, n / 2 and their 1000/1001) that the times agree with, one that is named is taken, else the
-    one that they agree with best; else another one that is named; else the step if it is always the same.
+    Of usual rates (n, n / 2 and their 1000/1001) that the times agree with, one that is named is taken, else
+    the one that they agree with best; else another one that is named; else the step if it is always the same.
     """
     named = [hint for hint in hints if hint and _SLOWEST <= hint <= _FASTEST]
     steps = len(times) - 1

@@ -287,7 +287,8 @@ def _frame(scene: Scene, number: int) -> av.VideoFrame:
     planar = _PLANAR.get(name, name)
     form = av.VideoFormat(planar, scene.width, scene.height)
     if not form.is_planar and len(form.components) > 1:
-        planar = "gbrap" if len(form.components) == 4 else "gbrp"
+        bits = form.components[0].bits
+        planar = ("gbrap" if len(form.components) == 4 else "gbrp") + (f"{bits}le" if bits > 8 else "")
         form = av.VideoFormat(planar, scene.width, scene.height)
     bits = form.components[0].bits
     frame = av.VideoFrame(scene.width, scene.height, planar)

@@ -95,7 +95,10 @@ def test_gray_is_one_plane(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["mkv", "mp4"])
 def test_hdr10_metadata_are_read(tmp_path: Path, suffix: str) -> None:
     display = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)"
-    options = {"preset": "ultrafast", "x265-params": f"log-level=none:hdr10=1:{display}:max-cll=1000,400"}
+    options = {
+        "preset": "ultrafast",
+        "x265-params": f"log-level=none:bframes=0:{display}:max-cll=1000,400",
+    }
     found = facts(
         tmp_path, f"film.{suffix}", codec="libx265", options=options, pixel_format="yuv420p10le",
         matrix=9, primaries=9, transfer=16,
