@@ -99,7 +99,7 @@ def opened(target: Path, record: str, *, overwrite: bool = False) -> Iterator["J
             if found not in (None, record):
                 if not overwrite:
                     raise OutputError(
-                        f"{shown(target)} was begun with other settings or another input and is not finished.",
+                        f"{shown(target)} was begun with other settings or another input, and not finished.",
                         f"Use those again, or --overwrite to begin anew; {shown(folder)} holds what is done.",
                     )
                 journal.clear()

@@ -91,13 +91,8 @@ def frames(
         raise InputError(f"{where(facts)} is interlaced.", "Add --deinterlace, or deinterlace it first.")
     if facts.cut and on_error != "skip":
         hint = "Add --on-error skip to take what is there."
-<<<<<<< HEAD
-        raise InputError(f"{_where(facts)} is cut off: {facts.cut}.", hint)
-    first, last = (number_at(facts, bound) for bound in (start or Fraction(0), end))
-=======
         raise InputError(f"{where(facts)} is cut off: {facts.cut}.", hint)
-    first, last = (_number(facts, bound) for bound in (start or Fraction(0), end))
->>>>>>> films-in
+    first, last = (number_at(facts, bound) for bound in (start or Fraction(0), end))
     if first >= last:
         length = float((facts.end - facts.times[0]) * facts.time_base)
         raise UsageError(
@@ -110,15 +105,7 @@ def frames(
     return _selected(facts, found, last, on_error)
 
 
-<<<<<<< HEAD
-def _where(facts: Facts) -> str:
-    return f"{shown(facts.path)}, stream #{facts.index}"
-
-
 def number_at(facts: Facts, seconds: Fraction | None) -> int:
-=======
-def _number(facts: Facts, seconds: Fraction | None) -> int:
->>>>>>> films-in
     """The first frame shown at this many seconds after the first one, or later; None: the end."""
     if seconds is None:
         return len(facts.times)
