@@ -1,11 +1,12 @@
 """A network over a plane, and the only place that decides its precision: choice, check of a device, retry."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +20,7 @@ from srcli.imaging.metrics import decibels
 from srcli.imaging.pixels import Pixels, ensembles
 from srcli.models.catalog import ModelFile
 from srcli.models.spec import ModelSpec
-from srcli.settings import Settings, Size
+from srcli.settings import Settings, Size, scaled
 
 LEAST_PSNR = 35.0
 """dB on 0-1 that a device must reach against the CPU: fp16 and bf16 reach 50, a wrong kernel under 20."""
@@ -204,18 +205,33 @@ class Pass:
         plane: (H, W) or (H, W, 3).
         out: filled with the result; scale times the plane's size, its dtype.
         ensemble: mean over eight flips and rotations.
+        before: the same pass over the image before, whose results are taken where a window is as it was, halo
+            included; None: everything is computed.
+        still: difference of 255 up to which a window counts as it was. 0: the result is as if it were
+            computed.
 
     Attributes:
         engine: computes it now; another one after a retry.
-        tiles: of the plane.
+        tiles: of the plane, those left out whose results are taken from before.
         fed: how many of them were given to the engine; written: how many came back.
         unfit: why it has to be computed again in fp32; empty if it has not.
     """
 
-    def __init__(self, network: Network, plane: Pixels, out: Pixels, *, ensemble: bool) -> None:
+    def __init__(
+        self,
+        network: Network,
+        plane: Pixels,
+        out: Pixels,
+        *,
+        ensemble: bool,
+        before: "Pass | None" = None,
+        still: int = 0,
+    ) -> None:
         self.network, self.plane, self.out, self._ensemble = network, plane, out, ensemble
         self._bgr = out.ndim == 3 and out.strides[2] < 0  # RGB is a view of what lies in memory as BGR
         self.restart(network.engine)
+        if before is not None and before.network is network and before.out.shape == out.shape:
+            self._leave_out(before, still)
 
     def restart(self, engine: Engine) -> int:
         """Compute everything again, on this engine and with the network's tiles; returns their number.
@@ -225,7 +241,44 @@ class Pass:
         size: Size = (self.plane.shape[0], self.plane.shape[1])
         self.engine, self.tiles, self.unfit = engine, self.network.plan(size), ""
         self.fed = self.written = 0
+        self._side = self.network.tile
+        self._before: Pass | None = None
+        self._same: list[tiles.Tile] = []
+        self._inputs: dict[tiles.Box, Pixels] = {}
         return len(self.tiles)
+
+    def _leave_out(self, before: "Pass", still: int) -> None:
+        """Leave out the tiles whose windows are as they were; the last one is computed in any case.
+
+        It comes behind all tiles of the pass before, so that their results are there when this one is
+        complete. With `still`, windows are compared with those that their results were computed from, so that
+        many small changes add up to one.
+        """
+        changed: list[tiles.Tile] = []
+        for tile in self.tiles:
+            window = self.plane[tile.window.slices]
+            kept = before._inputs.get(tile.window)
+            known = before.plane[tile.window.slices] if kept is None else kept
+            if tile is self.tiles[-1] or not _alike(window, known, still):
+                changed.append(tile)
+                continue
+            self._same.append(tile)
+            if still:
+                self._inputs[tile.window] = known.copy() if kept is None else kept
+        self.tiles, self._before = changed, before
+
+    def _take_over(self) -> None:
+        """Take the results left out from the pass before, or compute them if it was computed otherwise."""
+        before, self._before = self._before, None
+        if before is None:
+            return
+        alike = before.engine is self.engine and before._side == self._side and before.complete
+        if not alike:
+            self.tiles = [*self.tiles, *self._same]
+            return
+        for tile in self._same:
+            place = tile.core.scaled(self.engine.scale).slices
+            self.out[place] = before.out[place]
 
     @property
     def complete(self) -> bool:
@@ -275,6 +328,8 @@ class Pass:
         out = self.out[..., ::-1] if self._bgr else self.out
         out[tile.core.scaled(scale).slices] = core
         self.written += 1
+        if self.complete:
+            self._take_over()
 
     def _finished(self, core: Batch) -> Pixels | None:
         """Pixels of `out`'s type, layout and order in memory; None where a value is no number."""
@@ -282,6 +337,21 @@ class Pass:
             return None
         core = core[:, ::-1] if self._bgr else core
         return pixels.from_network(core, self.out.dtype, 1 if self.out.ndim == 2 else 3)
+
+
+def _alike(window: Pixels, known: Pixels, still: int) -> bool:
+    """Whether no value differs by more than `still` of 255."""
+    if not still:
+        return np.array_equal(window, known)
+    return float(cv2.absdiff(window, known).max()) <= still * pixels.white(window.dtype) / 255
+
+
+def tiles_of(networks: Sequence[Network], size: Size) -> int:
+    """How many tiles a plane of that size takes through networks one after the other."""
+    total = 0
+    for network in networks:
+        total, size = total + len(network.plan(size)), scaled(size, network.scale)
+    return total
 
 
 def core_of(sr: NDArray[Any], tile: tiles.Tile, scale: int) -> NDArray[Any]:

@@ -33,6 +33,8 @@ class FilmSettings:
         on_error: of frames that are damaged: "repeat" the one before, "skip" them, or "stop" there with an
             error.
         deinterlace: weave the fields of interlaced films into whole frames; they are refused without.
+        still: difference of 255 up to which a part of a frame counts as that of the frame before and is not
+            computed again. 0: equal ones only, so that nothing differs.
         start, end: seconds from the first frame; None: all of it.
     """
 
@@ -43,6 +45,7 @@ class FilmSettings:
     container: str | None = None
     on_error: OnError = "repeat"
     deinterlace: bool = False
+    still: int = 0
     start: Fraction | None = None
     end: Fraction | None = None
 
@@ -51,6 +54,10 @@ class FilmSettings:
             raise UsageError("--lossless is FFV1, without --crf or another --codec.", "Keep one of them.")
         if self.crf is not None and self.crf < 0:
             raise UsageError(f"A quality of {self.crf} is not possible.", "Give 0 or more.")
+        if not 0 <= self.still <= 255:
+            raise UsageError(
+                f"--still {self.still} is no difference of 0 to 255.", "Give a small number, or 0."
+            )
         if (self.start or 0) < 0 or (self.end is not None and self.end <= (self.start or 0)):
             raise UsageError("--start and --end hold no part of a film.", "Give seconds, the end last.")
 

@@ -53,6 +53,9 @@ class Image:
         folder: where scratch files go; None: the system's folder for temporary files.
         two_colors: whether it counts as of two colours, which int8 may be too coarse for; None: measured.
             Said of a film's frames, so that no two of them are computed differently.
+        still: of a film's frame, the difference of 255 up to which a window counts as that of the image
+            before it, whose result is then taken. 0: equal windows, so that the result is the same. None: it
+            is not compared, and everything is computed.
     """
 
     pixels: Pixels | Callable[[], Pixels]
@@ -62,6 +65,7 @@ class Image:
     limit: int | None = None
     folder: Path | None = None
     two_colors: bool | None = None
+    still: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

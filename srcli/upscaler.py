@@ -17,7 +17,7 @@ from srcli.imaging.resize import imresize
 from srcli.io.storage import allocate
 from srcli.models import auto, catalog
 from srcli.models.spec import ModelSpec
-from srcli.precision import Network, Pass, choose_file
+from srcli.precision import Network, Pass, choose_file, tiles_of
 from srcli.settings import DEFAULT_MEMORY, Settings, Size, factor_between, scaled
 from srcli.stream import Computed, Image, Result, Stream, Wait, Work
 
@@ -77,7 +77,7 @@ class Upscaler:
     def _open(self, settings: Settings) -> None:
         """Load the network of the scale, so that problems show before any image is read."""
         self.settings, self.computed = settings, None
-        self._networks = dict[tuple[str | Path, int], Network]()
+        self._networks, self._passes = dict[tuple[str | Path, int], Network](), list[list[Pass]]()
         by_name = BICUBIC if str(settings.model) == BICUBIC else settings.backend
         self._choice = registry.choose(by_name, settings)
         self.bicubic = self._choice.name == BICUBIC
@@ -202,22 +202,28 @@ class Upscaler:
                 alpha_out[...] = alpha.flat[0]
             else:
                 planes.append((alpha, alpha_out))
-        for plane, place in planes:
+        before = self._passes if image.still is not None else []
+        self._passes = [list[Pass]() for _ in planes]
+        for index, (plane, place) in enumerate(planes):
             chain = [network.for_plane(plane, image.two_colors) for network in networks]
-            work.chains.append(self._chain(plane, place, chain, limit, image.folder))
-            work.total += _tiles_of(chain, source)
+            known = before[index] if index < len(before) else []
+            work.chains.append(self._chain(plane, place, chain, limit, image, known, self._passes[index]))
+            work.total += tiles_of(chain, source)
         work.networks, work.chained = networks, len(networks) > 1
 
     def _chain(
-        self, plane: Pixels, out: Pixels, networks: list[Network], limit: int, folder: Path | None
-    ) -> Iterator[Pass]:
+        self, plane: Pixels, out: Pixels, networks: list[Network], limit: int, image: Image,
+        before: list[Pass], made: list[Pass],
+    ) -> Iterator[Pass]:  # fmt: skip
         """The networks one after the other over a plane; bicubic finishes where they do not meet the size."""
-        for network in networks:
+        for number, network in enumerate(networks):
             size = scaled((plane.shape[0], plane.shape[1]), network.scale)
             larger = out
             if size != out.shape[:2]:
-                larger = allocate((*size, *plane.shape[2:]), plane.dtype, limit=limit, folder=folder)
-            yield Pass(network, plane, larger, ensemble=self.settings.ensemble)
+                larger = allocate((*size, *plane.shape[2:]), plane.dtype, limit=limit, folder=image.folder)
+            known, ensemble = before[number] if number < len(before) else None, self.settings.ensemble
+            made.append(Pass(network, plane, larger, ensemble=ensemble, before=known, still=image.still or 0))
+            yield made[-1]
             plane = larger
         if plane is not out:
             imresize(plane, (out.shape[0], out.shape[1]), out=out)
@@ -240,11 +246,3 @@ class Upscaler:
             if file.note:
                 log.info(file.note)
         return self._networks[model, scale]
-
-
-def _tiles_of(networks: list[Network], size: Size) -> int:
-    """How many tiles a plane takes through all networks."""
-    total = 0
-    for network in networks:
-        total, size = total + len(network.plan(size)), scaled(size, network.scale)
-    return total

@@ -181,6 +181,18 @@ def upscale(
             "--deinterlace", help="Make whole frames of interlaced fields (bwdif).", rich_help_panel=_FILMS
         ),
     ] = False,
+    still: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=255,
+            metavar="N",
+            help="Parts that differ by at most N of 255 from the frame before keep its result. [default: 0, "
+            "equal parts only]",
+            show_default=False,
+            rich_help_panel=_FILMS,
+        ),
+    ] = 0,
     start: Annotated[
         str | None,
         typer.Option(
@@ -234,6 +246,7 @@ def upscale(
             container,
             _way_with_damage(on_error),
             deinterlace,
+            still,
             parse_time(start),
             parse_time(end),
         ),

@@ -287,7 +287,13 @@ class _Line:
             following, last = number + 1, film.last_of(number)
             for read in frames:
                 self._pending.append(read)
-                yield Image(read.rgb, film.encoding.size, film.model, two_colors=film.two_colors)
+                yield Image(
+                    read.rgb,
+                    film.encoding.size,
+                    film.model,
+                    two_colors=film.two_colors,
+                    still=self.run_.settings.film.still,
+                )
                 if read.frame.number >= last:
                     break
 
@@ -577,6 +583,7 @@ def _record(
         "pixel_format": chosen.pixel_format,
         "container": chosen.container,
         "on_error": film.on_error,
+        "still": film.still,
         "deinterlace": film.deinterlace and found.interlaced,
         "start": None if film.start is None else str(film.start),
         "end": None if film.end is None else str(film.end),

@@ -140,7 +140,10 @@ class Journal:
             part.write_text(record + "\n", encoding="ascii")
 
     def sweep(self) -> None:
-        """Remove what killed runs left half-written."""
+        """Remove what killed runs left half-written, the end of a torn last line included."""
+        if self._path.exists():
+            whole = sum(len(line) + 1 for line in self._lines())
+            os.truncate(self._path, whole)
         for path in (*self.folder.glob(".*part"), *self.folder.glob("*/*.part")):
             path.unlink()
 
@@ -216,7 +219,7 @@ class Journal:
 
     def _lines(self) -> Sequence[str]:
         try:
-            text = self._path.read_text(encoding="ascii", errors="replace")
+            text = self._path.read_bytes().decode("latin-1")  # a byte for a character, whatever is in it
         except FileNotFoundError:
             return []
         return text.split("\n")[:-1]  # a line without its end was not written whole

@@ -1,9 +1,9 @@
 """What becomes of a film's streams beside the picture: sound, subtitles, chapters, covers, fonts, tags.
 
 Packets are copied, never encoded anew; only text subtitles become the container's own kind where it has but
-one. `CONTAINERS` says what each container holds, found by muxing each codec and reading it again: FFmpeg itself
-(avformat_query_codec) is wrong about data, Opus and covers in MOV, and attachments in MP4. Writing the header
-fails, or they are not there afterwards.
+one. `CONTAINERS` says what each container holds, found by muxing each codec and reading it again: FFmpeg
+itself (avformat_query_codec) is wrong about data, Opus and covers in MOV, and attachments in MP4. Writing the
+header fails, or they are not there afterwards.
 """
 
 import io
@@ -132,6 +132,8 @@ _ITUNES_TAGS = {
 
 RECORD = "encoding_tool"
 """The tag for what made a film."""
+_RECORD_NAMES = (RECORD, "encoder", "encoded_by")
+"""What it is called in MOV, MP4, and Matroska."""
 
 How: TypeAlias = Literal["picture", "copy", "convert", "cover", "attachment"]
 
@@ -339,5 +341,5 @@ def record_of(path: Path) -> Provenance | None:
     """
     with opened(path) as film:
         found = {key.lower(): value for key, value in film.metadata.items()}
-    text = found.get(RECORD) or found.get("encoded_by")
-    return provenance.parse_text(text) if text else None
+    records = (provenance.parse_text(found[name]) for name in _RECORD_NAMES if name in found)
+    return next((record for record in records if record is not None), None)

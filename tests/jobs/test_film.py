@@ -1,0 +1,301 @@
+"""Film runs: all frames and streams, kills and continuations, damage, one decision a film."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import copies
+import numpy as np
+import pytest
+import scenes
+from folder_doubles import COMPUTED, TWICE, Double, Watcher, double
+
+from srcli.imaging.pixels import Pixels
+from srcli.io.films import journal
+from srcli.io.films.facts import probe
+from srcli.jobs import film as films
+from srcli.jobs.film import FilmRun, foresee
+from srcli.jobs.inputs import Job
+from srcli.jobs.report import PictureResult, Status
+from srcli.settings import FilmSettings, Settings
+from srcli.stream import Computed, Image, Result
+
+SCENE = scenes.Scene(frames=40)
+LOSSLESS = replace(TWICE, provenance=True, film=FilmSettings(lossless=True))
+
+
+class Failing(Double):
+    """Fails after so many frames, as a machine does that loses power: nothing is tidied up after it."""
+
+    def __init__(self, frames: int) -> None:
+        self.left = frames
+
+    def enlarge(self, image: Pixels, on_tile: Callable[[int, int], None]) -> Pixels:
+        self.left -= 1
+        if self.left < 0:
+            raise RuntimeError("lost")
+        return super().enlarge(image, on_tile)
+
+
+@pytest.fixture(autouse=True)
+def _short_segments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(films, "SEGMENT", 16)
+    monkeypatch.chdir(tmp_path)
+
+
+def job(name: str = "out/film.mkv", scene: scenes.Scene = SCENE, source: str = "film.mkv") -> Job:
+    if not Path(source).exists():
+        scenes.write(Path(source), scene)
+    return Job(Path(source), Path(name), film=True)
+
+
+def run(one: Job, settings: Settings = LOSSLESS, *upscalers: Any) -> PictureResult:
+    return FilmRun(one, upscalers or (double,), settings, Watcher()).run()
+
+
+def test_every_frame_comes_out_in_order_at_its_time_with_all_sound() -> None:
+    result = run(one := job())
+    assert (result.status, result.error) == (Status.WRITTEN, "")
+    assert (result.input_size, result.output_size) == ((96, 128), (192, 256))
+    assert copies.numbers(one.target) == list(range(40))
+    assert copies.times(one.target) == copies.times(one.source)
+    assert copies.packets(one.target, "audio") == copies.packets(one.source, "audio")
+    assert result.film is not None
+    assert (result.film.frames, result.film.lost, result.film.dropped) == (40, (), ())
+    assert not journal.folder_of(one.target).exists()
+
+
+@pytest.mark.parametrize("frames", [1, 15, 16, 31, 32, 33])
+def test_segments_cover_any_number_of_frames(frames: int) -> None:
+    one = job(scene=scenes.Scene(frames=frames))
+    assert run(one).status is Status.WRITTEN
+    assert copies.numbers(one.target) == list(range(frames))
+
+
+@pytest.mark.parametrize("codec", ["ffv1", "h265", "av1", "vp9"])
+def test_a_continued_run_gives_the_same_bytes(codec: str) -> None:
+    """Stopped at frames 5, 21 and 38: within the first segment, the second and the last."""
+    settings = replace(LOSSLESS, film=FilmSettings(codec=codec))
+    undisturbed = job("whole/film.mkv")
+    assert run(undisturbed, settings).status is Status.WRITTEN
+    one = job()
+    done = 0
+    for stop in (5, 21, 38):
+        failed = run(one, settings, Failing(stop - done))
+        assert (failed.status, one.target.exists()) == (Status.FAILED, False)
+        done = stop - 3  # what was on its way to the encoder is made again
+    assert run(one, settings).status is Status.WRITTEN
+    assert one.target.read_bytes() == undisturbed.target.read_bytes()
+
+
+def test_finished_frames_of_an_open_segment_are_not_enlarged_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(films, "_SLOW", 0.0)
+    one = job()
+    run(one, LOSSLESS, Failing(30))
+    counted = Failing(1000)
+    assert run(one, LOSSLESS, counted).status is Status.WRITTEN
+    assert 1000 - counted.left <= 40 - 30 + 2 * films._AHEAD + films._SAMPLES
+
+
+def test_damaged_work_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(films, "_SLOW", 0.0)
+    one = job()
+    run(one, LOSSLESS, Failing(30))
+    folder = journal.folder_of(one.target)
+    kept = sorted(folder.glob("*/*.npz"))
+    kept[-2].write_bytes(kept[-2].read_bytes()[:-900] + bytes(900))
+    with (folder / "journal.jsonl").open("a") as file:
+        file.write('{"number":1,"frames":1')
+    assert run(one).status is Status.WRITTEN
+    assert copies.numbers(one.target) == list(range(40))
+
+
+def test_kill_9_loses_nothing() -> None:
+    """The whole command, killed at several moments."""
+    one = job(scene=scenes.Scene(frames=150, width=320, height=240))
+    command = [sys.executable, "-m", "srcli", "upscale", str(one.source), "-s", "2", "--backend", "bicubic"]
+    command += ["--codec", "ffv1", "-q", "-o"]
+    subprocess.run([*command, "whole.mkv"], check=True)
+    for seconds in (1.2, 1.6, 2.0):
+        process = subprocess.Popen([*command, str(one.target)])
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run([*command, str(one.target)], check=True)
+    assert one.target.read_bytes() == Path("whole.mkv").read_bytes()
+    assert [path.name for path in Path("out").iterdir()] == ["film.mkv"]
+
+
+def test_several_engines_share_the_segments() -> None:
+    run(alone := job("alone/film.mkv"))
+    result = run(one := job(), LOSSLESS, Double(), Double(), Double())
+    assert result.status is Status.WRITTEN
+    assert one.target.read_bytes() == alone.target.read_bytes()
+
+
+def test_an_interrupt_leaves_the_film_pending_and_the_next_run_finishes_it() -> None:
+    one = job()
+    stopping = FilmRun(one, (double,), LOSSLESS, Watcher(), lambda: True)
+    assert (stopping.run().status, stopping.interrupted) == (Status.PENDING, True)
+    assert not one.target.exists()
+    assert run(one).status is Status.WRITTEN
+
+
+def test_other_settings_never_continue_a_run() -> None:
+    one = job()
+    run(one, LOSSLESS, Failing(20))
+    other = replace(LOSSLESS, film=FilmSettings(codec="h265"))
+    refused = run(one, other)
+    assert (refused.status, one.target.exists()) == (Status.FAILED, False)
+    assert "other settings" in refused.error
+    assert run(one, replace(other, overwrite=True)).status is Status.WRITTEN
+    assert probe(one.target).codec == "hevc"
+
+
+def test_two_runs_at_once_are_refused() -> None:
+    one = job()
+    with journal.opened(one.target, "record"):
+        refused = run(one)
+    assert refused.status is Status.FAILED
+    assert "another run" in refused.error
+
+
+def test_what_is_done_is_skipped_and_what_others_made_is_left_alone() -> None:
+    run(one := job())
+    before = one.target.stat().st_mtime_ns
+    assert run(one).status is Status.SKIPPED
+    other = run(one, replace(LOSSLESS, ensemble=True))
+    assert (other.status, "ensemble" in other.error) == (Status.FAILED, True)
+    scenes.write(one.target, SCENE)
+    assert run(one).status is Status.KEPT
+    assert before != one.target.stat().st_mtime_ns
+    assert run(one, replace(LOSSLESS, overwrite=True)).status is Status.WRITTEN
+
+
+@pytest.mark.parametrize("name", ["film.mkv", "film.mp4", "film.mov", "film.webm"])
+def test_every_container_says_what_made_the_film(name: str) -> None:
+    settings = replace(LOSSLESS, film=FilmSettings())
+    one = job(f"out/{name}")
+    assert run(one, settings).status is Status.WRITTEN
+    assert run(one, settings).status is Status.SKIPPED
+
+
+def test_the_record_names_no_place_and_no_moment() -> None:
+    run(one := job())
+    with av.open(str(one.target)) as made:
+        text = {key.lower(): value for key, value in made.metadata.items()}["encoded_by"]
+    record = json.loads(text)
+    assert record["model"] == "double"
+    assert len(record["input_sha256"]) == 64
+    assert str(Path.cwd()) not in text
+
+
+@pytest.mark.parametrize(("way", "frames"), [("repeat", 40), ("skip", None), ("stop", None)])
+def test_damaged_frames_are_counted_and_treated_as_asked_for(way: Any, frames: int | None) -> None:
+    scene = scenes.Scene(frames=40, codec="mpeg4", options={"g": "1", "bf": "0"})
+    one = job(scene=scene, source="film.avi")
+    scenes.damage(one.source, [17])
+    result = run(one, replace(LOSSLESS, film=FilmSettings(lossless=True, on_error=way)))
+    if way == "stop":
+        assert (result.status, one.target.exists()) == (Status.FAILED, False)
+        return
+    assert result.film is not None
+    lost = len(result.film.lost)
+    assert result.film.frames == (frames or 40 - lost)
+    assert len(copies.times(one.target)) == result.film.frames
+
+
+def test_a_film_that_is_cut_off_is_no_shorter_success() -> None:
+    one = job(source="film.mp4")
+    scenes.cut(one.source, 0.6)
+    assert run(one).status is Status.FAILED
+    assert not one.target.exists()
+
+
+def test_films_without_picture_are_refused() -> None:
+    one = job(scene=scenes.Scene(codec=None, frames=25), source="sound.mkv")
+    result = run(one)
+    assert result.status is Status.FAILED
+    assert "sound.mkv" in result.error
+
+
+def test_interlaced_films_need_deinterlacing() -> None:
+    scene = scenes.Scene(frames=20, codec="mpeg2video", options={"flags": "+ildct+ilme"}, interlaced=True)
+    one = job(scene=scene)
+    refused = run(one)
+    assert (refused.status, "--deinterlace" in refused.hint) == (Status.FAILED, True)
+    asked = replace(LOSSLESS, film=FilmSettings(lossless=True, deinterlace=True))
+    assert run(one, asked).status is Status.WRITTEN
+    assert copies.numbers(one.target) == list(range(20))
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "numbers"), [("0.4", None, range(10, 40)), ("0.2", "1", range(5, 25))]
+)
+def test_a_part_of_a_film(start: str, end: str | None, numbers: range) -> None:
+    part = FilmSettings(lossless=True, start=Fraction(start), end=None if end is None else Fraction(end))
+    result = run(one := job(), replace(LOSSLESS, film=part))
+    assert (result.status, result.error) == (Status.WRITTEN, "")
+    assert copies.numbers(one.target) == list(numbers)
+
+
+def test_a_start_behind_the_end_is_refused() -> None:
+    result = run(job(), replace(LOSSLESS, film=FilmSettings(start=Fraction(60))))
+    assert (result.status, "1.600" in result.error) == (Status.FAILED, True)
+
+
+def test_width_is_that_of_the_film_as_it_is_shown() -> None:
+    one = job("out/film.mp4", scenes.Scene(frames=4, rotation=90), "film.mp4")
+    settings = replace(LOSSLESS, width=192, film=FilmSettings(codec="h264"))
+    assert foresee(one, double, settings).output_size == (192, 256)
+
+
+class Voting(Double):
+    """Says "auto" chose as told, frame by frame, and remembers what each frame was computed with."""
+
+    def __init__(self, votes: list[str]) -> None:
+        self.votes = votes
+        self.seen: list[Image] = []
+
+    def model_for(self, image: Pixels) -> str:
+        return self.votes.pop(0)
+
+    def candidates(self, source: Any, target: Any) -> list[Computed]:
+        return [replace(COMPUTED, model=name) for name in ("mdsr", "mdsr-photo")]
+
+    def stream(self, images: Iterable[Any], on_tile: Any) -> Any:
+        def noted() -> Iterable[Any]:
+            for image in images:
+                self.seen.append(replace(image, pixels=np.zeros((1, 1))))
+                yield image
+
+        yield from super().stream(noted(), on_tile)
+
+
+def test_one_model_is_chosen_for_all_frames() -> None:
+    votes = ["mdsr", "mdsr-photo", "mdsr-photo", "mdsr", "mdsr-photo"]
+    voting = Voting(votes.copy())
+    result = run(job(), replace(LOSSLESS, model="auto"), voting)
+    assert result.computed is not None
+    assert result.computed.model == "mdsr-photo"
+    assert {image.model for image in voting.seen} == {"mdsr-photo"}
+    assert {image.two_colors for image in voting.seen} == {False}
+    assert len(voting.seen) == 40
+
+
+def test_an_error_of_the_engine_fails_the_film_alone() -> None:
+    class Broken(Double):
+        def stream(self, images: Iterable[Any], on_tile: Any) -> Any:
+            for _ in images:
+                yield Result(None, None, RuntimeError("broken"), 0.0)
+
+    result = run(job(), LOSSLESS, Broken())
+    assert (result.status, "broken" in result.error) == (Status.FAILED, True)
