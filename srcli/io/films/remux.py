@@ -207,7 +207,7 @@ def packets(
     except av.error.FFmpegError as error:
         log.warning(
             "%s cannot be read beyond %.3f s (%s); sound and subtitles after it are left out.",
-            shown(film.name), at, reason(error),
+            shown(film.name.removeprefix("file:")), at, reason(error),
         )  # fmt: skip
 
 

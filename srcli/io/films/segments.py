@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
+from av import VideoFrame
 from av.container import InputContainer, OutputContainer
 from av.packet import PacketSideData, PktSideDataT, packet_sidedata_type_from_literal
 from av.stream import Disposition
@@ -70,10 +71,10 @@ def write_segment(
             beside = out.add_mux_stream("vp9", width=encoding.size[1], height=encoding.size[0])
             beside.time_base = facts.time_base
         for time, planes, alpha in frames:
-            frame = encoder.make_frame(planes, alpha, time, facts.time_base, encoding)
-            _mux(out, stream.encode(frame), beside)
+            frame = encoder.make_frame(planes, alpha, time - _origin(facts), facts.time_base, encoding)
+            _mux(out, _encoded(stream, frame), beside)
             count += 1
-        _mux(out, stream.encode(None), beside)
+        _mux(out, _encoded(stream, None), beside)
     return Written(count, path.stat().st_size)
 
 
@@ -101,7 +102,7 @@ def join(
         InputError: a segment is damaged or of another encoding, or the film cannot be opened.
         OutputError: the file cannot be written; what was there stays.
     """
-    ticks = list(_ticks(segments, facts.time_base))
+    ticks = list(_ticks(segments, facts))
     holds = CONTAINERS[encoding.container]
     with opened(facts.path) as film:
         begins = remux.first_times(facts.path, carried.steps, start)
@@ -198,14 +199,14 @@ def _pictures(segments: Sequence[Path], ticks: list[int], timeline: Timeline, vi
     """The packets of all segments, with their times in the output."""
     decoding = iter(timeline.decoding_times())
     for path in segments:
-        for packet, tick in _packets(path, timeline.facts.time_base):
+        for packet, tick in _packets(path, timeline.facts):
             packet.stream, packet.time_base = video, timeline.base
             packet.pts, packet.duration = timeline.shown(tick)
             packet.dts = next(decoding)
             yield packet
 
 
-def _ticks(segments: Sequence[Path], time_base: Fraction) -> Iterator[int]:
+def _ticks(segments: Sequence[Path], facts: Facts) -> Iterator[int]:
     """Times of all packets in decoding order, as in the film."""
     parameters = None
     for path in segments:
@@ -216,11 +217,11 @@ def _ticks(segments: Sequence[Path], time_base: Fraction) -> Iterator[int]:
                 f"{shown(path)} was encoded with other settings than the segments before.", "Start anew."
             )
         parameters = extradata
-        for _, tick in _packets(path, time_base):
+        for _, tick in _packets(path, facts):
             yield tick
 
 
-def _packets(path: Path, time_base: Fraction) -> Iterator[tuple[Packet, int]]:
+def _packets(path: Path, facts: Facts) -> Iterator[tuple[Packet, int]]:
     """The packets of a segment with their times in the film's time base; alpha is back where it was."""
     with _segment(path) as segment:
         video = segment.streams.video
@@ -236,7 +237,7 @@ def _packets(path: Path, time_base: Fraction) -> Iterator[tuple[Packet, int]]:
                     packet, alpha = sorted(waiting, key=lambda each: each.stream.index)
                     waiting = []
                     _put_alpha(packet, bytes(alpha))
-                tick = Fraction(packet.pts or 0) * packet.time_base / time_base
+                tick = (packet.pts or 0) * packet.time_base / facts.time_base + _origin(facts)
                 if tick.denominator != 1:
                     raise InputError(f"{shown(path)} has times between those of the film.", "Start anew.")
                 yield packet, tick.numerator
@@ -259,6 +260,22 @@ def _segment(path: Path) -> Iterator[InputContainer]:
         raise InputError(f"{shown(path)} cannot be opened ({reason(error)}).", "Start anew.") from error
     with segment:
         yield segment
+
+
+def _origin(facts: Facts) -> int:
+    """The time that is 0 in segments: NUT has none below."""
+    return min(0, facts.times[0])
+
+
+def _encoded(stream: Any, frame: VideoFrame | None) -> list[Packet]:
+    try:
+        packets: list[Packet] = stream.encode(frame)
+    except av.error.FFmpegError as error:
+        raise OutputError(
+            f"The encoder {stream.codec_context.codec.name} fails ({reason(error)}).",
+            "Try another --codec, or a smaller scale.",
+        ) from error
+    return packets
 
 
 def _mux(out: OutputContainer, packets: Iterable[Packet], beside: Any) -> None:

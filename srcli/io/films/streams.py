@@ -1,9 +1,9 @@
 """What becomes of a film's streams beside the picture: sound, subtitles, chapters, covers, fonts, tags.
 
 Packets are copied, never encoded anew; only text subtitles become the container's own kind where it has but
-one. `CONTAINERS` says what each container holds, found by muxing each codec and reading it again: FFmpeg itself
-(avformat_query_codec) is wrong about data, Opus and covers in MOV, and attachments in MP4. Writing the header
-fails, or they are not there afterwards.
+one. `CONTAINERS` says what each container holds, found by muxing each codec and reading it again. FFmpeg's
+answer (avformat_query_codec) is wrong for data, for Opus and covers in MOV and for attachments in MP4:
+going by it, writing the header fails, or they are not there afterwards.
 """
 
 import io

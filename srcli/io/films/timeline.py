@@ -1,5 +1,6 @@
 """When everything of a film is shown in another container, in its time base, shifted by one constant."""
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from math import ceil, lcm
@@ -80,8 +81,7 @@ class Timeline:
 
     def decoding_times(self) -> Iterator[int]:
         """Decoding times, in `base`: the presentation times in order, as little early as can be."""
-        rank = {tick: index for index, tick in enumerate(self._order)}
-        delay = max(index - rank[tick] for index, tick in enumerate(self._ticks))
+        delay = max(index - bisect_left(self._order, tick) for index, tick in enumerate(self._ticks))
         first, length = self.shown(self._order[0])
         for early in range(delay, 0, -1):
             yield first - early * length
@@ -93,7 +93,7 @@ class Timeline:
         kept: list[Chapter] = []
         for chapter in chapters:
             base = chapter["time_base"] or Fraction(1)
-            begin, until = chapter["start"] * base, chapter["end"] * base
+            begin, until = chapter["start"] * base, max(chapter["start"], chapter["end"]) * base
             if (end is not None and begin >= end) or until + self.shift <= 0:
                 continue
             until = until if end is None else min(until, end)

@@ -24,6 +24,7 @@ from srcli.errors import InputError, OutputError
 from srcli.io.films import segments, streams
 from srcli.io.films.facts import probe
 from srcli.io.films.timeline import Timeline
+from srcli.io.films.verify import verify
 
 NTSC = Fraction(24000, 1001)
 VARIABLE = [0, 1001, 3003, 3103, 9000, 9001, 20000, 20010, 20020, 33333]
@@ -136,6 +137,57 @@ def test_decoding_times_ascend_and_never_follow_presentation(tmp_path: Path) -> 
         stamps = [(packet.dts, packet.pts) for packet in container.demux(video=0) if packet.size]
     assert all(a < b for (a, _), (b, _) in pairwise(stamps))
     assert all(dts <= pts for dts, pts in stamps)
+
+
+@pytest.mark.parametrize("codec", ["h264", "av1", "prores"])
+def test_times_may_begin_below_zero(tmp_path: Path, codec: str) -> None:
+    facts = probe(made(tmp_path / "a.mp4", frames=6, audio=()))
+    early = replace(facts, times=tuple(time - 1000 for time in facts.times))
+    out = tmp_path / "out.mov" if codec == "prores" else tmp_path / "out.mp4"
+    encoding = copies.settled(early, out, codec=codec)
+    frames = [
+        (frame[0] - 1000, *frame[1:])
+        for frame in (copies.recoded(f, facts, encoding) for f in copies.decoded(facts))
+    ]
+    segments.write_segment(tmp_path / "0", frames, encoding, early)
+    segments.join([tmp_path / "0"], out, encoding, early, streams.plan(early, out), tags={})
+    found = copies.times(out)
+    assert [time - found[0] for time in found] == [number * Fraction(1, 25) for number in range(6)]
+    assert found[0] >= 0
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_packets_at_the_same_time_do_not_end_the_join(tmp_path: Path, suffix: str) -> None:
+    with (
+        av.open(str(made(tmp_path / "a.mkv", audio=(Audio("aac"),)))) as film,
+        av.open(str(tmp_path / "b.mkv"), "w") as out,
+    ):
+        pairs = {each.index: out.add_stream_from_template(each) for each in film.streams}
+        for packet in film.demux():
+            if packet.size:
+                if packet.stream.type == "audio":
+                    packet.pts = packet.dts = (packet.pts or 0) // 100 * 100
+                packet.stream = pairs[packet.stream.index]
+                out.mux(packet)
+    copies.copy(tmp_path / "b.mkv", tmp_path / f"out{suffix}")
+    before, after = (copies.packets(tmp_path / name, "audio") for name in ("b.mkv", f"out{suffix}"))
+    assert [data for *_, data in after] == [data for *_, data in before]
+    assert max(abs(new[0] - old[0]) for new, old in zip(after, before, strict=True)) < Fraction(1, 10)
+
+
+def test_streams_without_packets_do_no_harm(tmp_path: Path) -> None:
+    source = made(tmp_path / "a.mkv", audio=(Audio("aac"), Audio("flac")))
+    with av.open(str(source)) as film, av.open(str(tmp_path / "b.mkv"), "w") as out:
+        pairs = {each.index: out.add_stream_from_template(each) for each in film.streams}
+        for packet in film.demux():
+            if packet.size and packet.stream.index != 1:
+                packet.stream = pairs[packet.stream.index]
+                out.mux(packet)
+    for suffix in (".mp4", ".mkv"):
+        done = copies.copy(tmp_path / "b.mkv", tmp_path / f"out{suffix}")
+        found = verify(tmp_path / f"out{suffix}", done.facts, done.carried)
+        assert (found.frames, found.changed) == (24, ())
+        assert found.packets == len(copies.packets(source, "audio", 1))
 
 
 def test_one_frame_is_a_film(tmp_path: Path) -> None:
@@ -448,6 +500,14 @@ def test_a_full_disk_is_said_and_nothing_is_left(tmp_path: Path, what: str) -> N
     assert "Traceback" not in done.stderr
     left = {path.name for path in tmp_path.iterdir()} - {"a.mkv"}
     assert left == ({"segment"} if what == "join" else set())
+
+
+def test_an_encoder_that_fails_is_named(tmp_path: Path) -> None:
+    facts = probe(made(tmp_path / "a.mkv", frames=3))
+    wrong = replace(copies.settled(facts, tmp_path / "b.mkv"), options=(("preset", "none"),))
+    with pytest.raises(OutputError, match="libx264 fails"):
+        segments.write_segment(tmp_path / "s", copies.decoded(facts), wrong, facts)
+    assert not (tmp_path / "s").exists()
 
 
 def test_errors_of_writing_name_the_file(tmp_path: Path) -> None:
