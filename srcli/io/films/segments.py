@@ -4,7 +4,6 @@ A segment needs no other one to be decoded, so that work can stop after any of t
 Times of frames are exact in MP4 and MOV, and the nearest ones in Matroska and WebM, which count milliseconds.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from errno import EDQUOT, EFBIG, ENOSPC
@@ -29,8 +28,6 @@ from srcli.io.films.remux import Packet
 from srcli.io.films.source import opened, reason
 from srcli.io.films.streams import CONTAINERS, Carried
 from srcli.io.films.timeline import Timeline
-
-log = logging.getLogger(__name__)
 
 _ALPHA: PktSideDataT = "matroska_block_additional"
 """Side data in which VP9 has its alpha. NUT does not hold it; there it is a stream of its own."""
@@ -164,14 +161,10 @@ def _add_picture(
     context = stream.codec_context
     encoder.tag(context, encoding)
     stream.time_base = base
-    context.framerate = facts.rate or Fraction(
-        0
-    )  # Matroska's default duration; players derive the rate from it
+    context.framerate = facts.rate or Fraction(0)  # Matroska has it as the duration of frames
+    context.pix_fmt = encoding.pixel_format  # FFmpeg's decoder of VP9 does not see the alpha
     if encoding.codec_tag:
         context.codec_tag = encoding.codec_tag
-    context.pix_fmt = (
-        encoding.pixel_format
-    )  # FFmpeg's decoder of VP9 leaves out alpha, and Matroska says it is there
     if encoding.codec not in ("h264", "hevc") and encoding.coding.sub_x > 1:
         # Only an opened context takes it. Matroska then says where chroma lies, which these codecs cannot.
         context.options = {"chroma_sample_location": encoding.coding.siting}
@@ -235,6 +228,8 @@ def _packets(path: Path, facts: Facts) -> Iterator[tuple[Packet, int]]:
                     if len(waiting) < 2:
                         continue
                     packet, alpha = sorted(waiting, key=lambda each: each.stream.index)
+                    if packet.pts != alpha.pts:
+                        raise InputError(f"{shown(path)} is damaged: its alpha is missing.", "Start anew.")
                     waiting = []
                     _put_alpha(packet, bytes(alpha))
                 tick = (packet.pts or 0) * packet.time_base / facts.time_base + _origin(facts)
@@ -301,10 +296,7 @@ def _whole(
     Raises:
         OutputError: it cannot be written; what was at `path` stays.
     """
-    fixed = {
-        "fflags": "+bitexact",
-        "avoid_negative_ts": "disabled",
-    }  # no random numbers; times as they are given
+    fixed = {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}  # nothing random; times as given
     try:
         with storage.unfinished(path) as part:
             out = av.open(str(part.absolute()), "w", format=muxer, container_options={**fixed, **options})

@@ -83,7 +83,7 @@ def test_sound_keeps_its_place_and_its_packets(tmp_path: Path) -> None:
         assert max(abs(new[0] - old[0] - shift) for new, old in zip(after, before, strict=True)) < MS
 
 
-@pytest.mark.parametrize("rate", [NTSC, Fraction(30), Fraction(30000, 1001)])
+@pytest.mark.parametrize("rate", [NTSC, Fraction(30), Fraction(60000, 1001)])
 def test_constant_rates_behind_milliseconds_become_exact_again(tmp_path: Path, rate: Fraction) -> None:
     source = made(tmp_path / "a.mkv", rate=rate, frames=50, start=Fraction(67, 1000))
     out = tmp_path / "out.mp4"
@@ -92,8 +92,12 @@ def test_constant_rates_behind_milliseconds_become_exact_again(tmp_path: Path, r
     assert copies.times(out) == [start + number / rate for number in range(50)]
     copies.copy(source, tmp_path / "out.mkv")
     assert copies.times(tmp_path / "out.mkv") == copies.times(source)
-    with av.open(str(tmp_path / "out.mkv")) as container:
-        assert (container.streams.video[0].average_rate, container.streams.video[0].base_rate) == (rate, rate)
+    rates = set()
+    for path in (source, tmp_path / "out.mkv"):
+        with av.open(str(path)) as container:
+            rates.add((container.streams.video[0].average_rate, container.streams.video[0].base_rate))
+    assert len(rates) == 1
+    assert probe(tmp_path / "out.mkv").rate == rate
 
 
 def test_variable_rates_survive_matroska(tmp_path: Path) -> None:
@@ -218,7 +222,7 @@ def test_everything_comes_back_in_matroska(tmp_path: Path) -> None:
         assert written.streams.attachments[0].data == film.streams.attachments[0].data
         assert written.streams.attachments[0].name == "font.ttf"
         assert written.metadata["title"] == "A scene"
-        assert written.metadata["ENCODED_BY"] == "a test"
+        assert written.metadata["UPSCALED_BY"] == "a test"
     for kind, number in (("audio", 0), ("audio", 1), ("subtitle", 0), ("video", 1)):
         assert copies.packets(out, kind, number) == copies.packets(source, kind, number)
 
