@@ -523,3 +523,17 @@ def test_errors_of_writing_name_the_file(tmp_path: Path) -> None:
             copies.settled(facts, tmp_path / "b.mkv"),
             facts,
         )
+
+
+def test_films_from_avi_keep_their_sound_and_order(tmp_path: Path) -> None:
+    scenes.write(
+        tmp_path / "a.avi", Scene(codec="mpeg4", options={}, frames=30, rate=NTSC, audio=(Audio("mp2"),))
+    )
+    for suffix in (".mp4", ".mkv"):
+        out = tmp_path / f"out{suffix}"
+        done = copies.copy(tmp_path / "a.avi", out, every=11)
+        found = verify(out, done.facts, done.carried)
+        assert (found.frames, found.changed) == (30, ())
+        assert found.packets > 30
+        assert found.deviation <= (0 if suffix == ".mp4" else MS)
+        assert copies.numbers(out) == list(range(30))
