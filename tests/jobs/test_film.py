@@ -191,7 +191,7 @@ def test_every_container_says_what_made_the_film(name: str) -> None:
 def test_the_record_names_no_place_and_no_moment() -> None:
     run(one := job())
     with av.open(str(one.target)) as made:
-        text = {key.lower(): value for key, value in made.metadata.items()}["encoded_by"]
+        text = {key.lower(): value for key, value in made.metadata.items()}["upscaled_by"]
     record = json.loads(text)
     assert record["model"] == "double"
     assert len(record["input_sha256"]) == 64

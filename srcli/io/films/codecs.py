@@ -8,17 +8,8 @@ from srcli.imaging.yuv import Coding
 from srcli.io.films.facts import Facts
 
 _X26X = (
-    "ultrafast",
-    "superfast",
-    "veryfast",
-    "faster",
-    "fast",
-    "medium",
-    "slow",
-    "slower",
-    "veryslow",
-    "placebo",
-)
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +82,7 @@ CODECS: Mapping[str, Codec] = {
 _QUALITY = {
     "nvenc": {"rc": "vbr", "b": "0", "cq": "{}"},
     "qsv": {"global_quality": "{}"},
-    "amf": {"rc": "cqp", "qp_i": "{}", "qp_p": "{}", "qp_b": "{}"},
-    "videotoolbox": {},
+    "amf": {"rc": "cqp", "qp_i": "{}", "qp_p": "{}"},
 }
 HARDWARE = tuple(_QUALITY)
 """How the names of hardware encoders end."""
@@ -123,11 +113,9 @@ def options(
         return {"crf": str(crf), "b": "0", **speed}
     if codec.encoder == "prores_ks":
         return {"profile": "4", "alpha_bits": "16"} if coding.sub_x == 1 else {"profile": "3"}
-    if (
-        codec.encoder == "ffv1"
-    ):  # its own number of slices depends on the size only, but fails for the smallest
+    if codec.encoder == "ffv1":  # its own number of slices depends only on the size, and fails for tiny ones
         return {"level": "3", "slicecrc": "1"} | ({"slices": "1"} if min(size) < 16 else {})
-    quality = _QUALITY[codec.encoder.rpartition("_")[2]] if crf else {}
+    quality = _QUALITY[codec.encoder.rpartition("_")[2]]
     return {key: value.format(crf) for key, value in quality.items()} | ({"preset": preset} if preset else {})
 
 

@@ -65,32 +65,33 @@ def make_frame(
     Raises:
         ValueError: planes of another size, or alpha is missing.
     """
-    height, width = encoding.size
-    frame = VideoFrame(width, height, encoding.pixel_format)
-    parts = [*planes, *([alpha] if encoding.alpha and alpha is not None else [])]
     if encoding.alpha and alpha is None:
         raise ValueError("alpha is missing")
-    if encoding.pixel_format in ("bgr0", "bgra"):
-        green, blue, red = planes
-        last = alpha if encoding.alpha and alpha is not None else np.zeros_like(green)
-        _fill(frame, 0, np.stack([blue, green, red, last], axis=-1).reshape(height, -1))
-    elif encoding.pixel_format in _PAIRED:
-        up = _PAIRED[encoding.pixel_format]
-        _fill(frame, 0, planes[0] << up)
-        pair = np.stack([planes[1], planes[2]], axis=-1) << up
-        _fill(frame, 1, pair.reshape(len(pair), -1))
-    else:
-        count = len(frame.planes)
-        for index in range(count):
-            plane = frame.planes[index]
-            if index < len(parts):
-                _fill(frame, index, parts[index])
-            else:
-                kind = np.uint8 if encoding.coding.bits == 8 else np.uint16
-                _fill(frame, index, np.full((plane.height, plane.width), encoding.coding.neutral, kind))
+    height, width = encoding.size
+    frame = VideoFrame(width, height, encoding.pixel_format)
+    for index, samples in enumerate(_packed(planes, alpha if encoding.alpha else None, frame, encoding)):
+        _fill(frame, index, samples)
     frame.pts, frame.time_base = time, time_base
     tag(frame, encoding)
     return frame
+
+
+def _packed(
+    planes: Sequence[Pixels], alpha: Pixels | None, frame: VideoFrame, encoding: Encoding
+) -> list[NDArray[Any]]:
+    """Samples for each plane of a frame."""
+    if encoding.pixel_format in ("bgr0", "bgra"):
+        green, blue, red = planes
+        last = np.zeros_like(green) if alpha is None else alpha
+        return [np.stack([blue, green, red, last], axis=-1).reshape(len(green), -1)]
+    if encoding.pixel_format in _PAIRED:
+        up = _PAIRED[encoding.pixel_format]
+        pairs = np.stack(planes[1:3], axis=-1)
+        return [planes[0] << up, pairs.reshape(len(pairs), -1) << up]
+    parts = [*planes, *([] if alpha is None else [alpha])][: len(frame.planes)]
+    for plane in frame.planes[len(parts) :]:
+        parts.append(np.full((plane.height, plane.width), encoding.coding.neutral, planes[0].dtype))
+    return parts
 
 
 def _fill(frame: VideoFrame, index: int, samples: NDArray[Any]) -> None:

@@ -144,7 +144,7 @@ def _named(name: str) -> Codec:
     if name in CODECS:
         return CODECS[name]
     family, _, maker = name.partition("_")
-    usual = {"h264": "h264", "hevc": "h265", "av1": "av1", "vp9": "vp9", "prores": "prores"}.get(family)
+    usual = {"h264": "h264", "hevc": "h265", "av1": "av1", "vp9": "vp9"}.get(family)
     if usual is None or maker not in HARDWARE:
         raise UsageError(
             f"There is no codec {name}.",
@@ -156,9 +156,7 @@ def _named(name: str) -> Codec:
         raise UsageError(f"The encoder {name} is not in this FFmpeg.", f"Use --codec {usual}.") from error
     deep = bool(formats & {"p010le", "yuv420p10le"})
     soft = CODECS[usual]
-    return replace(
-        soft, encoder=name, depths=(8, 10) if deep else (8,), preset="", presets=(), crf=0, even=True
-    )
+    return replace(soft, encoder=name, depths=(8, 10) if deep else (8,), preset="", presets=(), even=True)
 
 
 def _usual(facts: Facts, size: Size, suffix: str) -> Codec:
@@ -234,19 +232,15 @@ def _unchanged(facts: Facts, *, alpha: bool) -> tuple[Coding, str]:
     for sub in ((film.sub_x, film.sub_y), (1, 1)):
         for bits in (depth for depth in CODECS["ffv1"].depths if depth >= film.bits):
             name = f"yuv{'a' if alpha else ''}{_SUBSAMPLINGS[sub]}p{_depth(bits)}"
-            if film.matrix == 0:
-                name = (
-                    ("bgra" if alpha else "bgr0")
-                    if bits == 8
-                    else f"gbr{'a' if alpha else ''}p{_depth(bits)}"
-                )
+            if film.matrix == 0 and bits == 8:
+                name = "bgra" if alpha else "bgr0"
+            elif film.matrix == 0:
+                name = f"gbr{'a' if alpha else ''}p{_depth(bits)}"
             elif facts.gray and not alpha:
                 name = f"gray{_depth(bits)}"
             if name in formats:
                 return Coding(bits, film.matrix, film.full_range, *sub, film.siting), name
-    raise UsageError(
-        f"FFV1 cannot hold pixels as {facts.pixel_format}.", "Leave out --lossless."
-    )  # pragma: no cover
+    raise UsageError(f"FFV1 cannot hold pixels as {facts.pixel_format}.", "Leave out --lossless.")
 
 
 def _depth(bits: int) -> str:
@@ -334,15 +328,13 @@ def _notes(facts: Facts, asked: Size, encoding: Encoding, title: str, *, usual: 
     """What an encoding changes of a film, and why a codec other than H.264 was chosen."""
     film, coding, suffix = facts.coding, encoding.coding, encoding.container
     if usual and encoding.codec in ("av1", "hevc") and "h264" in CONTAINERS[suffix].pictures:
-        reason = (
-            "the film has more than 8 bits a sample"
-            if _is_deep(facts)
-            else "few players show H.264 this large"
-        )
-        other = (
-            "h265" if encoding.codec == "av1" else "av1" if "av1" in CONTAINERS[suffix].pictures else "h264"
-        )
-        yield f"{title} is written, since {reason}; --codec {other} is the other choice."
+        deep = "the film has more than 8 bits a sample"
+        why = deep if _is_deep(facts) else "few players show H.264 this large"
+        others = [
+            name for name in ("h265", "av1", "h264") if CODECS[name].canonical in CONTAINERS[suffix].pictures
+        ]
+        other = next(name for name in others if CODECS[name].canonical != encoding.codec)
+        yield f"{title} is written, since {why}; --codec {other} is the other choice."
     if facts.alpha and not encoding.alpha:
         able = [name for name, holds in CONTAINERS.items() if holds.alpha]
         yield f"Alpha is left out: {title} in {suffix} has none. {_either(able)} can hold it."

@@ -91,8 +91,8 @@ class Track:
         begin = dts if dts is not None else pts
         if begin is not None:
             packet.duration = self._clock(begin + (packet.duration or 0)) - self._clock(begin)
-        elif self._last is not None:
-            dts = pts = self._last + self._length
+        else:
+            dts = pts = 0 if self._last is None else self._last + self._length
         pts, dts = (time if begin is None or time is None else self._clock(time) for time in (pts, dts))
         if self._frame and pts is not None:
             pts = dts = self._counted(pts)
@@ -102,7 +102,8 @@ class Track:
             pts = max(pts or dts, dts)
         packet.stream, packet.time_base = self.target, self.target.time_base
         packet.pts, packet.dts = pts, dts
-        packet.duration = self._length = packet.duration or self._length
+        if self.source.type == "audio":  # the last packet would otherwise be outside of MP4's edit list
+            packet.duration = self._length = packet.duration or self._length
         self._last = dts if dts is not None else self._last
         return packet
 
@@ -207,7 +208,7 @@ def packets(
     except av.error.FFmpegError as error:
         log.warning(
             "%s cannot be read beyond %.3f s (%s); sound and subtitles after it are left out.",
-            shown(film.name), at, reason(error),
+            shown(film.name.removeprefix("file:")), at, reason(error),
         )  # fmt: skip
 
 

@@ -4,7 +4,6 @@ A segment needs no other one to be decoded, so that work can stop after any of t
 Times of frames are exact in MP4 and MOV, and the nearest ones in Matroska and WebM, which count milliseconds.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
+from av import VideoFrame
 from av.container import InputContainer, OutputContainer
 from av.packet import PacketSideData, PktSideDataT, packet_sidedata_type_from_literal
 from av.stream import Disposition
@@ -29,8 +29,6 @@ from srcli.io.films.remux import Packet
 from srcli.io.films.source import opened, reason
 from srcli.io.films.streams import CONTAINERS, Carried
 from srcli.io.films.timeline import Timeline
-
-log = logging.getLogger(__name__)
 
 _ALPHA: PktSideDataT = "matroska_block_additional"
 """Side data in which VP9 has its alpha. NUT does not hold it; there it is a stream of its own."""
@@ -64,8 +62,8 @@ def writing(path: Path, encoding: Encoding, facts: Facts) -> Iterator["SegmentWr
         if encoding.alpha and encoding.codec == "vp9":
             beside = out.add_mux_stream("vp9", width=encoding.size[1], height=encoding.size[0])
             beside.time_base = facts.time_base
-        yield SegmentWriter(out, stream, beside, encoding, facts.time_base)
-        _mux(out, stream.encode(None), beside)
+        yield SegmentWriter(out, stream, beside, encoding, facts)
+        _mux(out, _encoded(stream, None), beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +74,13 @@ class SegmentWriter:
     _stream: Any
     _beside: Any
     _encoding: Encoding
-    _time_base: Fraction
+    _facts: Facts
 
     def add(self, time: int, planes: Sequence[Pixels], alpha: Pixels | None = None) -> None:
         """Encode a frame: its time in the film's time base, ascending. See `encoder.make_frame`."""
-        frame = encoder.make_frame(planes, alpha, time, self._time_base, self._encoding)
-        _mux(self._out, self._stream.encode(frame), self._beside)
+        tick = time - _origin(self._facts)
+        frame = encoder.make_frame(planes, alpha, tick, self._facts.time_base, self._encoding)
+        _mux(self._out, _encoded(self._stream, frame), self._beside)
 
 
 def write_segment(
@@ -123,7 +122,7 @@ def join(
         InputError: a segment is damaged or of another encoding, or the film cannot be opened.
         OutputError: the file cannot be written; what was there stays.
     """
-    ticks = list(_ticks(segments, facts.time_base))
+    ticks = list(_ticks(segments, facts))
     holds = CONTAINERS[encoding.container]
     with opened(facts.path) as film:
         begins = remux.first_times(facts.path, carried.steps, start)
@@ -185,14 +184,10 @@ def _add_picture(
     context = stream.codec_context
     encoder.tag(context, encoding)
     stream.time_base = base
-    context.framerate = facts.rate or Fraction(
-        0
-    )  # Matroska's default duration; players derive the rate from it
+    context.framerate = facts.rate or Fraction(0)  # Matroska has it as the duration of frames
+    context.pix_fmt = encoding.pixel_format  # FFmpeg's decoder of VP9 does not see the alpha
     if encoding.codec_tag:
         context.codec_tag = encoding.codec_tag
-    context.pix_fmt = (
-        encoding.pixel_format
-    )  # FFmpeg's decoder of VP9 leaves out alpha, and Matroska says it is there
     if encoding.codec not in ("h264", "hevc") and encoding.coding.sub_x > 1:
         # Only an opened context takes it. Matroska then says where chroma lies, which these codecs cannot.
         context.options = {"chroma_sample_location": encoding.coding.siting}
@@ -220,14 +215,14 @@ def _pictures(segments: Sequence[Path], ticks: list[int], timeline: Timeline, vi
     """The packets of all segments, with their times in the output."""
     decoding = iter(timeline.decoding_times())
     for path in segments:
-        for packet, tick in _packets(path, timeline.facts.time_base):
+        for packet, tick in _packets(path, timeline.facts):
             packet.stream, packet.time_base = video, timeline.base
             packet.pts, packet.duration = timeline.shown(tick)
             packet.dts = next(decoding)
             yield packet
 
 
-def _ticks(segments: Sequence[Path], time_base: Fraction) -> Iterator[int]:
+def _ticks(segments: Sequence[Path], facts: Facts) -> Iterator[int]:
     """Times of all packets in decoding order, as in the film."""
     parameters = None
     for path in segments:
@@ -238,11 +233,11 @@ def _ticks(segments: Sequence[Path], time_base: Fraction) -> Iterator[int]:
                 f"{shown(path)} was encoded with other settings than the segments before.", "Start anew."
             )
         parameters = extradata
-        for _, tick in _packets(path, time_base):
+        for _, tick in _packets(path, facts):
             yield tick
 
 
-def _packets(path: Path, time_base: Fraction) -> Iterator[tuple[Packet, int]]:
+def _packets(path: Path, facts: Facts) -> Iterator[tuple[Packet, int]]:
     """The packets of a segment with their times in the film's time base; alpha is back where it was."""
     with _segment(path) as segment:
         video = segment.streams.video
@@ -256,9 +251,11 @@ def _packets(path: Path, time_base: Fraction) -> Iterator[tuple[Packet, int]]:
                     if len(waiting) < 2:
                         continue
                     packet, alpha = sorted(waiting, key=lambda each: each.stream.index)
+                    if packet.pts != alpha.pts:
+                        raise InputError(f"{shown(path)} is damaged: its alpha is missing.", "Start anew.")
                     waiting = []
                     _put_alpha(packet, bytes(alpha))
-                tick = Fraction(packet.pts or 0) * packet.time_base / time_base
+                tick = (packet.pts or 0) * packet.time_base / facts.time_base + _origin(facts)
                 if tick.denominator != 1:
                     raise InputError(f"{shown(path)} has times between those of the film.", "Start anew.")
                 yield packet, tick.numerator
@@ -281,6 +278,22 @@ def _segment(path: Path) -> Iterator[InputContainer]:
         raise InputError(f"{shown(path)} cannot be opened ({reason(error)}).", "Start anew.") from error
     with segment:
         yield segment
+
+
+def _origin(facts: Facts) -> int:
+    """The time that is 0 in segments: NUT has none below."""
+    return min(0, facts.times[0])
+
+
+def _encoded(stream: Any, frame: VideoFrame | None) -> list[Packet]:
+    try:
+        packets: list[Packet] = stream.encode(frame)
+    except av.error.FFmpegError as error:
+        raise OutputError(
+            f"The encoder {stream.codec_context.codec.name} fails ({reason(error)}).",
+            "Try another --codec, or a smaller scale.",
+        ) from error
+    return packets
 
 
 def _mux(out: OutputContainer, packets: Iterable[Packet], beside: Any) -> None:
@@ -306,10 +319,7 @@ def _whole(
     Raises:
         OutputError: it cannot be written; what was at `path` stays.
     """
-    fixed = {
-        "fflags": "+bitexact",
-        "avoid_negative_ts": "disabled",
-    }  # no random numbers; times as they are given
+    fixed = {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}  # nothing random; times as given
     try:
         with storage.unfinished(path) as part:
             out = av.open(str(part.absolute()), "w", format=muxer, container_options={**fixed, **options})

@@ -1,9 +1,9 @@
 """What becomes of a film's streams beside the picture: sound, subtitles, chapters, covers, fonts, tags.
 
 Packets are copied, never encoded anew; only text subtitles become the container's own kind where it has but
-one. `CONTAINERS` says what each container holds, found by muxing each codec and reading it again: FFmpeg
-itself (avformat_query_codec) is wrong about data, Opus and covers in MOV, and attachments in MP4. Writing the
-header fails, or they are not there afterwards.
+one. `CONTAINERS` says what each container holds, found by muxing each codec and reading it again. FFmpeg's
+answer (avformat_query_codec) is wrong for data, for Opus and covers in MOV and for attachments in MP4:
+going by it, writing the header fails, or they are not there afterwards.
 """
 
 import io
@@ -117,7 +117,7 @@ CONTAINERS: dict[str, Container] = {
 
 _NOT_CARRIED = {
     "encoder", "encoding_tool", "major_brand", "minor_version", "compatible_brands",
-    "duration", "bps", "number_of_frames", "number_of_bytes", "vendor_id",
+    "duration", "bps", "number_of_frames", "number_of_bytes", "vendor_id", "upscaled_by",
 }  # fmt: skip
 """Tags that speak of the file they are in. Matroska's statistics also come with a language: "BPS-eng"."""
 
@@ -132,7 +132,7 @@ _ITUNES_TAGS = {
 
 RECORD = "encoding_tool"
 """The tag for what made a film."""
-_RECORD_NAMES = (RECORD, "encoder", "encoded_by")
+_RECORD_NAMES = (RECORD, "encoder", "upscaled_by")
 """What it is called in MOV, MP4, and Matroska."""
 
 How: TypeAlias = Literal["picture", "copy", "convert", "cover", "attachment"]
@@ -216,6 +216,8 @@ def plan(facts: Facts, target: Path) -> Carried:
 def decide(stream: Stream, container: Container) -> How | None:
     """How a container takes a stream that is not the picture; None: not at all."""
     codec = codec_of(stream)
+    if stream.disposition & Disposition.timed_thumbnails:
+        return None
     if is_cover(stream):
         if codec not in container.covers:
             return None
@@ -224,17 +226,18 @@ def decide(stream: Stream, container: Container) -> How | None:
         return "attachment" if container.attachments else None
     if stream.codec_context is None or not _has_parameters(stream):
         return None
-    if stream.type in ("video", "audio", "subtitle"):
-        if codec in getattr(container, "subtitles" if stream.type == "subtitle" else stream.type):
-            return "copy" if _writes_header(stream, container) else None
-        if stream.type == "subtitle" and stream.codec_context.codec.text_sub and codec != "eia_608":
-            return "convert"
-    return None
+    held = {"video": container.video, "audio": container.audio, "subtitle": container.subtitles}
+    if codec in held.get(stream.type, ()):
+        return "copy" if _writes_header(stream, container) else None
+    is_text = stream.type == "subtitle" and stream.codec_context.codec.text_sub and codec != "eia_608"
+    return "convert" if is_text else None
 
 
 def codec_of(stream: Stream) -> str:
     """FFmpeg's canonical name of a stream's codec, "unknown" if there is no decoder for it."""
-    return (stream.codec_context.codec.canonical_name if stream.codec_context else stream.name) or "unknown"
+    if stream.codec_context:
+        return str(stream.codec_context.codec.canonical_name)
+    return getattr(stream, "name", None) or "unknown"
 
 
 def is_cover(stream: Stream) -> bool:
@@ -261,10 +264,10 @@ def tags(metadata: dict[str, str]) -> dict[str, str]:
 
 
 def named(found: dict[str, str], holds: Container) -> dict[str, str]:
-    """Tags by the names that a container takes. FFmpeg writes no tool into Matroska but its own."""
+    """Tags by the names that a container takes. Into Matroska, FFmpeg writes no tool but itself."""
     if holds.muxer in ("mp4", "mov"):
         return found
-    return {"ENCODED_BY" if key == "encoding_tool" else key: value for key, value in found.items()}
+    return {"UPSCALED_BY" if key == "encoding_tool" else key: value for key, value in found.items()}
 
 
 def header_options(

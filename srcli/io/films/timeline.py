@@ -1,5 +1,6 @@
 """When everything of a film is shown in another container, in its time base, shifted by one constant."""
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from math import ceil, lcm
@@ -58,20 +59,24 @@ class Timeline:
         self._in_ms = holds.muxer in ("matroska", "webm")
         self.base = _MS if self._in_ms else _exact_base(facts)
         first = self._moment(self._order[0])
-        self.shift = Fraction(0)
-        if start is not None:
-            self.shift = -start
-        elif film.format.flags & _ANY_START:
-            self.shift = -min([first, *begins.values()])
-        kept = begins.items() if self._in_ms else ()
-        lowest = min(
-            [first, *(time for index, time in kept if start is not None or not _hidden(film, index))]
-        )
-        below = lowest + self.shift < 0
-        self.shift = -lowest if below else self.shift
-        if below or not self._in_ms:
-            self.shift = ceil(self.shift / self.base) * self.base
+        self.shift = self._shift(film, first, begins, start)
         self.options = {"default_mode": "passthrough"} if self._in_ms else self._scale(film, first, begins)
+
+    def _shift(
+        self, film: InputContainer, first: Fraction, begins: Mapping[int, Fraction], start: Fraction | None
+    ) -> Fraction:
+        shift = Fraction(0)
+        if start is not None:
+            shift = -start
+        elif film.format.flags & _ANY_START:
+            shift = -min([first, *begins.values()])
+        shown = [first]  # what must not lie below 0; MP4 skips sound that does
+        if self._in_ms:
+            hidden = [index for index in begins if start is None and _hidden(film, index)]
+            shown += [time for index, time in begins.items() if index not in hidden]
+        below = min(shown) + shift < 0
+        shift = -min(shown) if below else shift
+        return ceil(shift / self.base) * self.base if below or not self._in_ms else shift
 
     def shown(self, tick: int) -> tuple[int, int]:
         """Presentation time and duration of a frame, in `base`."""
@@ -80,8 +85,7 @@ class Timeline:
 
     def decoding_times(self) -> Iterator[int]:
         """Decoding times, in `base`: the presentation times in order, as little early as can be."""
-        rank = {tick: index for index, tick in enumerate(self._order)}
-        delay = max(index - rank[tick] for index, tick in enumerate(self._ticks))
+        delay = max(index - bisect_left(self._order, tick) for index, tick in enumerate(self._ticks))
         first, length = self.shown(self._order[0])
         for early in range(delay, 0, -1):
             yield first - early * length
@@ -93,7 +97,7 @@ class Timeline:
         kept: list[Chapter] = []
         for chapter in chapters:
             base = chapter["time_base"] or Fraction(1)
-            begin, until = chapter["start"] * base, chapter["end"] * base
+            begin, until = chapter["start"] * base, max(chapter["start"], chapter["end"]) * base
             if (end is not None and begin >= end) or until + self.shift <= 0:
                 continue
             until = until if end is None else min(until, end)
@@ -125,9 +129,8 @@ class Timeline:
         starts = [first + self.shift]
         for index, begin in begins.items():
             source: Any = film.streams[index]
-            unit = (
-                Fraction(1, source.codec_context.sample_rate) if source.type == "audio" else source.time_base
-            )
+            rate = source.codec_context.sample_rate if source.type == "audio" else 0
+            unit = Fraction(1, rate) if rate else source.time_base
             starts.append((begin + self.shift + unit / 2) // unit * unit)
         scale = lcm(1000, *(start.denominator for start in starts))
         return {"movie_timescale": str(scale if scale <= _LARGEST_SCALE else self.base.denominator)}

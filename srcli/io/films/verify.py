@@ -71,38 +71,37 @@ def verify(
     with opened(facts.path) as film, opened(out) as written:
         kept = [step for step in carried.steps if step.how in ("picture", "copy", "convert")]
         kept = [step for step in kept if not streams.is_cover(film.streams[step.index])]
-        found = [stream for stream in written.streams if _is_track(stream)][: len(kept)]
-        picture = next(stream for step, stream in zip(kept, found, strict=True) if step.how == "picture")
-        pairs = {
-            step.index: stream.index for step, stream in zip(kept, found, strict=True) if step.how == "copy"
-        }
+        before = {step.index: _Content() for step in kept if step.how != "picture"}
+        for packet in remux.packets(film, list(before), start, end):
+            if _counts(packet):
+                before[packet.stream.index].add(packet)
+        found = [stream for stream in written.streams if _is_track(stream)]
+        if len(found) < len(kept):  # MP4 leaves out a stream without packets
+            kept = [step for step in kept if step.how == "picture" or before[step.index].count]
+        pairs = {step.index: stream for step, stream in zip(kept, found, strict=False)}
+        picture = pairs.pop(facts.index)
+        copied = [step.index for step in kept if step.how == "copy" and step.index in pairs]
         shown: list[int] = []
-        after = {index: _Content() for index in pairs.values()}
-        for packet in written.demux([picture, *(written.streams[index] for index in after)]):
+        after = {pairs[index].index: _Content() for index in copied}
+        for packet in written.demux([picture, *(pairs[index] for index in copied)]):
             if packet.size and packet.stream.index == picture.index:
                 shown.append(packet.pts or 0)
             elif _counts(packet):
                 after[packet.stream.index].add(packet)
-        before = {index: _Content() for index in pairs}
-        for packet in remux.packets(film, list(pairs), start, end):
-            if _counts(packet):
-                before[packet.stream.index].add(packet)
+        contents = [(film.streams[index], before[index], after[pairs[index].index]) for index in copied]
         base = picture.time_base or Fraction(1)
         moments = [_moment(facts, time) for time in (facts.times if times is None else times)]
         moved = sorted(time * base for time in shown)
         shift = moved[0] - moments[0] if moved and moments else Fraction(0)
-        lags = [
-            after[pairs[index]].first - before[index].first - shift for index in pairs if before[index].count
-        ]
-        different = [
-            index for index in pairs if not _same(film.streams[index], before[index], after[pairs[index]])
-        ]
+        lags = [abs(new.first - old.first - shift) for _, old, new in contents if old.count and new.count]
         return Verified(
             frames=len(shown),
             deviation=max(_differences(moved, moments, shift), default=Fraction(0)),
-            apart=max(map(abs, lags), default=Fraction(0)),
-            packets=sum(content.count for content in after.values()),
-            changed=tuple(streams.described(film.streams[index]) for index in different),
+            apart=max(lags, default=Fraction(0)),
+            packets=sum(new.count for _, _, new in contents),
+            changed=tuple(
+                streams.described(stream) for stream, old, new in contents if not _same(stream, old, new)
+            ),
         )
 
 

@@ -346,6 +346,20 @@ def test_hardware_encoders_are_tried_before_they_are_promised(
     assert caught.value.hint == f"Use --codec {usual}."
 
 
+@pytest.mark.parametrize("name", ["h264_nvenc", "hevc_qsv", "av1_amf"])
+def test_hardware_encoders_get_options_that_they_have(
+    film: Facts, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("srcli.io.films.encoding._check_opens", lambda *_: None)
+    encoding = settle(hdr(film), HD, "a.mp4", codec=name, preset="p5", crf=30)
+    options = dict(encoding.options)
+    known = av.Codec(name, "w").create().supported_options
+    assert set(options) <= {option.name for option in (*known.generic, *known.private)}
+    assert "30" in options.values()
+    assert encoding.pixel_format in {form.name for form in av.Codec(name, "w").video_formats or ()}
+    assert encoding.coding.bits == (10 if encoding.pixel_format.endswith("10le") else 8)
+
+
 def test_threads_are_pinned(film: Facts) -> None:
     assert settle(film, threads=3).threads == 3
     usual = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

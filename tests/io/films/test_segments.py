@@ -24,6 +24,7 @@ from srcli.errors import InputError, OutputError
 from srcli.io.films import segments, streams
 from srcli.io.films.facts import probe
 from srcli.io.films.timeline import Timeline
+from srcli.io.films.verify import verify
 
 NTSC = Fraction(24000, 1001)
 VARIABLE = [0, 1001, 3003, 3103, 9000, 9001, 20000, 20010, 20020, 33333]
@@ -82,7 +83,7 @@ def test_sound_keeps_its_place_and_its_packets(tmp_path: Path) -> None:
         assert max(abs(new[0] - old[0] - shift) for new, old in zip(after, before, strict=True)) < MS
 
 
-@pytest.mark.parametrize("rate", [NTSC, Fraction(30), Fraction(30000, 1001)])
+@pytest.mark.parametrize("rate", [NTSC, Fraction(30), Fraction(60000, 1001)])
 def test_constant_rates_behind_milliseconds_become_exact_again(tmp_path: Path, rate: Fraction) -> None:
     source = made(tmp_path / "a.mkv", rate=rate, frames=50, start=Fraction(67, 1000))
     out = tmp_path / "out.mp4"
@@ -91,8 +92,12 @@ def test_constant_rates_behind_milliseconds_become_exact_again(tmp_path: Path, r
     assert copies.times(out) == [start + number / rate for number in range(50)]
     copies.copy(source, tmp_path / "out.mkv")
     assert copies.times(tmp_path / "out.mkv") == copies.times(source)
-    with av.open(str(tmp_path / "out.mkv")) as container:
-        assert (container.streams.video[0].average_rate, container.streams.video[0].base_rate) == (rate, rate)
+    rates = set()
+    for path in (source, tmp_path / "out.mkv"):
+        with av.open(str(path)) as container:
+            rates.add((container.streams.video[0].average_rate, container.streams.video[0].base_rate))
+    assert len(rates) == 1
+    assert probe(tmp_path / "out.mkv").rate == rate
 
 
 def test_variable_rates_survive_matroska(tmp_path: Path) -> None:
@@ -138,6 +143,57 @@ def test_decoding_times_ascend_and_never_follow_presentation(tmp_path: Path) -> 
     assert all(dts <= pts for dts, pts in stamps)
 
 
+@pytest.mark.parametrize("codec", ["h264", "av1", "prores"])
+def test_times_may_begin_below_zero(tmp_path: Path, codec: str) -> None:
+    facts = probe(made(tmp_path / "a.mp4", frames=6, audio=()))
+    early = replace(facts, times=tuple(time - 1000 for time in facts.times))
+    out = tmp_path / "out.mov" if codec == "prores" else tmp_path / "out.mp4"
+    encoding = copies.settled(early, out, codec=codec)
+    frames = [
+        (frame[0] - 1000, *frame[1:])
+        for frame in (copies.recoded(f, facts, encoding) for f in copies.decoded(facts))
+    ]
+    segments.write_segment(tmp_path / "0", frames, encoding, early)
+    segments.join([tmp_path / "0"], out, encoding, early, streams.plan(early, out), tags={})
+    found = copies.times(out)
+    assert [time - found[0] for time in found] == [number * Fraction(1, 25) for number in range(6)]
+    assert found[0] >= 0
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_packets_at_the_same_time_do_not_end_the_join(tmp_path: Path, suffix: str) -> None:
+    with (
+        av.open(str(made(tmp_path / "a.mkv", audio=(Audio("aac"),)))) as film,
+        av.open(str(tmp_path / "b.mkv"), "w") as out,
+    ):
+        pairs = {each.index: out.add_stream_from_template(each) for each in film.streams}
+        for packet in film.demux():
+            if packet.size:
+                if packet.stream.type == "audio":
+                    packet.pts = packet.dts = (packet.pts or 0) // 100 * 100
+                packet.stream = pairs[packet.stream.index]
+                out.mux(packet)
+    copies.copy(tmp_path / "b.mkv", tmp_path / f"out{suffix}")
+    before, after = (copies.packets(tmp_path / name, "audio") for name in ("b.mkv", f"out{suffix}"))
+    assert [data for *_, data in after] == [data for *_, data in before]
+    assert max(abs(new[0] - old[0]) for new, old in zip(after, before, strict=True)) < Fraction(1, 10)
+
+
+def test_streams_without_packets_do_no_harm(tmp_path: Path) -> None:
+    source = made(tmp_path / "a.mkv", audio=(Audio("aac"), Audio("flac")))
+    with av.open(str(source)) as film, av.open(str(tmp_path / "b.mkv"), "w") as out:
+        pairs = {each.index: out.add_stream_from_template(each) for each in film.streams}
+        for packet in film.demux():
+            if packet.size and packet.stream.index != 1:
+                packet.stream = pairs[packet.stream.index]
+                out.mux(packet)
+    for suffix in (".mp4", ".mkv"):
+        done = copies.copy(tmp_path / "b.mkv", tmp_path / f"out{suffix}")
+        found = verify(tmp_path / f"out{suffix}", done.facts, done.carried)
+        assert (found.frames, found.changed) == (24, ())
+        assert found.packets == len(copies.packets(source, "audio", 1))
+
+
 def test_one_frame_is_a_film(tmp_path: Path) -> None:
     for suffix in (".mp4", ".mkv"):
         copies.copy(made(tmp_path / "a.mp4", frames=1, audio=()), tmp_path / f"out{suffix}")
@@ -166,7 +222,7 @@ def test_everything_comes_back_in_matroska(tmp_path: Path) -> None:
         assert written.streams.attachments[0].data == film.streams.attachments[0].data
         assert written.streams.attachments[0].name == "font.ttf"
         assert written.metadata["title"] == "A scene"
-        assert written.metadata["ENCODED_BY"] == "a test"
+        assert written.metadata["UPSCALED_BY"] == "a test"
     for kind, number in (("audio", 0), ("audio", 1), ("subtitle", 0), ("video", 1)):
         assert copies.packets(out, kind, number) == copies.packets(source, kind, number)
 
@@ -450,6 +506,14 @@ def test_a_full_disk_is_said_and_nothing_is_left(tmp_path: Path, what: str) -> N
     assert left == ({"segment"} if what == "join" else set())
 
 
+def test_an_encoder_that_fails_is_named(tmp_path: Path) -> None:
+    facts = probe(made(tmp_path / "a.mkv", frames=3))
+    wrong = replace(copies.settled(facts, tmp_path / "b.mkv"), options=(("preset", "none"),))
+    with pytest.raises(OutputError, match="libx264 fails"):
+        segments.write_segment(tmp_path / "s", copies.decoded(facts), wrong, facts)
+    assert not (tmp_path / "s").exists()
+
+
 def test_errors_of_writing_name_the_file(tmp_path: Path) -> None:
     facts = probe(made(tmp_path / "a.mkv", frames=3))
     with pytest.raises(OutputError, match="missing"):
@@ -459,3 +523,17 @@ def test_errors_of_writing_name_the_file(tmp_path: Path) -> None:
             copies.settled(facts, tmp_path / "b.mkv"),
             facts,
         )
+
+
+def test_films_from_avi_keep_their_sound_and_order(tmp_path: Path) -> None:
+    scenes.write(
+        tmp_path / "a.avi", Scene(codec="mpeg4", options={}, frames=30, rate=NTSC, audio=(Audio("mp2"),))
+    )
+    for suffix in (".mp4", ".mkv"):
+        out = tmp_path / f"out{suffix}"
+        done = copies.copy(tmp_path / "a.avi", out, every=11)
+        found = verify(out, done.facts, done.carried)
+        assert (found.frames, found.changed) == (30, ())
+        assert found.packets > 30
+        assert found.deviation <= (0 if suffix == ".mp4" else MS)
+        assert copies.numbers(out) == list(range(30))
