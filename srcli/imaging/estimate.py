@@ -191,7 +191,10 @@ def _quantization(luma: NDArray[np.float32], grid: tuple[int, int]) -> float:
     aligned = luma[grid[0] :, grid[1] :][: height * _BLOCK, : width * _BLOCK]
     blocks = aligned.reshape(height, _BLOCK, width, _BLOCK).swapaxes(1, 2).reshape(-1, _BLOCK, _BLOCK)
     blocks = blocks[:: -(-len(blocks) // _MOST_BLOCKS)]
-    found = [_scale_of(blocks @ _basis(across) @ _basis(down)) for down, across in _LOW_FREQUENCIES]
+    found = [
+        _scale_of(np.asarray(blocks @ _basis(across) @ _basis(down), np.float32))
+        for down, across in _LOW_FREQUENCIES
+    ]
     return float(np.median(found))
 
 
