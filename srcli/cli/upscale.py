@@ -340,7 +340,7 @@ def _run(
         if as_json:
             product(found.to_json())
         if not messages.quiet:
-            talk(_summary(found, planned.out, settings) + ".")
+            talk(_summary(found, planned.out, settings, sum(job.film for job in planned.jobs)) + ".")
     return found.exit_code
 
 
@@ -457,21 +457,20 @@ def _loaded(upscalers: "list[Upscaler]", messages: Messages) -> "Loaded":
     return Loaded(name, info.backend, devices, info.precision, reason, tuple(messages.kept))
 
 
-def _summary(report: "Report", out: Path, settings: Settings) -> str:
+def _summary(report: "Report", out: Path, settings: Settings, films: int) -> str:
     """Where the pictures are and what made them, then what else there is to know."""
     from srcli.jobs.report import Status
 
     loaded, parts = report.engine, []
+    noun = "picture" if not films else "film" if films == len(report.pictures) else "file"
     if written := report.count(Status.WRITTEN):
         megapixels = sum(picture.megapixels for picture in report.pictures)
         work = f"{megapixels:.3g} MP in {duration(report.seconds)}"
-        parts.append(f"{_are(written)} in {out} ({work}), made by {_makers(report)}")
+        parts.append(f"{_are(written, noun)} in {out} ({work}), made by {_makers(report)}")
     if planned := report.count(Status.PLANNED):
-        parts.append(
-            f"{count(planned, 'picture')} would go to {out}, made by {loaded.model}, {loaded.reason}"
-        )
+        parts.append(f"{count(planned, noun)} would go to {out}, made by {loaded.model}, {loaded.reason}")
     if skipped := report.count(Status.SKIPPED):
-        parts.append(f"{_are(skipped)} in {out} already, made by the same input and settings")
+        parts.append(f"{_are(skipped, noun)} in {out} already, made by the same input and settings")
     if kept := report.count(Status.KEPT):
         parts.append(f"{count(kept, 'file')} in {out} left alone: nothing in them says that srcli made them")
     if failed := report.count(Status.FAILED):
@@ -490,5 +489,5 @@ def _makers(report: "Report") -> str:
     return ", ".join([" and ".join(names), *reason])
 
 
-def _are(number: int) -> str:
-    return f"{count(number, 'picture')} {'is' if number == 1 else 'are'}"
+def _are(number: int, noun: str) -> str:
+    return f"{count(number, noun)} {'is' if number == 1 else 'are'}"

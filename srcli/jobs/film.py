@@ -492,7 +492,7 @@ def foresee(job: Job, upscale: Upscale, settings: Settings) -> PictureResult:
 def _foreseen(job: Job, upscale: Upscale, settings: Settings) -> tuple[PictureResult, FilmPlan | None]:
     """What would become of a film, and how it would be made, if it is to be made."""
     existing = None
-    if not settings.overwrite and output_exists(job):
+    if output_exists(job) and not settings.overwrite:
         existing = streams.record_of(job.target)
         if existing is None:
             return PictureResult(job.source, job.target, Status.KEPT, notes=(LEFT_ALONE,)), None

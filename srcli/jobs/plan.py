@@ -249,7 +249,7 @@ def done_already(job: Job, upscale: Upscale, settings: Settings) -> PictureResul
         OutputError: the output is there, and it is damaged or other settings, another model or another input
             made it.
     """
-    if settings.overwrite or not output_exists(job):
+    if not output_exists(job) or settings.overwrite:
         return None
     try:
         existing = provenance.read(job.target)

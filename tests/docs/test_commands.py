@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import scenes
 import torch
 import typer
 from shell_blocks import PAGES, ROOT, Block, Command, blocks, commands, inline_commands
@@ -139,6 +140,9 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("photo.jpg", "scan.tif", "photos/a.jpg", "photos/b.png", "holiday/a.jpg", "examples/a.png"):
         picture(tmp_path / name)
     picture(tmp_path / "Set5" / "baby.png", (96, 96))
+    for name in ("film.mkv", "clips/a.mkv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        scenes.write(tmp_path / name, scenes.Scene(frames=40, width=48, height=32))
     torch.save(edsr(2), tmp_path / "edsr_baseline_x2-1bc95232.pt")
     monkeypatch.chdir(tmp_path)
     return tmp_path

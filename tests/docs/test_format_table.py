@@ -4,6 +4,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import container_table
 import pytest
 from format_table import BEGIN, END, PAGE, table
 from media_samples import chunk
@@ -15,6 +16,12 @@ from srcli.io.pictures import probe
 def test_format_table_is_what_files_hold() -> None:
     written = PAGE.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].strip()
     assert written == table().strip(), "run python tests/docs/format_table.py"
+
+
+def test_container_table_is_what_films_are_written_by() -> None:
+    text = container_table.PAGE.read_text(encoding="utf-8")
+    written = text.split(container_table.BEGIN)[1].split(container_table.END)[0].strip()
+    assert written == container_table.table(), "run python tests/docs/container_table.py"
 
 
 @pytest.mark.parametrize(("rows", "fits"), [(32_745, True), (32_776, False)])

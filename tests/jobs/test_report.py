@@ -1,13 +1,14 @@
 """The report: exit codes, JSON schema, and writing it whole or not at all."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from srcli.backends.base import EngineInfo
 from srcli.errors import ExitCode, OutputError
-from srcli.jobs.report import Loaded, PictureResult, Report, Status, write_report
+from srcli.jobs.report import FilmResult, Loaded, PictureResult, Report, Status, write_report
 from srcli.upscaler import Computed
 
 ENGINE = Loaded("mdsr-baseline", "openvino", "cpu", "bf16", "openvino bf16 on cpu", ("a note",))
@@ -59,11 +60,26 @@ def test_json_says_everything() -> None:
         "error": None,
         "hint": None,
         "notes": [],
+        "film": None,
     }
     assert report["engine"]["precision"] == "bf16"
     assert report["pictures"][1]["model"] is report["pictures"][2]["precision"] is None
     assert report["pictures"][1]["input"] == "b\n.png"
     assert (report["pictures"][1]["error"], report["pictures"][1]["hint"]) == ("b: broken.", "Mend it.")
+
+
+def test_json_says_what_became_of_a_film() -> None:
+    film = FilmResult(120, (0.4,), 0.25, ("audio 1 (aac)",), ("data 2",), ("120 frames read again",))
+    report = Report(ENGINE, [replace(WRITTEN, film=film)], 1.0)
+    assert report.pictures[0].megapixels == pytest.approx(120 * WRITTEN.megapixels)
+    assert json.loads(report.to_json())["pictures"][0]["film"] == {
+        "frames": 120,
+        "lost": [0.4],
+        "clipped": 0.25,
+        "carried": ["audio 1 (aac)"],
+        "dropped": ["data 2"],
+        "checks": ["120 frames read again"],
+    }
 
 
 def test_names_that_are_no_text_survive() -> None:
