@@ -1,5 +1,8 @@
 """What takes how much memory: the process, a network, a codec, a picture on its way."""
 
+import ctypes
+import sys
+from contextlib import suppress
 from math import prod
 
 from srcli.io import pictures
@@ -18,6 +21,16 @@ _CODEC = 64 << 20
 """Bytes that reading or writing takes whatever the picture: a file that is not mapped, and rows."""
 LEAST = 32 << 20
 """Bytes that pictures may take in any case."""
+
+
+def give_back() -> None:
+    """Give freed memory back to the system.
+
+    glibc keeps what other threads have freed for each of them: every encoder of a film would add to it.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def of_network(spec: ModelSpec, height: int, width: int) -> int:

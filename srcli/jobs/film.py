@@ -35,6 +35,7 @@ from srcli.jobs.folder import lower_priority, make_folder
 from srcli.jobs.inputs import Job
 from srcli.jobs.plan import LEFT_ALONE, Upscale, check_made_by, output_exists
 from srcli.jobs.report import FilmResult, PictureResult, Progress, Status, failure
+from srcli.memory import give_back
 from srcli.models import auto
 from srcli.settings import Settings, Size
 from srcli.stream import Computed, Image
@@ -400,6 +401,7 @@ class _Store:
             return
         block, self._block, self._open = self._block, None, None
         block.__exit__(None, None, None)
+        give_back()
         self.work.close(self._entry)
         self._entry = None
         self._closed += 1

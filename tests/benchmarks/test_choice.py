@@ -65,10 +65,13 @@ def test_clean_and_degraded_images_are_counted(tmp_path: Path, monkeypatch: pyte
     out = tmp_path / "photo.json"
     choice.main([str(hr), "--scales", "2", "--seeds", "2", "--drawings", "1", "--out", str(out)])
     section = json.loads(out.read_text())["choice"]
-    assert [row[:3] for row in section["tables"][0]["rows"]] == [["bicubic", "x2", "1"], ["photo", "x2", "2"]]
+    jpegs = [[f"JPEG {quality}", "x2", "1"] for quality in choice.QUALITIES]
+    expected = [["bicubic", "x2", "1"], *jpegs, ["photo", "x2", "2"]]
+    assert [row[:3] for row in section["tables"][0]["rows"]] == expected
     rows = section["tables"][1]["rows"]
     assert [(row[0], len(row)) for row in rows] == [(kind, 10) for kind in drawings.KINDS]
-    cases = section["measurements"]["cases"][:3]
-    assert [c["kind"] for c in cases] == ["bicubic", "photo", "photo"]
-    assert len({c["photo"] for c in cases}) == 3
+    cases = section["measurements"]["cases"][: len(jpegs) + 3]
+    kinds = [row[0] for row in expected]
+    assert [c["kind"] for c in cases] == [*kinds, "photo"]
+    assert len({c["photo"] for c in cases}) == len(cases)
     assert cases[0]["clean"] != cases[0]["photo"]
