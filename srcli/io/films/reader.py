@@ -2,7 +2,7 @@
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -105,6 +105,28 @@ def frames(
     return _selected(facts, found, last, on_error)
 
 
+def samples(facts: Facts, numbers: Iterable[int], *, deinterlace: bool = False) -> Iterator[Frame]:
+    """A frame near each of these: the first one that a seek there gives, that of the key frame before.
+
+    Little is decoded for each. A film in which nothing can be sought gives its first frame each time.
+    """
+    way = Way(deinterlace and facts.interlaced, lenient=True, threads=1, by_frame=False)
+    for number in numbers:
+        for place in _places(facts, facts.times[number]):
+            with closing(_sequence(facts, place, way)) as found:
+                frame = next(found, None)
+            if frame is not None:
+                yield frame
+                break
+
+
+def _places(facts: Facts, time: int) -> list[int | None]:
+    """Where to seek for a frame, one after the other; None: the start."""
+    seekable = facts.timed and facts.codec not in _DRAWN_OVER
+    places = [time - int(back / facts.time_base) for back in _BACK if seekable]
+    return [*(place for place in places if place > facts.times[0]), None]
+
+
 def number_at(facts: Facts, seconds: Fraction | None) -> int:
     """The first frame shown at this many seconds after the first one, or later; None: the end."""
     if seconds is None:
@@ -140,9 +162,7 @@ def _after(facts: Facts, time: int, digest: bytes, way: Way) -> Iterator[Frame]:
     references, and MPEG-TS and -PS are entered anywhere. So the digest decides, and decoding begins farther
     back until it agrees.
     """
-    seekable = facts.timed and facts.codec not in _DRAWN_OVER
-    places = [time - int(back / facts.time_base) for back in _BACK if seekable]
-    for place in (*(place for place in places if place > facts.times[0]), None):
+    for place in _places(facts, time):
         with closing(_sequence(facts, place, way)) as found:
             frame = next((frame for frame in found if frame.time >= time), None)
             if frame is not None and frame.time == time and (not digest or frame.digest() == digest):

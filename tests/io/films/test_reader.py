@@ -13,7 +13,7 @@ from scenes import B_FRAMES, OPEN_GOP, X264, Scene, is_flash, picture, read_numb
 
 from srcli.errors import InputError, UsageError
 from srcli.io.films.facts import Facts, probe
-from srcli.io.films.reader import Frame, frames
+from srcli.io.films.reader import Frame, frames, samples
 
 X265 = {"preset": "ultrafast", "x265-params": "log-level=none:bframes=3:keyint=12:open-gop=1"}
 VP9 = {"deadline": "realtime", "cpu-used": "8", "g": "12"}
@@ -280,3 +280,16 @@ def test_frames_are_decoded_as_they_are_asked_for(tmp_path: Path) -> None:
     gc.collect()
     assert read_number(first.planes) == 0
     assert not first.planes[0].flags.writeable
+
+
+@pytest.mark.parametrize("name", ["b.mp4", "open.mkv", "x265.ts"])
+def test_samples_are_key_frames_near_their_places(tmp_path: Path, name: str) -> None:
+    places = (0, 29, 59)
+    found = list(samples(film(tmp_path, name, frames=60), places))
+    assert [frame.number for frame in found] == [read_number(frame.planes) for frame in found]
+    assert max(abs(frame.number - place) for frame, place in zip(found, places, strict=True)) < 20
+
+
+@pytest.mark.parametrize("name", ["b.h264", "x.gif"])
+def test_samples_of_films_without_seeking_are_their_first_frame(tmp_path: Path, name: str) -> None:
+    assert numbers(list(samples(film(tmp_path, name), [0, 20]))) == [0, 0]
