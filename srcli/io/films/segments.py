@@ -24,8 +24,7 @@ from srcli.io import storage
 from srcli.io.films import encoder, remux, streams
 from srcli.io.films.encoding import Encoding, nominal_rate
 from srcli.io.films.facts import Facts
-from srcli.io.films.quicktime import disable_subtitles
-from srcli.io.films.remux import Packet
+from srcli.io.films.remux import Packet, disable_subtitles
 from srcli.io.films.source import opened, reason
 from srcli.io.films.streams import CONTAINERS, Carried
 from srcli.io.films.timeline import Timeline

@@ -12,8 +12,7 @@ from scenes import X264, Scene, write
 
 from srcli.errors import InputError
 from srcli.imaging.yuv import Coding
-from srcli.io.films.colour import refuse_dolby
-from srcli.io.films.facts import Facts, probe
+from srcli.io.films.facts import Facts, probe, refuse_dolby
 
 
 def facts(tmp_path: Path, name: str = "film.mp4", **scene: Any) -> Facts:

@@ -7,7 +7,7 @@ from typing import Any
 import av
 import pytest
 
-from srcli.io.films.subtitles import TextSubtitles
+from srcli.io.films.remux import TextSubtitles
 
 MS = Fraction(1, 1000)
 HEADER = (

@@ -2,7 +2,7 @@ from fractions import Fraction
 
 import pytest
 
-from srcli.io.films.times import ascending, constant_rate, last_duration
+from srcli.io.films.scan import ascending, constant_rate, last_duration
 
 MILLISECOND = Fraction(1, 1000)
 NTSC_FILM, NTSC, NTSC_DOUBLE = Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60000, 1001)
