@@ -418,13 +418,13 @@ def _foresee(
     from srcli.jobs.report import Status
 
     if any(job.film for job in plan.jobs):
-        from srcli.jobs import film
+        from srcli.jobs import film_plan
 
     results = []
     for job in plan.jobs:
         if interrupt.wanted:
             raise KeyboardInterrupt
-        look = film.foresee if job.film else foresee
+        look = film_plan.foresee if job.film else foresee
         results.append(look(job, upscalers[0], settings))
     for result in results:
         if result.status is Status.FAILED:

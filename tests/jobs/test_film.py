@@ -21,8 +21,9 @@ from folder_doubles import COMPUTED, TWICE, Double, Watcher, double
 from srcli.imaging.pixels import Pixels
 from srcli.io.films import journal
 from srcli.io.films.facts import probe
-from srcli.jobs import film as films
-from srcli.jobs.film import FilmRun, foresee
+from srcli.jobs import film_line, film_plan
+from srcli.jobs.film import FilmRun
+from srcli.jobs.film_plan import foresee
 from srcli.jobs.inputs import Job
 from srcli.jobs.report import PictureResult, Status
 from srcli.settings import FilmSettings, Settings
@@ -47,7 +48,7 @@ class Failing(Double):
 
 @pytest.fixture(autouse=True)
 def _short_segments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(films, "SEGMENT", 16)
+    monkeypatch.setattr(film_plan, "SEGMENT", 16)
     monkeypatch.chdir(tmp_path)
 
 
@@ -97,16 +98,16 @@ def test_a_continued_run_gives_the_same_bytes(codec: str) -> None:
 
 
 def test_finished_frames_of_an_open_segment_are_not_enlarged_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(films, "_SLOW", 0.0)
+    monkeypatch.setattr(film_line, "_SLOW", 0.0)
     one = job()
     run(one, LOSSLESS, Failing(30))
     counted = Failing(1000)
     assert run(one, LOSSLESS, counted).status is Status.WRITTEN
-    assert 1000 - counted.left <= 40 - 30 + 2 * films._AHEAD + films._SAMPLES
+    assert 1000 - counted.left <= 40 - 30 + 2 * film_line._AHEAD + film_plan._SAMPLES
 
 
 def test_damaged_work_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(films, "_SLOW", 0.0)
+    monkeypatch.setattr(film_line, "_SLOW", 0.0)
     one = job()
     run(one, LOSSLESS, Failing(30))
     folder = journal.folder_of(one.target)

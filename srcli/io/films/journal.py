@@ -91,7 +91,7 @@ def opened(target: Path, record: str, *, overwrite: bool = False) -> Iterator["J
     folder = folder_of(target)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / _LOCK)
+        lock = FileLock(folder / _LOCK, thread_local=False)  # another thread may join the film
         with lock.acquire(blocking=False):
             journal = Journal(folder)
             journal.sweep()
