@@ -36,6 +36,7 @@ class FilmSettings:
         still: difference of 255 up to which a part of a frame counts as that of the frame before and is not
             computed again. 0: equal ones only, so that nothing differs.
         start, end: seconds from the first frame; None: all of it.
+        keep_partial: when a run ends early, join what is done to a film of its own.
     """
 
     codec: str | None = None
@@ -48,6 +49,7 @@ class FilmSettings:
     still: int = 0
     start: Fraction | None = None
     end: Fraction | None = None
+    keep_partial: bool = False
 
     def __post_init__(self) -> None:
         if self.lossless and (self.crf is not None or self.codec not in (None, "ffv1")):

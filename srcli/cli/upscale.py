@@ -202,6 +202,14 @@ def upscale(
     end: Annotated[
         str | None, typer.Option(metavar="TIME", help="End before this time.", rich_help_panel=_FILMS)
     ] = None,
+    keep_partial: Annotated[
+        bool,
+        typer.Option(
+            "--keep-partial",
+            help="If the run ends early, join what is done to FILM.partial.mkv; the same command goes on.",
+            rich_help_panel=_FILMS,
+        ),
+    ] = False,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write what happened to each picture as JSON.")
     ] = None,
@@ -249,6 +257,7 @@ def upscale(
             still,
             parse_time(start),
             parse_time(end),
+            keep_partial,
         ),
     )
     _check(inputs, out, report)

@@ -88,6 +88,15 @@ def check_space(folder: Path, needed: int) -> None:
             )
 
 
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, is that of a full disk."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def _existing(folder: Path) -> Path:
     """The folder, or its nearest parent that exists."""
     return next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))

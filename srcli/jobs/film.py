@@ -3,6 +3,7 @@
 What the journal says is closed is not done again, so a run that was killed goes on where it was.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -10,11 +11,12 @@ from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import takewhile
 from pathlib import Path
 from time import perf_counter
 
-from srcli.errors import InputError, OutputError, shown
-from srcli.io import provenance
+from srcli.errors import InputError, OutputError, SrcliError, shown
+from srcli.io import provenance, storage
 from srcli.io.films import facts, journal, segments, streams
 from srcli.io.films.facts import Facts
 from srcli.io.films.journal import Journal, Segment
@@ -26,6 +28,8 @@ from srcli.jobs.inputs import Job
 from srcli.jobs.plan import Upscale
 from srcli.jobs.report import FilmResult, PictureResult, Progress, Status, failure
 from srcli.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _GLANCE = 0.1
 """Seconds that a wait lasts before it looks up whether it is to stop."""
@@ -81,15 +85,24 @@ class FilmRun:
             self._work = opened.enter_context(
                 journal.opened(self.job.target, film.record.text, overwrite=self.settings.overwrite)
             )
-            self._close_segments(film, self._work)
+            self._keep_partial(film, self._work, early=False)
+            with self._disk(film, self._work):
+                try:
+                    self._close_segments(film, self._work)
+                except Exception:
+                    self._keep_partial(film, self._work, early=True)
+                    raise
             self._film, self._opened = film, opened.pop_all()
 
     def finish(self) -> PictureResult:
         """Join the segments, and compare the result with the film."""
         with self._step(), self._opened:
             if self._film is not None and self._work is not None and self._result is not None:
-                film, computed = self._join(self._film, self._work), self._film.computed
-                self._result = replace(self._result, status=Status.WRITTEN, computed=computed, film=film)
+                with self._disk(self._film, self._work):
+                    film = self._join(self._film, self._work)
+                self._result = replace(
+                    self._result, status=Status.WRITTEN, computed=self._film.computed, film=film
+                )
         result = self._result or PictureResult(self.job.source, self.job.target, Status.PENDING)
         if result.status is Status.WRITTEN:
             result = replace(result, seconds=self._seconds)
@@ -148,6 +161,48 @@ class FilmRun:
         if errors:
             raise next((error for error in errors if not isinstance(error, CancelledError)), errors[0])
 
+    def _keep_partial(self, film: FilmPlan, work: Journal, *, early: bool) -> None:
+        """Join the segments closed so far, up to the first that is not, under a name of its own.
+
+        At the beginning of a run, that is done only if it was not before. Failing does not end the run.
+        """
+        place, closed = partial_of(self.job.target), work.segments()
+        first = list(takewhile(closed.__contains__, range(film.segments)))
+        paths = [work.path(number) for number in first if closed[number].frames]
+        if not self.settings.film.keep_partial or not paths:
+            return
+        if not early and place.exists() and place.stat().st_mtime >= work.changed:
+            return
+        following, times = film.last_of(first[-1]) + 1, film.facts.times
+        end = times[following] if following < len(times) else film.facts.end
+        try:
+            if place.exists() and not streams.is_partial(place):
+                raise OutputError(f"{shown(place)} is in the way.", "Move it away.")
+            segments.join(
+                paths, place, film.encoding, film.facts, film.carried, tags={streams.RECORD: streams.PARTIAL},
+                start=self.settings.film.start, end=end * film.facts.time_base,
+            )  # fmt: skip
+        except SrcliError as error:
+            log.warning("What is done of %s could not be joined: %s", shown(self.job.source), error)
+            return
+        frames = sum(closed[number].frames for number in first)
+        log.info("%s has the first %d of %d frames.", shown(place), frames, film.count)
+
+    @contextmanager
+    def _disk(self, film: FilmPlan, work: Journal) -> Iterator[None]:
+        """Where the disk is full, the error says what is kept and how to go on."""
+        try:
+            yield
+        except Exception as error:
+            if not storage.is_full(error):
+                raise
+            done = sum(segment.frames for segment in work.segments().values())
+            raise OutputError(
+                f"{shown(self.job.target)}: the disk is full, after {done} of {film.count} frames.",
+                f"They are kept in {shown(work.folder)}. Free some space, and the same command goes on; with "
+                "--keep-partial it first joins them to a film that plays.",
+            ) from error
+
     def _join(self, film: FilmPlan, work: Journal) -> FilmResult:
         """Join all segments, and compare the result with the film."""
         job, start, end = self.job, self.settings.film.start, self.settings.film.end
@@ -169,6 +224,8 @@ class FilmRun:
         found = verify(job.target, film.facts, film.carried, kept, start=start, end=end)
         _check(job.target, found, len(kept))
         work.finished = True
+        if (partial := partial_of(job.target)).exists() and streams.is_partial(partial):
+            partial.unlink()
         return FilmResult(
             found.frames,
             tuple(float(time * film.facts.time_base) for time in lost),
@@ -177,6 +234,11 @@ class FilmRun:
             film.carried.dropped,
             _checks(found),
         )
+
+
+def partial_of(target: Path) -> Path:
+    """Where --keep-partial puts what is done of an output."""
+    return target.with_name(f"{target.stem}.partial{target.suffix}")
 
 
 def _lost(film: FilmPlan, closed: Sequence[Segment]) -> list[int]:

@@ -129,6 +129,11 @@ class Journal:
         self.folder, self.finished = folder, False
         self._path = folder / _JOURNAL
 
+    @property
+    def changed(self) -> float:
+        """When a segment was closed last, as `os.stat_result.st_mtime`."""
+        return self._path.stat().st_mtime
+
     def record(self) -> str | None:
         """The first line; None where there is none."""
         lines = self._lines()
