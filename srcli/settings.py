@@ -37,6 +37,7 @@ class FilmSettings:
             computed again. 0: equal ones only, so that nothing differs.
         start, end: seconds from the first frame; None: all of it.
         keep_partial: when a run ends early, join what is done to a film of its own.
+        preview: make a contact sheet with so many frames, and no film. 0: films.
     """
 
     codec: str | None = None
@@ -50,6 +51,7 @@ class FilmSettings:
     start: Fraction | None = None
     end: Fraction | None = None
     keep_partial: bool = False
+    preview: int = 0
 
     def __post_init__(self) -> None:
         if self.lossless and (self.crf is not None or self.codec not in (None, "ffv1")):
@@ -60,6 +62,8 @@ class FilmSettings:
             raise UsageError(
                 f"--still {self.still} is no difference of 0 to 255.", "Give a small number, or 0."
             )
+        if self.preview < 0:
+            raise UsageError(f"A preview of {self.preview} frames is not possible.", "Give 1 or more.")
         if (self.start or 0) < 0 or (self.end is not None and self.end <= (self.start or 0)):
             raise UsageError("--start and --end hold no part of a film.", "Give seconds, the end last.")
 

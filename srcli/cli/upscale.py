@@ -210,6 +210,16 @@ def upscale(
             rich_help_panel=_FILMS,
         ),
     ] = False,
+    preview: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            metavar="N",
+            help="Only a contact sheet, FILM.preview.png: parts of N frames, by bicubic and by the network.",
+            rich_help_panel=_FILMS,
+        ),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write what happened to each picture as JSON.")
     ] = None,
@@ -258,6 +268,7 @@ def upscale(
             parse_time(start),
             parse_time(end),
             keep_partial,
+            preview or 0,
         ),
     )
     _check(inputs, out, report)
@@ -327,7 +338,11 @@ def _run(
     from srcli.jobs.report import Report, problem, write_report
 
     container = settings.film.container or ("mkv" if settings.film.lossless else None)
-    planned = plan(inputs, out, recursive=recursive, format=settings.format, container=container)
+    sheet = out if settings.film.preview and out.suffix.lower() == ".png" else None
+    named = out if sheet is None else out.with_suffix(f".{container or 'mkv'}")
+    planned = plan(inputs, named, recursive=recursive, format=settings.format, container=container)
+    if settings.film.preview:
+        planned = _films_only(planned, sheet or out, messages)
     if report is not None:
         check_report(report, planned.jobs)
     for one in planned.problems:
@@ -341,7 +356,8 @@ def _run(
         if dry_run:
             results += _foresee(planned, upscalers, settings, interrupt, as_json)
         elif upscalers:
-            more, interrupted = _work(planned, upscalers, settings, messages, interrupt, as_json)
+            work = _preview if settings.film.preview else _work
+            more, interrupted = work(planned, upscalers, settings, messages, interrupt, as_json)
             results += more
         found = Report(_loaded(upscalers, messages), results, perf_counter() - begin, interrupted)
         if report is not None:
@@ -349,8 +365,25 @@ def _run(
         if as_json:
             product(found.to_json())
         if not messages.quiet:
-            talk(_summary(found, planned.out, settings, sum(job.film for job in planned.jobs)) + ".")
+            talk(_summary(found, planned.out, settings, _noun(planned, settings)) + ".")
     return found.exit_code
+
+
+def _films_only(plan: "Plan", out: Path, messages: Messages) -> "Plan":
+    """The same without pictures, of which there are no previews."""
+    films = tuple(job for job in plan.jobs if job.film)
+    if not films and plan.jobs:
+        raise UsageError("--preview is for films, and there is none.", "Leave it out: pictures take seconds.")
+    if len(films) < len(plan.jobs):
+        messages.note(f"{count(len(plan.jobs) - len(films), 'picture')} left out: --preview is for films.")
+    return replace(plan, jobs=films, out=out)
+
+
+def _noun(plan: "Plan", settings: Settings) -> str:
+    films = sum(job.film for job in plan.jobs)
+    if settings.film.preview:
+        return "preview"
+    return "picture" if not films else "film" if films == len(plan.jobs) else "file"
 
 
 def _left_out(plan: "Plan") -> Iterator[str]:
@@ -415,8 +448,30 @@ def _work(
             film = FilmRun(job, upscalers, settings, progress, lambda: interrupt.wanted)
             results.append(film.run())
             interrupted = film.interrupted
-    order = {job.target: number for number, job in enumerate(plan.jobs)}
-    return sorted(results, key=lambda result: order[result.output or Path()]), interrupted
+    order = {job.source: number for number, job in enumerate(plan.jobs)}
+    return sorted(results, key=lambda result: order[result.input]), interrupted
+
+
+def _preview(
+    plan: "Plan",
+    upscalers: "list[Upscaler]",
+    settings: Settings,
+    messages: Messages,
+    interrupt: Interrupt,
+    as_json: bool,
+) -> tuple[list["PictureResult"], bool]:
+    """A contact sheet of each film: results, and whether it was interrupted."""
+    from srcli.jobs.film_preview import preview, sheet_of
+
+    results = []
+    paths = not (as_json or messages.quiet or sys.stdout.isatty())
+    with closing(screen(quiet=messages.quiet)) as shown, messages.above(shown.line):
+        progress = FolderProgress(shown, len(plan.jobs), notes=not messages.quiet, paths=paths)
+        for job in plan.jobs:
+            place = plan.out if plan.out.suffix.lower() == ".png" else sheet_of(job.target)
+            results.append(preview(job, place, upscalers[0], settings, lambda: interrupt.wanted))
+            progress.finished(results[-1])
+    return results, interrupt.wanted
 
 
 def _foresee(
@@ -466,12 +521,11 @@ def _loaded(upscalers: "list[Upscaler]", messages: Messages) -> "Loaded":
     return Loaded(name, info.backend, devices, info.precision, reason, tuple(messages.kept))
 
 
-def _summary(report: "Report", out: Path, settings: Settings, films: int) -> str:
+def _summary(report: "Report", out: Path, settings: Settings, noun: str) -> str:
     """Where the pictures are and what made them, then what else there is to know."""
     from srcli.jobs.report import Status
 
     loaded, parts = report.engine, []
-    noun = "picture" if not films else "film" if films == len(report.pictures) else "file"
     if written := report.count(Status.WRITTEN):
         megapixels = sum(picture.megapixels for picture in report.pictures)
         work = f"{megapixels:.3g} MP in {duration(report.seconds)}"

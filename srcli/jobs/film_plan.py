@@ -160,14 +160,19 @@ def _settled(found: Facts, numbers: range, upscale: Upscale, settings: Settings)
     """The model for all frames, and whether they count as of two colours: what most of a few show, which are
     spread over the film."""
     votes, two = Counter[str | Path](), 0
-    places = [numbers[len(numbers) * (2 * n + 1) // (2 * _SAMPLES)] for n in range(_SAMPLES)]
-    for number in dict.fromkeys(places):
+    for number in spread(numbers, _SAMPLES):
         after = None if number == 0 else (found.times[number - 1], b"")
         with closing(decoded(found, after, settings)) as frames:
             rgb = to_rgb(next(frames), found)[0]
         votes[upscale.model_for(rgb)] += 1
         two += pixels.has_two_colors(pixels.color_and_alpha(rgb)[0])
     return votes.most_common(1)[0][0], 2 * two > votes.total()
+
+
+def spread(numbers: range, count: int) -> list[int]:
+    """So many numbers, or fewer, from the middles of equal parts of a range."""
+    places = [numbers[len(numbers) * (2 * n + 1) // (2 * count)] for n in range(count)]
+    return list(dict.fromkeys(places))
 
 
 def _record(
