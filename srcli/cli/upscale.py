@@ -3,10 +3,11 @@
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,7 @@ from srcli.cli.console import (
     duration,
     printable,
     product,
+    product_stream,
     screen,
     show_error,
     talk,
@@ -40,7 +42,8 @@ def upscale(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUTS", help="Pictures, films, folders of them, or patterns such as 'holiday/*.jpg'."
+            metavar="INPUTS",
+            help="Pictures, films, folders of them, or patterns such as 'holiday/*.jpg'; - reads stdin.",
         ),
     ],
     scale: Annotated[
@@ -75,7 +78,10 @@ def upscale(
     out: Annotated[
         str,
         typer.Option(
-            "-o", "--out", metavar="FOLDER", help="Output folder; for one picture or film also a file name."
+            "-o",
+            "--out",
+            metavar="FOLDER",
+            help="Output folder; for one picture or film also a file name; - sends one film to stdout.",
         ),
     ] = "upscaled",
     backend: Annotated[
@@ -164,7 +170,9 @@ def upscale(
     container: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="mkv, mp4, mov or webm. [default: as the input]", rich_help_panel=_FILMS
+            metavar="NAME",
+            help="mkv, mp4, mov or webm; in a pipe mkv or y4m. [default: as the input]",
+            rich_help_panel=_FILMS,
         ),
     ] = None,
     on_error: Annotated[
@@ -202,6 +210,24 @@ def upscale(
     end: Annotated[
         str | None, typer.Option(metavar="TIME", help="End before this time.", rich_help_panel=_FILMS)
     ] = None,
+    keep_partial: Annotated[
+        bool,
+        typer.Option(
+            "--keep-partial",
+            help="If the run ends early, join what is done to FILM.partial.mkv; the same command goes on.",
+            rich_help_panel=_FILMS,
+        ),
+    ] = False,
+    preview: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            metavar="N",
+            help="Only a contact sheet, FILM.preview.png: parts of N frames, by bicubic and by the network.",
+            rich_help_panel=_FILMS,
+        ),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write what happened to each picture as JSON.")
     ] = None,
@@ -219,6 +245,7 @@ def upscale(
     """
     if scale is not None and (width or height or long_edge):
         raise UsageError("-s cannot be combined with --width, --height or --long-edge.", "Keep one of them.")
+    piped = out == "-"
     settings = Settings(
         model=model,
         scale=4.0 if scale is None else scale,
@@ -242,19 +269,26 @@ def upscale(
             codec,
             crf,
             preset,
-            lossless,
-            container,
+            lossless or (piped and codec is None),
+            None if piped else container,
             _way_with_damage(on_error),
             deinterlace,
             still,
             parse_time(start),
             parse_time(end),
+            keep_partial,
+            preview or 0,
+            (container or "mkv") if piped else None,
         ),
     )
     _check(inputs, out, report)
+    if piped:
+        _check_pipe(as_json=as_json, preview=preview is not None, dry_run=dry_run)
     messages: Messages = context.obj
     messages.quiet = quiet
-    raise typer.Exit(_run(inputs, Path(out), settings, messages, recursive, report, dry_run, as_json))
+    with ExitStack() as pipes:
+        inputs, folder = _from_pipes(inputs, out, pipes)
+        raise typer.Exit(_run(inputs, folder, settings, messages, recursive, report, dry_run, as_json))
 
 
 def _check(inputs: list[str], out: str, report: Path | None) -> None:
@@ -265,6 +299,34 @@ def _check(inputs: list[str], out: str, report: Path | None) -> None:
         raise UsageError("The output folder is empty.", "Give its name with -o; is a variable unset?")
     if str(report) == "-":
         raise UsageError("--report writes a file.", "Give its name; --json prints the report on stdout.")
+
+
+def _check_pipe(*, as_json: bool, preview: bool, dry_run: bool) -> None:
+    """Refuse what does not go together with a film on stdout."""
+    if as_json or preview:
+        option = "--json" if as_json else "--preview"
+        raise UsageError(f"{option} and a film cannot both go to stdout.", "Name a file with -o.")
+    if sys.stdout.isatty() and not dry_run:
+        raise UsageError("A film cannot go to a terminal.", "Pipe it into a program, or name a file with -o.")
+
+
+def _from_pipes(inputs: list[str], out: str, pipes: ExitStack) -> tuple[list[str], Path]:
+    """Files in place of stdin and stdout, which last as long as `pipes`."""
+    if "-" in inputs:
+        from srcli.io.films.pipes import spooled
+        from srcli.io.storage import existing
+
+        if len(inputs) > 1:
+            raise UsageError("- is one film on stdin, alone.", "Give other inputs in a run of their own.")
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError("Nothing is piped into stdin.", "Put a program before the pipe, or name a file.")
+        folder = Path(gettempdir()) if out == "-" else existing(Path(out))
+        folder = folder if folder.is_dir() else folder.parent
+        inputs = [str(pipes.enter_context(spooled(sys.stdin.buffer, folder)))]
+    if out != "-":
+        return inputs, Path(out)
+    place = pipes.enter_context(TemporaryDirectory(prefix="srcli-stdout-", ignore_cleanup_errors=True))
+    return inputs, Path(place, "stdout.mkv")
 
 
 def parse_bytes(text: str) -> int:
@@ -318,7 +380,11 @@ def _run(
     from srcli.jobs.report import Report, problem, write_report
 
     container = settings.film.container or ("mkv" if settings.film.lossless else None)
-    planned = plan(inputs, out, recursive=recursive, format=settings.format, container=container)
+    sheet = out if settings.film.preview and out.suffix.lower() == ".png" else None
+    named = out if sheet is None else out.with_suffix(f".{container or 'mkv'}")
+    planned = plan(inputs, named, recursive=recursive, format=settings.format, container=container)
+    if settings.film.preview:
+        planned = _films_only(planned, sheet or out, messages)
     if report is not None:
         check_report(report, planned.jobs)
     for one in planned.problems:
@@ -332,7 +398,8 @@ def _run(
         if dry_run:
             results += _foresee(planned, upscalers, settings, interrupt, as_json)
         elif upscalers:
-            more, interrupted = _work(planned, upscalers, settings, messages, interrupt, as_json)
+            work = _preview if settings.film.preview else _work
+            more, interrupted = work(planned, upscalers, settings, messages, interrupt, as_json)
             results += more
         found = Report(_loaded(upscalers, messages), results, perf_counter() - begin, interrupted)
         if report is not None:
@@ -340,8 +407,26 @@ def _run(
         if as_json:
             product(found.to_json())
         if not messages.quiet:
-            talk(_summary(found, planned.out, settings, sum(job.film for job in planned.jobs)) + ".")
+            place = Path("stdout") if settings.film.pipe else planned.out
+            talk(_summary(found, place, settings, _noun(planned, settings)) + ".")
     return found.exit_code
+
+
+def _films_only(plan: "Plan", out: Path, messages: Messages) -> "Plan":
+    """The same without pictures, of which there are no previews."""
+    films = tuple(job for job in plan.jobs if job.film)
+    if not films and plan.jobs:
+        raise UsageError("--preview is for films, and there is none.", "Leave it out: pictures take seconds.")
+    if len(films) < len(plan.jobs):
+        messages.note(f"{count(len(plan.jobs) - len(films), 'picture')} left out: --preview is for films.")
+    return replace(plan, jobs=films, out=out)
+
+
+def _noun(plan: "Plan", settings: Settings) -> str:
+    films = sum(job.film for job in plan.jobs)
+    if settings.film.preview:
+        return "preview"
+    return "picture" if not films else "film" if films == len(plan.jobs) else "file"
 
 
 def _left_out(plan: "Plan") -> Iterator[str]:
@@ -388,26 +473,54 @@ def _work(
 ) -> tuple[list["PictureResult"], bool]:
     """Do it: results, and whether it was interrupted."""
     from srcli.jobs.folder import FolderRun
-    from srcli.jobs.report import PictureResult, Status
+    from srcli.jobs.report import Status
 
     if any(job.film for job in plan.jobs):
-        from srcli.jobs.film import FilmRun
+        from srcli.jobs.film import FilmRun, run_films
 
     pictures, films = ([job for job in plan.jobs if job.film is film] for film in (False, True))
-    paths = not (as_json or messages.quiet or sys.stdout.isatty())
-    with closing(screen(quiet=messages.quiet)) as shown, messages.above(shown.line):
+    piped = settings.film.pipe is not None
+    paths = not (as_json or messages.quiet or piped or sys.stdout.isatty())
+    with (
+        closing(screen(quiet=messages.quiet)) as shown,
+        messages.above(shown.line),
+        product_stream() if piped else nullcontext() as sink,
+    ):
         progress = FolderProgress(shown, len(plan.jobs), notes=not messages.quiet, paths=paths)
         run = FolderRun(pictures, upscalers, settings, progress, lambda: interrupt.wanted).run()
         results, interrupted = run.results, run.interrupted
-        for job in films:
-            if interrupted:
-                results.append(PictureResult(job.source, job.target, Status.PENDING))
-                continue
-            film = FilmRun(job, upscalers, settings, progress, lambda: interrupt.wanted)
-            results.append(film.run())
-            interrupted = film.interrupted
-    order = {job.target: number for number, job in enumerate(plan.jobs)}
-    return sorted(results, key=lambda result: order[result.output or Path()]), interrupted
+        if films:
+            runs = [
+                FilmRun(
+                    job, upscalers, settings, progress, lambda: run.interrupted or interrupt.wanted, sink
+                ) for job in films
+            ]  # fmt: skip
+            results += run_films(runs)
+            interrupted = interrupted or any(one.status is Status.PENDING for one in results)
+    order = {job.source: number for number, job in enumerate(plan.jobs)}
+    return sorted(results, key=lambda result: order[result.input]), interrupted
+
+
+def _preview(
+    plan: "Plan",
+    upscalers: "list[Upscaler]",
+    settings: Settings,
+    messages: Messages,
+    interrupt: Interrupt,
+    as_json: bool,
+) -> tuple[list["PictureResult"], bool]:
+    """A contact sheet of each film: results, and whether it was interrupted."""
+    from srcli.jobs.film_preview import preview, sheet_of
+
+    results = []
+    paths = not (as_json or messages.quiet or sys.stdout.isatty())
+    with closing(screen(quiet=messages.quiet)) as shown, messages.above(shown.line):
+        progress = FolderProgress(shown, len(plan.jobs), notes=not messages.quiet, paths=paths)
+        for job in plan.jobs:
+            place = plan.out if plan.out.suffix.lower() == ".png" else sheet_of(job.target)
+            results.append(preview(job, place, upscalers[0], settings, lambda: interrupt.wanted))
+            progress.finished(results[-1])
+    return results, interrupt.wanted
 
 
 def _foresee(
@@ -418,13 +531,13 @@ def _foresee(
     from srcli.jobs.report import Status
 
     if any(job.film for job in plan.jobs):
-        from srcli.jobs import film
+        from srcli.jobs import film_plan
 
     results = []
     for job in plan.jobs:
         if interrupt.wanted:
             raise KeyboardInterrupt
-        look = film.foresee if job.film else foresee
+        look = film_plan.foresee if job.film else foresee
         results.append(look(job, upscalers[0], settings))
     for result in results:
         if result.status is Status.FAILED:
@@ -457,12 +570,11 @@ def _loaded(upscalers: "list[Upscaler]", messages: Messages) -> "Loaded":
     return Loaded(name, info.backend, devices, info.precision, reason, tuple(messages.kept))
 
 
-def _summary(report: "Report", out: Path, settings: Settings, films: int) -> str:
+def _summary(report: "Report", out: Path, settings: Settings, noun: str) -> str:
     """Where the pictures are and what made them, then what else there is to know."""
     from srcli.jobs.report import Status
 
     loaded, parts = report.engine, []
-    noun = "picture" if not films else "film" if films == len(report.pictures) else "file"
     if written := report.count(Status.WRITTEN):
         megapixels = sum(picture.megapixels for picture in report.pictures)
         work = f"{megapixels:.3g} MP in {duration(report.seconds)}"

@@ -1,9 +1,11 @@
 """Film runs: all frames and streams, kills and continuations, damage, one decision a film."""
 
+import errno
 import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -18,11 +20,14 @@ import pytest
 import scenes
 from folder_doubles import COMPUTED, TWICE, Double, Watcher, double
 
+from srcli.errors import OutputError
 from srcli.imaging.pixels import Pixels
-from srcli.io.films import journal
+from srcli.io.films import journal, segments
 from srcli.io.films.facts import probe
-from srcli.jobs import film as films
-from srcli.jobs.film import FilmRun, foresee
+from srcli.io.films.segments import SegmentWriter
+from srcli.jobs import film_line, film_plan
+from srcli.jobs.film import FilmRun, partial_of, run_films
+from srcli.jobs.film_plan import foresee
 from srcli.jobs.inputs import Job
 from srcli.jobs.report import PictureResult, Status
 from srcli.settings import FilmSettings, Settings
@@ -47,7 +52,7 @@ class Failing(Double):
 
 @pytest.fixture(autouse=True)
 def _short_segments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(films, "SEGMENT", 16)
+    monkeypatch.setattr(film_plan, "SEGMENT", 16)
     monkeypatch.chdir(tmp_path)
 
 
@@ -97,16 +102,16 @@ def test_a_continued_run_gives_the_same_bytes(codec: str) -> None:
 
 
 def test_finished_frames_of_an_open_segment_are_not_enlarged_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(films, "_SLOW", 0.0)
+    monkeypatch.setattr(film_line, "_SLOW", 0.0)
     one = job()
     run(one, LOSSLESS, Failing(30))
     counted = Failing(1000)
     assert run(one, LOSSLESS, counted).status is Status.WRITTEN
-    assert 1000 - counted.left <= 40 - 30 + 2 * films._AHEAD + films._SAMPLES
+    assert 1000 - counted.left <= 40 - 30 + 2 * film_line._AHEAD + film_plan._SAMPLES
 
 
 def test_damaged_work_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(films, "_SLOW", 0.0)
+    monkeypatch.setattr(film_line, "_SLOW", 0.0)
     one = job()
     run(one, LOSSLESS, Failing(30))
     folder = journal.folder_of(one.target)
@@ -147,6 +152,106 @@ def test_an_interrupt_leaves_the_film_pending_and_the_next_run_finishes_it() -> 
     assert (stopping.run().status, stopping.interrupted) == (Status.PENDING, True)
     assert not one.target.exists()
     assert run(one).status is Status.WRITTEN
+
+
+PARTIAL = replace(LOSSLESS, film=FilmSettings(lossless=True, keep_partial=True))
+
+
+def partial_numbers(one: Job) -> list[int]:
+    """The frames of what was kept of a film, which plays."""
+    place = partial_of(one.target)
+    assert copies.times(place) == copies.times(one.source)[: len(copies.times(place))]
+    return copies.numbers(place)
+
+
+def test_what_is_done_is_joined_when_a_run_ends_early() -> None:
+    scene = scenes.Scene(frames=50, subtitles=True, chapters=True)
+    one = job("out/film.mkv", scene)
+    assert run(one, PARTIAL, Failing(40)).status is Status.FAILED
+    assert (one.target.exists(), partial_numbers(one)) == (False, list(range(32)))
+    end = Fraction(32, 25)
+    assert copies.packets(partial_of(one.target), "audio") == [
+        packet for packet in copies.packets(one.source, "audio") if packet[0] < end
+    ]
+    assert run(one, PARTIAL).status is Status.WRITTEN
+    assert copies.numbers(one.target) == list(range(50))
+    assert [path.name for path in Path("out").iterdir()] == ["film.mkv"]
+
+
+def test_what_a_killed_run_did_is_joined_before_it_goes_on() -> None:
+    run(one := job(), LOSSLESS, Failing(38))
+    assert not partial_of(one.target).exists()
+    stopped = FilmRun(one, (Failing(0),), PARTIAL, Watcher())
+    assert stopped.run().status is Status.FAILED
+    assert partial_numbers(one) == list(range(16))
+
+
+def test_an_interrupt_keeps_what_is_done(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "srcli")
+    one, ready = job(), threading.Event()
+
+    class Slow(Double):
+        left = 20
+
+        def enlarge(self, image: Pixels, on_tile: Callable[[int, int], None]) -> Pixels:
+            self.left -= 1
+            if self.left <= 0:
+                ready.set()
+                time.sleep(0.05)
+            return super().enlarge(image, on_tile)
+
+    film = FilmRun(one, (Slow(),), PARTIAL, Watcher(), ready.is_set)
+    assert (film.run().status, film.interrupted) == (Status.PENDING, True)
+    assert partial_numbers(one) == list(range(16))
+    assert "has the first 16 of 40 frames" in caplog.text
+
+
+def test_what_else_has_the_name_of_a_partial_film_stays() -> None:
+    one = job()
+    place = partial_of(one.target)
+    place.parent.mkdir()
+    scenes.write(place, scenes.Scene(frames=2))
+    before = place.read_bytes()
+    assert run(one, PARTIAL, Failing(38)).status is Status.FAILED
+    assert run(one, PARTIAL).status is Status.WRITTEN
+    assert place.read_bytes() == before
+
+
+def test_a_partial_film_is_no_finished_one() -> None:
+    run(one := job(), PARTIAL, Failing(38))
+    partial_of(one.target).rename(one.target)
+    assert run(one, PARTIAL).status is Status.KEPT
+
+
+@pytest.mark.parametrize("full", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_says_what_is_kept_and_how_to_go_on(full: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    add, left = SegmentWriter.add, [20]
+
+    def failing(self: SegmentWriter, *frame: Any) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise OSError(full, "no space")
+        add(self, *frame)
+
+    monkeypatch.setattr(SegmentWriter, "add", failing)
+    result = run(one := job())
+    assert result.status is Status.FAILED
+    assert "the disk is full, after 16 of 40 frames" in result.error
+    assert str(journal.folder_of(one.target)) in result.hint
+    assert "--keep-partial" in result.hint
+    assert run(one).status is Status.WRITTEN
+
+
+def test_a_full_disk_at_the_join_keeps_all_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OutputError("full") from OSError(errno.ENOSPC, "no space")
+
+    one = job()
+    with monkeypatch.context() as patch:
+        patch.setattr("srcli.io.films.segments.join", full)
+        result = run(one, PARTIAL)
+    assert "the disk is full, after 40 of 40 frames" in result.error
+    assert run(one, LOSSLESS, Failing(0)).status is Status.WRITTEN
 
 
 def test_other_settings_never_continue_a_run() -> None:
@@ -299,3 +404,60 @@ def test_an_error_of_the_engine_fails_the_film_alone() -> None:
 
     result = run(job(), LOSSLESS, Broken())
     assert (result.status, "broken" in result.error) == (Status.FAILED, True)
+
+
+def test_the_next_film_is_computed_while_one_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first film's join waits until the second film's frames come; so would a run one after the other."""
+    names = ["a.mkv", "b.mkv", "c.mkv"]
+    jobs = [job(f"out/{name}", source=name) for name in names]
+    second, join, seen = threading.Event(), segments.join, list[str]()
+
+    class Noting(Double):
+        frames = 0
+
+        def enlarge(self, image: Pixels, on_tile: Callable[[int, int], None]) -> Pixels:
+            self.frames += 1
+            if self.frames > SCENE.frames:
+                second.set()
+            return super().enlarge(image, on_tile)
+
+    def joining(paths: Any, out: Path, *rest: Any, **more: Any) -> None:
+        seen.append(out.name)
+        assert second.wait(20)
+        join(paths, out, *rest, **more)
+
+    monkeypatch.setattr(segments, "join", joining)
+    watcher, one = Watcher(), Noting()
+    results = run_films([FilmRun(each, (one,), LOSSLESS, watcher) for each in jobs])
+    assert [result.status for result in results] == [Status.WRITTEN] * 3
+    assert seen == names
+    assert [result.output for result in watcher.seen] == [each.target for each in jobs]
+    assert one.frames == 3 * SCENE.frames
+    assert [path.name for path in sorted(Path("out").iterdir())] == names
+
+
+def test_a_failed_film_does_not_stop_the_next_and_an_interrupt_does() -> None:
+    bad = Job(Path("bad.mkv"), Path("out/bad.mkv"), film=True)
+    bad.source.write_bytes(b"\x1a\x45\xdf\xa3" + bytes(500))
+    jobs = [job("out/a.mkv", source="a.mkv"), bad, *(job(f"out/{n}.mkv", source=f"{n}.mkv") for n in "bc")]
+    stopped = threading.Event()
+
+    class Interrupted(Double):
+        """Interrupted at the first frame of the second film that it is given."""
+
+        frames = 0
+
+        def enlarge(self, image: Pixels, on_tile: Callable[[int, int], None]) -> Pixels:
+            self.frames += 1
+            if self.frames == SCENE.frames + 1:
+                stopped.set()
+                time.sleep(0.5)
+            return super().enlarge(image, on_tile)
+
+    def statuses(engine: Double, stop: Callable[[], bool]) -> list[Status]:
+        runs = [FilmRun(each, (engine,), LOSSLESS, Watcher(), stop) for each in jobs]
+        return [result.status for result in run_films(runs)]
+
+    written, failed, pending = Status.WRITTEN, Status.FAILED, Status.PENDING
+    assert statuses(Interrupted(), stopped.is_set) == [written, failed, pending, pending]
+    assert statuses(Double(), lambda: False) == [Status.SKIPPED, failed, written, written]

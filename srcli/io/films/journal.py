@@ -91,7 +91,7 @@ def opened(target: Path, record: str, *, overwrite: bool = False) -> Iterator["J
     folder = folder_of(target)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / _LOCK)
+        lock = FileLock(folder / _LOCK, thread_local=False)  # another thread may join the film
         with lock.acquire(blocking=False):
             journal = Journal(folder)
             journal.sweep()
@@ -128,6 +128,11 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.folder, self.finished = folder, False
         self._path = folder / _JOURNAL
+
+    @property
+    def changed(self) -> float:
+        """When a segment was closed last, as `os.stat_result.st_mtime`."""
+        return self._path.stat().st_mtime
 
     def record(self) -> str | None:
         """The first line; None where there is none."""

@@ -132,6 +132,8 @@ _ITUNES_TAGS = {
 
 RECORD = "encoding_tool"
 """The tag for what made a film."""
+PARTIAL = "srcli, not finished"
+"""Its content where not all of a film is there."""
 _RECORD_NAMES = (RECORD, "encoder", "upscaled_by")
 """What it is called in MOV, MP4, and Matroska."""
 
@@ -342,7 +344,20 @@ def record_of(path: Path) -> Provenance | None:
     Raises:
         InputError: it cannot be opened.
     """
+    records = map(provenance.parse_text, _made_by(path))
+    return next((record for record in records if record is not None), None)
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a film is one that srcli began.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    return PARTIAL in _made_by(path)
+
+
+def _made_by(path: Path) -> list[str]:
     with opened(path) as film:
         found = {key.lower(): value for key, value in film.metadata.items()}
-    records = (provenance.parse_text(found[name]) for name in _RECORD_NAMES if name in found)
-    return next((record for record in records if record is not None), None)
+    return [found[name] for name in _RECORD_NAMES if name in found]
