@@ -1,4 +1,4 @@
-"""The usual way beside `srcli upscale`: how fast both are, what is left of a film. A section of `films.py`."""
+"""The usual way beside `srcli upscale`: how fast both are, what is left of a film; part of `films.py`."""
 
 import sys
 from collections.abc import Callable
@@ -47,13 +47,14 @@ def section(setup: Setup) -> Section:
     kept = _kept(setup) | _luma(setup, films["film with grain"])
     rows += [(name, *cells) for name, cells in kept.items()]
     method = (
-        f"Frames/s: {options.usual_frames} frames of {size[1]}×{size[0]} to twice the size with `{model}`, the "
-        f"same engine and encoder settings, medians of {options.rounds} rounds in turns, from the first window "
-        "on. What is kept: a film of 8 bits (BT.709) with a variable rate, two tracks of sound, subtitles and "
-        "chapters, and one of 10 bits (BT.2020), at scale 1. Luma: of the film with grain at scale 1, written "
-        "without loss, so that only the conversions show. The usual way is the loop of `benchmarks/usual.py`: "
-        "8-bit RGB by swscale, whole frames, one step after the other, a constant rate, the picture alone. "
-        "(ffmpeg's own raw pipe repeats and drops frames to a constant rate instead.)"
+        f"Frames/s: {options.usual_frames} frames of {size[1]}×{size[0]} to twice the size with `{model}`, "
+        f"the same engine and encoder settings, medians of {options.rounds} rounds in turns, from the first "
+        "window on. What is kept: a film of 8 bits (BT.709) with a variable rate, two tracks of sound, "
+        "subtitles and chapters, and one of 10 bits (BT.2020), at scale 1. Luma: of the film with grain at "
+        "scale 1, written without loss, so that only the conversions show. The usual way is the loop of "
+        "`benchmarks/usual.py`: 8-bit RGB by swscale, whole frames, one step after the other, a constant "
+        "rate, the picture alone. (ffmpeg's own raw pipe repeats and drops frames to a constant rate "
+        "instead.)"
     )
     table = Table(("", "the usual way", "`srcli upscale`"), tuple(rows))
     raw = {"seconds": rates, "kept": kept}

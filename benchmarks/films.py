@@ -40,6 +40,8 @@ from stages import STAGES, Share, clocked
 AIMS = {"mdsr": 0.93, "edsr": 0.88}
 MARKS = (100, 500, 1000, 1500, 2000)
 """Frames after which the memory is read."""
+BEGIN = 10
+"""Seconds of the film whose beginning is timed."""
 _STAGES: dict[str, tuple[Any, str]] = {
     **{name: STAGES[name] for name in ("pixels to network", "check finite", "network to pixels")},
     "Y'CbCr to RGB": (yuv, "to_rgb"),
@@ -143,10 +145,10 @@ def pipeline(setup: Setup) -> Section:
     header = ("network", "alone, frames/s", "`srcli upscale`, frames/s", "of the network alone", "aim")
     method = (
         f"{options.frames} frames of {width}×{height} with grain, H.264 in Matroska, to twice the size, "
-        f"default settings, {options.rounds} rounds in turns. Counted is from the first window to the finished "
-        "file: decoding, conversion, comparison with the frame before, encoding, keeping finished frames for a "
-        "kill, the end of the encoder, joining and reading again. The network alone has the same windows of "
-        "the same frames, ready in memory as floats, and its results are dropped."
+        f"default settings, {options.rounds} rounds in turns. Counted is from the first window to the "
+        "finished file: decoding, conversion, comparison with the frame before, encoding, keeping finished "
+        "frames for a kill, the end of the encoder, joining and reading again. The network alone has the "
+        "same windows of the same frames, ready in memory as floats, and its results are dropped."
     )
     shown = (Table(header, tuple(rows)), *tables)
     return Section("pipeline", "Films: the whole command against the network alone", method, shown, raw)
@@ -183,7 +185,8 @@ def _network(source: Path, model: str) -> float:
     engine, windows = engine_alone(model, 2, "auto", "auto")
     facts, seconds = probe(source), 0.0
     for frame in reader.frames(facts):
-        batches = windows(yuv.to_rgb(frame.planes, facts.coding)[0])
+        rgb: Any = yuv.to_rgb(frame.planes, facts.coding)[0]
+        batches = windows(rgb)
         begin = perf_counter()
         deque(results(engine, batches), maxlen=0)
         seconds += perf_counter() - begin
@@ -195,8 +198,8 @@ def start(setup: Setup) -> Section:
     height, width = setup.options.size
     model = setup.options.models[0]
     films = {
-        f"10 s of {width}×{height}": setup.clip(
-            "ten", clips.camera(height, width, 250, grain=0), crf=23, rate=25, preset="veryfast"
+        f"{BEGIN} s of {width}×{height}": setup.clip(
+            "begin", clips.camera(height, width, 25 * BEGIN, grain=0), crf=23, rate=25, preset="veryfast"
         ),
         f"{setup.options.long} frames of 320×180": setup.clip(
             "long", clips.camera(180, 320, setup.options.long), crf=17, preset="veryfast"
@@ -210,7 +213,7 @@ def start(setup: Setup) -> Section:
     )
     method = (
         f"`srcli upscale --model {model}` in a process of its own, from its start to the first window for "
-        f"the network: Python's imports, the network, all packets of the film, five frames of it decoded. "
+        "the network: Python's imports, the network, all packets of the film, five frames of it decoded. "
         f"{setup.options.rounds} rounds after one that fills the file cache. Aim: 3 s."
     )
     table = Table(("film", "median", "range"), rows)

@@ -67,11 +67,11 @@ def section(setup: Setup) -> Section:
     header = ("film", "everything computed", "compared", "times as fast", "comparing", "pixels", "aim")
     height, width = options.still_size
     method = (
-        f"Films of {width}×{height}, {clips.RATE} frames/s, H.264 by x264 (crf 23; film with grain 17, animation "
-        f"18), to twice the size with `{options.still_model}` and `--tile {options.still_tile}`, so that a frame "
-        "has about as many windows as one of 1080p by default; to FFV1. The whole command from the first window "
-        "on, once each, one after the other. Comparing: time of the comparison, as a share of that with "
-        "everything computed. Pixels: PSNR of the luma against that."
+        f"Films of {width}×{height}, {clips.RATE} frames/s, H.264 by x264 (crf 23; film with grain 17, "
+        f"animation 18), to twice the size with `{options.still_model}` and `--tile {options.still_tile}`, "
+        "so that a frame has about as many windows as one of 1080p by default; to FFV1. The whole command "
+        "from the first window on, once each, one after the other. Comparing: time of the comparison, as a "
+        "share of that with everything computed. Pixels: PSNR of the luma against that."
     )
     return Section("still", "Films: nothing is computed twice", method, (Table(header, rows),), found)
 
