@@ -25,10 +25,10 @@ SCENES = Path(__file__).parents[1] / "tests" / "io" / "films"
 def section(setup: Setup) -> Section:
     """The usual way beside the command: speed on two films, and what is lost of a third."""
     options, model = setup.options, setup.options.models[0]
-    size = tuple(options.usual_size)
+    height, width = options.usual_size
     films = {
-        "film with grain": setup.clip("grain", clips.camera(*size, options.usual_frames), crf=17),
-        "screen recording": setup.clip("screen", clips.screen(*size, options.usual_frames), crf=23),
+        "film with grain": setup.clip("grain", clips.camera(height, width, options.usual_frames), crf=17),
+        "screen recording": setup.clip("screen", clips.screen(height, width, options.usual_frames), crf=23),
     }
     rates: dict[str, dict[str, list[float]]] = {}
     for name, source in films.items():
@@ -47,7 +47,7 @@ def section(setup: Setup) -> Section:
     kept = _kept(setup) | _luma(setup, films["film with grain"])
     rows += [(name, *cells) for name, cells in kept.items()]
     method = (
-        f"Frames/s: {options.usual_frames} frames of {size[1]}×{size[0]} to twice the size with `{model}`, "
+        f"Frames/s: {options.usual_frames} frames of {width}×{height} to twice the size with `{model}`, "
         f"the same engine and encoder settings, medians of {options.rounds} rounds in turns, from the first "
         "window on. What is kept: a film of 8 bits (BT.709) with a variable rate, two tracks of sound, "
         "subtitles and chapters, and one of 10 bits (BT.2020), at scale 1. Luma: of the film with grain at "

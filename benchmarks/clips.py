@@ -64,6 +64,23 @@ def write(
         out.mux(stream.encode(None))
 
 
+def repeat(source: Path, path: Path, times: int) -> None:
+    """Write a film of `write` so many times over, one after the other, without encoding it anew."""
+    with av.open(str(source)) as read, av.open(str(path), "w") as out:
+        video = read.streams.video[0]
+        stream = out.add_stream_from_template(video)
+        packets = [
+            (bytes(each), each.pts, each.dts, each.is_keyframe) for each in read.demux(video) if each.size
+        ]
+        length = round(len(packets) / (video.average_rate * video.time_base))
+        for begin in range(0, times * length, length):
+            for data, pts, dts, key in packets:
+                packet: Any = av.Packet(data)
+                packet.stream, packet.time_base, packet.is_keyframe = stream, video.time_base, key
+                packet.pts, packet.dts = begin + pts, begin + dts
+                out.mux(packet)
+
+
 def camera(height: int, width: int, frames: int, *, grain: float = 3.0) -> Iterator[Pixels]:
     """A slow pan over a photograph, with fresh grain in every frame (standard deviation, of 255)."""
     draw = np.random.default_rng(0)
@@ -72,8 +89,9 @@ def camera(height: int, width: int, frames: int, *, grain: float = 3.0) -> Itera
     for number in range(frames):
         at = number % drift
         part = large[at : at + height, 2 * at : 2 * at + width]
-        noise = draw.standard_normal((height, width, 1), np.float32) * grain
-        yield np.clip(part + noise, 0, 255).round().astype(np.uint8)
+        if grain:
+            part = np.clip(part + draw.standard_normal((height, width, 1), np.float32) * grain, 0, 255)
+        yield part.round().astype(np.uint8)
 
 
 def screen(height: int, width: int, frames: int) -> Iterator[Pixels]:

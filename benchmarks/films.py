@@ -42,6 +42,8 @@ MARKS = (100, 500, 1000, 1500, 2000)
 """Frames after which the memory is read."""
 BEGIN = 10
 """Seconds of the film whose beginning is timed."""
+MINUTES = 120
+"""Of the same over and over."""
 _STAGES: dict[str, tuple[Any, str]] = {
     **{name: STAGES[name] for name in ("pixels to network", "check finite", "network to pixels")},
     "Y'CbCr to RGB": (yuv, "to_rgb"),
@@ -101,9 +103,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--frames", type=int, default=4, help="pipeline: frames")
     add("--rounds", type=int, default=2, help="runs of each, in turns")
     add("--long", type=int, default=2000, help="memory: frames")
-    add("--still-size", nargs=2, type=int, default=[360, 640], metavar=("HEIGHT", "WIDTH"))
+    add("--still-size", nargs=2, type=int, default=[270, 480], metavar=("HEIGHT", "WIDTH"))
     add("--still-frames", type=int, default=60, help="still windows: frames")
-    add("--still-tile", type=int, default=160, help="still windows: --tile, for windows as many as of 1080p")
+    add("--still-tile", type=int, default=128, help="still windows: --tile, for windows as many as of 1080p")
     add("--still-model", default="edsr", help="still windows: network")
     add("--clips", nargs="+", default=list(still.CLIPS), help=f"still windows: of {' '.join(still.CLIPS)}")
     add("--usual-size", nargs=2, type=int, default=[270, 480], metavar=("HEIGHT", "WIDTH"))
@@ -151,7 +153,13 @@ def pipeline(setup: Setup) -> Section:
         "same windows of the same frames, ready in memory as floats, and its results are dropped."
     )
     shown = (Table(header, tuple(rows)), *tables)
-    return Section("pipeline", "Films: the whole command against the network alone", method, shown, raw)
+    names = ", ".join(options.models)
+    title = f"Films: the whole command against the network alone ({names})"
+    return Section(f"pipeline-{'-'.join(map(_stem, options.models))}", title, method, shown, raw)
+
+
+def _stem(model: str) -> str:
+    return Path(model).stem
 
 
 def _with_clocks(
@@ -197,13 +205,13 @@ def start(setup: Setup) -> Section:
     """Seconds from the start of the process until a window is given to the network."""
     height, width = setup.options.size
     model = setup.options.models[0]
+    camera = clips.camera(height, width, 25 * BEGIN, grain=0)
+    short, long = setup.clip("begin", camera, crf=23, rate=25, preset="veryfast"), setup.scratch / "hours.mkv"
+    clips.repeat(short, long, MINUTES * 60 // BEGIN)
+    sizes = (f"{path.stat().st_size / 1e6:.0f} MB" for path in (short, long))
     films = {
-        f"{BEGIN} s of {width}×{height}": setup.clip(
-            "begin", clips.camera(height, width, 25 * BEGIN, grain=0), crf=23, rate=25, preset="veryfast"
-        ),
-        f"{setup.options.long} frames of 320×180": setup.clip(
-            "long", clips.camera(180, 320, setup.options.long), crf=17, preset="veryfast"
-        ),
+        f"{BEGIN} s of {width}×{height}, {next(sizes)}": short,
+        f"{MINUTES} minutes of it, {25 * 60 * MINUTES:,} frames, {next(sizes)}": long,
     }
     rounds = range(setup.options.rounds + 1)
     taken = {name: [_started(setup, path, model) for _ in rounds][1:] for name, path in films.items()}

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 
 import clips
 import usual
@@ -59,7 +58,7 @@ def section(setup: Setup) -> Section:
             *(f"{one[key]:.2f} s" for key in ("everything", "compared")),
             f"**{one['gain']:.2f}**",
             f"{one['comparing']:.2%}",
-            f"{one['psnr']:.1f} dB" if np.isfinite(one["psnr"]) else "the same",
+            "the same" if one["psnr"] is None else f"{one['psnr']:.1f} dB",
             CLIPS[name].aim,
         )
         for name, one in found.items()
@@ -76,10 +75,11 @@ def section(setup: Setup) -> Section:
     return Section("still", "Films: nothing is computed twice", method, (Table(header, rows),), found)
 
 
-def _still(setup: Setup, clip: Clip) -> dict[str, float]:
+def _still(setup: Setup, clip: Clip) -> dict[str, Any]:
     options = setup.options
+    height, width = options.still_size
     count = max(2, round(options.still_frames * clip.share))
-    source = setup.clip(clip.frames.__name__, clip.frames(*options.still_size, count), crf=clip.crf)
+    source = setup.clip(clip.frames.__name__, clip.frames(height, width, count), crf=clip.crf)
     more = ["--model", options.still_model, "--tile", str(options.still_tile), "--lossless", *clip.options]
     with patch.object(jobs, "Image", _never_still):
         everything = setup.run(source, "everything.mkv", *more)

@@ -90,11 +90,11 @@ def luma_error(one: Path, other: Path) -> tuple[float, int]:
     return total / count, round(largest)
 
 
-def luma_psnr(one: Path, other: Path) -> float:
-    """PSNR of the luma of two films over all frames, dB; infinite if they are equal."""
+def luma_psnr(one: Path, other: Path) -> float | None:
+    """PSNR of the luma of two films over all frames, dB; None if they are equal."""
     errors = [float(np.square(a - b).mean()) for a, b in zip(_lumas(one), _lumas(other), strict=True)]
     mean = sum(errors) / len(errors)
-    return float(10 * np.log10(255**2 / mean)) if mean else float("inf")
+    return float(10 * np.log10(255**2 / mean)) if mean else None
 
 
 def _lumas(path: Path) -> Iterator[Pixels]:

@@ -34,7 +34,8 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def measured(out: Path, network: Path, only: str, *more: str) -> Any:
     models = ["--models", str(network), "--still-model", str(network)]
     films.main(["--only", only, *SMALL, *models, "--out", str(out / "films.json"), *more])
-    return json.loads((out / "films.json").read_text())[only]["measurements"]
+    sections = json.loads((out / "films.json").read_text())
+    return next(section["measurements"] for name, section in sections.items() if name.startswith(only))
 
 
 def test_the_command_is_compared_with_the_network(tmp_path: Path, network: Path) -> None:
@@ -49,6 +50,7 @@ def test_memory_and_start_are_of_processes_of_their_own(
 ) -> None:
     monkeypatch.setattr(films, "MARKS", (4,))
     monkeypatch.setattr(films, "BEGIN", 1)
+    monkeypatch.setattr(films, "MINUTES", 1)
     sizes = measured(tmp_path, network, "memory")["bytes"]
     assert all(set(one) == {"4", "9"} and min(one.values()) > 2e7 for one in sizes.values())
     starts = measured(tmp_path, network, "start", "--size", "32", "32")["seconds"]
@@ -57,7 +59,7 @@ def test_memory_and_start_are_of_processes_of_their_own(
 
 def test_equal_windows_give_equal_pixels_in_less_time(tmp_path: Path, network: Path) -> None:
     found = measured(tmp_path, network, "still", "--clips", "slides", "grain")
-    assert all(one["psnr"] == float("inf") and one["gain"] > 0 for one in found.values())
+    assert all(one["psnr"] is None and one["gain"] > 0 for one in found.values())
 
 
 def test_the_usual_way_loses_what_it_is_said_to(tmp_path: Path, network: Path) -> None:
@@ -89,4 +91,4 @@ def test_luma_is_compared_in_codes_of_eight_bits(tmp_path: Path) -> None:
     mean, most = usual.luma_error(*paths)
     assert most == round(mean)
     assert most == pytest.approx(10 * 219 / 255, abs=0.6)
-    assert usual.luma_psnr(paths[0], paths[0]) == float("inf")
+    assert usual.luma_psnr(paths[0], paths[0]) is None
