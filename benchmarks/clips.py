@@ -65,19 +65,17 @@ def write(
 
 
 def repeat(source: Path, path: Path, times: int) -> None:
-    """Write a film of `write` so many times over, one after the other, without encoding it anew."""
+    """Write a film without B-frames so many times over, one after the other, without encoding it anew."""
     with av.open(str(source)) as read, av.open(str(path), "w") as out:
         video = read.streams.video[0]
         stream = out.add_stream_from_template(video)
-        packets = [
-            (bytes(each), each.pts, each.dts, each.is_keyframe) for each in read.demux(video) if each.size
-        ]
+        packets = [(bytes(each), each.pts, each.is_keyframe) for each in read.demux(video) if each.size]
         length = round(len(packets) / (video.average_rate * video.time_base))
         for begin in range(0, times * length, length):
-            for data, pts, dts, key in packets:
+            for data, time, key in packets:
                 packet: Any = av.Packet(data)
                 packet.stream, packet.time_base, packet.is_keyframe = stream, video.time_base, key
-                packet.pts, packet.dts = begin + pts, begin + dts
+                packet.pts = packet.dts = begin + time
                 out.mux(packet)
 
 

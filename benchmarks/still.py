@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
-
 import clips
 import usual
 from common import Section, Table
