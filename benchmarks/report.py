@@ -23,6 +23,7 @@ _FILES = {
     "training-h200": ", on an NVIDIA H200",
     "experiments": "",
     "compare": "",
+    "films": "",
 }
 """Results by name, and what is to be added to the titles of their sections."""
 _PLOTS = {

@@ -1,7 +1,7 @@
 """Clocks around the stages of the pipeline, for one run."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -35,12 +35,12 @@ STAGES: dict[str, tuple[Any, str]] = {
 
 
 @contextmanager
-def clocked() -> Iterator[dict[str, Share]]:
-    """While it lasts, every stage of a folder run is timed; the figures are whole after it."""
-    shares = {"network": Share()} | {name: Share() for name in STAGES}
+def clocked(stages: Mapping[str, tuple[Any, str]] = STAGES) -> Iterator[dict[str, Share]]:
+    """While it lasts, the network and every stage are timed; the figures are whole after it."""
+    shares = {"network": Share()} | {name: Share() for name in stages}
     lock = threading.Lock()
     with ExitStack() as stack:
-        for name, (module, function) in STAGES.items():
+        for name, (module, function) in stages.items():
             work = _timed(getattr(module, function), shares[name], lock)
             stack.enter_context(patch.object(module, function, work))
         stack.enter_context(patch.object(registry, "load", _loading(registry.load, shares["network"], lock)))

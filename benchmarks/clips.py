@@ -1,0 +1,154 @@
+"""Films to measure on, made by code so that everybody has the same ones: camera, screen, slides, drawings."""
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+import pictures
+from srcli.imaging import yuv
+
+Pixels = NDArray[Any]
+
+RATE = 15
+"""Frames a second, as screens are often recorded."""
+SLIDE_SECONDS = 2
+_CODING = yuv.Coding(8, 1, False, 2, 2, "left")
+_BT709, _LIMITED = 1, 1
+_WORDS = (
+    "for",
+    "frame",
+    "in",
+    "film:",
+    "window",
+    "halo",
+    "core",
+    "plane",
+    "yield",
+    "return",
+    "await",
+    "assert",
+)
+_WHITE, _BLACK = (230, 230, 230), (15, 15, 15)
+
+
+def write(
+    path: Path, frames: Iterable[Pixels], *, crf: int, rate: int = RATE, preset: str = "medium"
+) -> None:
+    """Encode frames with x264, 4:2:0 in 8 bits, tagged BT.709.
+
+    Args:
+        path: replaced; its suffix names the container.
+        frames: (H, W, 3) uint8 RGB of one size, even.
+    """
+    with av.open(str(path), "w") as out:
+        stream: Any = out.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": preset})
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = _LIMITED
+        for number, rgb in enumerate(frames):
+            height, width = rgb.shape[:2]
+            if number == 0:
+                stream.height, stream.width = height, width
+            planes = yuv.from_rgb(rgb, _CODING)
+            packed = np.concatenate([plane.reshape(-1) for plane in planes]).reshape(height * 3 // 2, width)
+            frame = av.VideoFrame.from_ndarray(packed, format="yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, rate)
+            frame.colorspace, frame.color_range = _BT709, _LIMITED
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+
+
+def repeat(source: Path, path: Path, times: int) -> None:
+    """Write a film without B-frames so many times over, one after the other, without encoding it anew."""
+    with av.open(str(source)) as read, av.open(str(path), "w") as out:
+        video = read.streams.video[0]
+        stream = out.add_stream_from_template(video)
+        packets = [(bytes(each), each.pts, each.is_keyframe) for each in read.demux(video) if each.size]
+        length = round(len(packets) / (video.average_rate * video.time_base))
+        for begin in range(0, times * length, length):
+            for data, time, key in packets:
+                packet: Any = av.Packet(data)
+                packet.stream, packet.time_base, packet.is_keyframe = stream, video.time_base, key
+                packet.pts = packet.dts = begin + time
+                out.mux(packet)
+
+
+def camera(height: int, width: int, frames: int, *, grain: float = 3.0) -> Iterator[Pixels]:
+    """A slow pan over a photograph, with fresh grain in every frame (standard deviation, of 255)."""
+    draw = np.random.default_rng(0)
+    drift = min(frames, 64)
+    large = pictures.photograph(height + drift, width + 2 * drift).astype(np.float32)
+    for number in range(frames):
+        at = number % drift
+        part = large[at : at + height, 2 * at : 2 * at + width]
+        if grain:
+            part = np.clip(part + draw.standard_normal((height, width, 1), np.float32) * grain, 0, 255)
+        yield part.round().astype(np.uint8)
+
+
+def screen(height: int, width: int, frames: int) -> Iterator[Pixels]:
+    """A screen: an editor that stands still, a terminal of a tenth of it that scrolls by a line twice a
+    second, and a pointer that moves half of the time."""
+    desk = np.full((height, width, 3), (36, 44, 60), np.uint8)
+    size = max(6, height // 45)
+    _text(desk[height // 20 : height * 19 // 20, width // 20 : width * 3 // 5], size, 0)
+    top, left = height * 3 // 5, width * 2 // 3
+    pointer = np.array([[0, 0], [0, 1], [0.7, 0.7]]) * height / 30
+    place, aim = np.array([width * 0.8, height * 0.3]), np.array([width * 0.3, height * 0.5])
+    for number in range(frames):
+        shown = desk.copy()
+        _text(shown[top : height * 19 // 20, left : width * 19 // 20], size, number * 2 // RATE)
+        if number // RATE % 2 == 0:
+            place = place + (aim - place) / RATE
+        cv2.fillPoly(shown, [(place + pointer).astype(np.int32)], _WHITE, cv2.LINE_AA)
+        yield shown
+
+
+def _text(area: Pixels, size: int, first: int) -> None:
+    """Lines of text in a dark rectangle, from the line of that number on; the area is overwritten."""
+    area[...] = _BLACK
+    for row in range(area.shape[0] // (2 * size)):
+        draw = np.random.default_rng(first + row)
+        line = " ".join(draw.choice(_WORDS, 14))
+        at = size, (2 * row + 1) * size + size // 2
+        canvas = np.ascontiguousarray(area)
+        cv2.putText(canvas, line, at, cv2.FONT_HERSHEY_SIMPLEX, size / 22, _WHITE, 1, cv2.LINE_AA)
+        area[...] = canvas
+
+
+def slides(height: int, width: int, frames: int) -> Iterator[Pixels]:
+    """Slides with a title, lines and a photograph, each of which stands still for two seconds."""
+    for number in range(frames):
+        index, step = divmod(number, SLIDE_SECONDS * RATE)
+        if step == 0:
+            slide = np.full((height, width, 3), (244, 244, 240), np.uint8)
+            photo = pictures.photograph(height // 2, width * 2 // 5, index)
+            top, left = height // 3, width // 2
+            slide[top : top + photo.shape[0], left : left + photo.shape[1]] = photo
+            for row in range(5):
+                words = " ".join(np.random.default_rng((index, row)).choice(_WORDS, 4))
+                at = width // 20, height // 6 + row * height // 7
+                scale = height / (360 if row == 0 else 720)
+                cv2.putText(slide, words, at, cv2.FONT_HERSHEY_SIMPLEX, scale, (40, 40, 60), 1, cv2.LINE_AA)
+        yield slide
+
+
+def drawings(height: int, width: int, frames: int) -> Iterator[Pixels]:
+    """Held animation: a figure drawn anew in every other frame, before a painted background."""
+    painted = cv2.bilateralFilter(pictures.photograph(height, width, 1), 9, 60, 9)
+    for number in range(frames):
+        if number % 2 == 0:
+            shown, turn = painted.copy(), number / RATE
+            middle = int(width * (0.45 + 0.1 * np.sin(turn))), int(height * 0.6)
+            for axes, colour in (((0.07, 0.22), (200, 80, 60)), ((0.05, 0.07), (240, 200, 170))):
+                sizes = int(axes[0] * width), int(axes[1] * height)
+                cv2.ellipse(shown, middle, sizes, 10 * np.sin(turn), 0, 360, colour, -1, cv2.LINE_AA)
+                cv2.ellipse(shown, middle, sizes, 10 * np.sin(turn), 0, 360, _BLACK, 2, cv2.LINE_AA)
+                middle = middle[0], middle[1] - int(height * 0.25)
+        yield shown

@@ -1,0 +1,99 @@
+"""Films whose parts stand still, these left out and everything computed: a section of `films.py`."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+import clips
+import usual
+from common import Section, Table
+from film_runs import Setup
+from srcli.imaging.pixels import Pixels
+from srcli.jobs import film as jobs
+from srcli.precision import Pass
+from srcli.stream import Image
+from stages import clocked
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A film for the still windows.
+
+    Attributes:
+        what: in words.
+        frames: makes it.
+        crf: of its H.264.
+        share: of `--still-frames`.
+        options: of srcli.
+        aim: speed over everything computed, in words.
+    """
+
+    what: str
+    frames: Callable[[int, int, int], Iterator[Pixels]]
+    crf: int
+    share: float
+    options: tuple[str, ...]
+    aim: str
+
+
+CLIPS = {
+    "screen": Clip("screen recording", clips.screen, 23, 1.0, (), "at least 2.5"),
+    "slides": Clip("slides, 2 s each", clips.slides, 23, 1.0, (), "at least 2.5"),
+    "grain": Clip("film with grain", clips.camera, 17, 0.25, (), "at least 0.99"),
+    "drawings": Clip("held animation", clips.drawings, 18, 0.5, (), ""),
+    "drawings-2": Clip("held animation, `--still 2`", clips.drawings, 18, 0.5, ("--still", "2"), "3 to 8"),
+}
+"""By name, as `--clips` takes them."""
+
+
+def section(setup: Setup) -> Section:
+    """With windows that are as before left out against everything computed, in turns."""
+    options = setup.options
+    found = {name: _still(setup, CLIPS[name]) for name in options.clips}
+    rows = tuple(
+        (
+            CLIPS[name].what,
+            *(f"{one[key]:.2f} s" for key in ("everything", "compared")),
+            f"**{one['gain']:.2f}**",
+            f"{one['comparing']:.2%}",
+            "the same" if one["psnr"] is None else f"{one['psnr']:.1f} dB",
+            CLIPS[name].aim,
+        )
+        for name, one in found.items()
+    )
+    header = ("film", "everything computed", "compared", "times as fast", "comparing", "pixels", "aim")
+    height, width = options.still_size
+    method = (
+        f"Films of {width}×{height}, {clips.RATE} frames/s, H.264 by x264 (crf 23; film with grain 17, "
+        f"animation 18), to twice the size with `{options.still_model}` and `--tile {options.still_tile}`, "
+        "so that a frame has about as many windows as one of 1080p by default; to FFV1. The whole command "
+        "from the first window on, once each, one after the other. Comparing: time of the comparison, as a "
+        "share of that with everything computed. Pixels: PSNR of the luma against that."
+    )
+    return Section("still", "Films: nothing is computed twice", method, (Table(header, rows),), found)
+
+
+def _still(setup: Setup, clip: Clip) -> dict[str, Any]:
+    options = setup.options
+    height, width = options.still_size
+    count = max(2, round(options.still_frames * clip.share))
+    source = setup.clip(clip.frames.__name__, clip.frames(height, width, count), crf=clip.crf)
+    more = ["--model", options.still_model, "--tile", str(options.still_tile), "--lossless", *clip.options]
+    with patch.object(jobs, "Image", _never_still):
+        everything = setup.run(source, "everything.mkv", *more)
+    with clocked({"compare": (Pass, "_leave_out")}) as shares:
+        compared = setup.run(source, "compared.mkv", *more)
+    psnr = usual.luma_psnr(setup.scratch / "compared.mkv", setup.scratch / "everything.mkv")
+    return {
+        "frames": count,
+        "everything": everything,
+        "compared": compared,
+        "gain": everything / compared,
+        "comparing": shares["compare"].wall / everything,
+        "psnr": psnr,
+    }
+
+
+def _never_still(*values: Any, **options: Any) -> Image:
+    return replace(Image(*values, **options), still=None)
