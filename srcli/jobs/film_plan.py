@@ -169,7 +169,9 @@ def _settled(found: Facts, numbers: range, upscale: Upscale, settings: Settings)
         InputError: none of them can be decoded.
     """
     votes, two = Counter[str | Path](), 0
-    for frame in reader.samples(found, spread(numbers, _SAMPLES), deinterlace=settings.film.deinterlace):
+    film = settings.film
+    places = spread(numbers, _SAMPLES)
+    for frame in reader.samples(found, places, on_error=film.on_error, deinterlace=film.deinterlace):
         rgb = to_rgb(frame, found)[0]
         votes[upscale.model_for(rgb)] += 1
         two += pixels.has_two_colors(pixels.color_and_alpha(rgb)[0])

@@ -252,11 +252,7 @@ def frames(
             `facts` are of; a lost frame, where that ends the film; a decoder that fails for good.
         UsageError: nothing lies between start and end.
     """
-    if facts.interlaced and not deinterlace:
-        raise InputError(f"{where(facts)} is interlaced.", "Add --deinterlace, or deinterlace it first.")
-    if facts.cut and on_error != "skip":
-        hint = "Add --on-error skip to take what is there."
-        raise InputError(f"{where(facts)} is cut off: {facts.cut}.", hint)
+    _check(facts, on_error, deinterlace=deinterlace)
     first, last = (number_at(facts, bound) for bound in (start or Fraction(0), end))
     if first >= last:
         length = float((facts.end - facts.times[0]) * facts.time_base)
@@ -270,11 +266,25 @@ def frames(
     return _selected(facts, found, last, on_error)
 
 
-def samples(facts: Facts, numbers: Iterable[int], *, deinterlace: bool = False) -> Iterator[Frame]:
+def _check(facts: Facts, on_error: OnError, *, deinterlace: bool) -> None:
+    if facts.interlaced and not deinterlace:
+        raise InputError(f"{where(facts)} is interlaced.", "Add --deinterlace, or deinterlace it first.")
+    if facts.cut and on_error != "skip":
+        hint = "Add --on-error skip to take what is there."
+        raise InputError(f"{where(facts)} is cut off: {facts.cut}.", hint)
+
+
+def samples(
+    facts: Facts, numbers: Iterable[int], *, on_error: OnError = "repeat", deinterlace: bool = False
+) -> Iterator[Frame]:
     """A frame near each of these: the first one that a seek there gives, that of the key frame before.
 
     Little is decoded for each. A film in which nothing can be sought gives its first frame each time.
+
+    Raises:
+        InputError: as of `frames`, at the first one.
     """
+    _check(facts, on_error, deinterlace=deinterlace)
     way = Way(deinterlace and facts.interlaced, lenient=True, threads=1, by_frame=False)
     for number in numbers:
         for place in _places(facts, facts.times[number]):
