@@ -15,6 +15,8 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 _ALIASES = {"f32": "fp32", "f16": "fp16"}
 OnError = Literal["repeat", "skip", "stop"]
 ON_ERROR: tuple[OnError, ...] = ("repeat", "skip", "stop")
+PIPED = ("mkv", "y4m")
+"""What films in pipes are."""
 DEFAULT_MEMORY = 1 << 30
 """Bytes that the process may take where nobody says otherwise."""
 
@@ -38,6 +40,7 @@ class FilmSettings:
         start, end: seconds from the first frame; None: all of it.
         keep_partial: when a run ends early, join what is done to a film of its own.
         preview: make a contact sheet with so many frames, and no film. 0: films.
+        pipe: "mkv" or "y4m": the film goes to stdout as that, frame by frame. None: into a file.
     """
 
     codec: str | None = None
@@ -52,6 +55,7 @@ class FilmSettings:
     end: Fraction | None = None
     keep_partial: bool = False
     preview: int = 0
+    pipe: str | None = None
 
     def __post_init__(self) -> None:
         if self.lossless and (self.crf is not None or self.codec not in (None, "ffv1")):
@@ -62,6 +66,12 @@ class FilmSettings:
             raise UsageError(
                 f"--still {self.still} is no difference of 0 to 255.", "Give a small number, or 0."
             )
+        if self.pipe not in (None, *PIPED):
+            raise UsageError(
+                f"{self.pipe} cannot be written to a pipe.", f"Use --container {' or '.join(PIPED)}."
+            )
+        if self.pipe == "y4m" and not self.lossless:
+            raise UsageError("Y4M is not coded: it has no --codec.", "Leave it out, or use --container mkv.")
         if self.preview < 0:
             raise UsageError(f"A preview of {self.preview} frames is not possible.", "Give 1 or more.")
         if (self.start or 0) < 0 or (self.end is not None and self.end <= (self.start or 0)):

@@ -10,10 +10,10 @@ import sys
 import threading
 import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TextIO
 
 import typer
 
@@ -100,6 +100,23 @@ def product(text: str) -> None:
     with unheard(sys.stdout):
         typer.echo(text)
         sys.stdout.flush()
+
+
+@contextmanager
+def product_stream() -> Iterator[BinaryIO]:
+    """Stdout for bytes; what else is written there meanwhile, by libraries too, goes to stderr."""
+    sys.stdout.flush()
+    number = sys.stdout.fileno()
+    kept = os.dup(number)
+    os.dup2(sys.stderr.fileno(), number)
+    stream = os.fdopen(os.dup(kept), "wb")
+    try:
+        yield stream
+    finally:
+        with suppress(OSError):  # its reader may be gone
+            stream.close()
+        os.dup2(kept, number)
+        os.close(kept)
 
 
 def product_path(path: os.PathLike[str]) -> None:

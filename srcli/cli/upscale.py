@@ -3,10 +3,11 @@
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,7 @@ from srcli.cli.console import (
     duration,
     printable,
     product,
+    product_stream,
     screen,
     show_error,
     talk,
@@ -40,7 +42,8 @@ def upscale(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUTS", help="Pictures, films, folders of them, or patterns such as 'holiday/*.jpg'."
+            metavar="INPUTS",
+            help="Pictures, films, folders of them, or patterns such as 'holiday/*.jpg'; - reads stdin.",
         ),
     ],
     scale: Annotated[
@@ -75,7 +78,10 @@ def upscale(
     out: Annotated[
         str,
         typer.Option(
-            "-o", "--out", metavar="FOLDER", help="Output folder; for one picture or film also a file name."
+            "-o",
+            "--out",
+            metavar="FOLDER",
+            help="Output folder; for one picture or film also a file name; - sends one film to stdout.",
         ),
     ] = "upscaled",
     backend: Annotated[
@@ -164,7 +170,9 @@ def upscale(
     container: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="mkv, mp4, mov or webm. [default: as the input]", rich_help_panel=_FILMS
+            metavar="NAME",
+            help="mkv, mp4, mov or webm; in a pipe mkv or y4m. [default: as the input]",
+            rich_help_panel=_FILMS,
         ),
     ] = None,
     on_error: Annotated[
@@ -237,6 +245,7 @@ def upscale(
     """
     if scale is not None and (width or height or long_edge):
         raise UsageError("-s cannot be combined with --width, --height or --long-edge.", "Keep one of them.")
+    piped = out == "-"
     settings = Settings(
         model=model,
         scale=4.0 if scale is None else scale,
@@ -260,8 +269,8 @@ def upscale(
             codec,
             crf,
             preset,
-            lossless,
-            container,
+            lossless or (piped and codec is None),
+            None if piped else container,
             _way_with_damage(on_error),
             deinterlace,
             still,
@@ -269,12 +278,17 @@ def upscale(
             parse_time(end),
             keep_partial,
             preview or 0,
+            (container or "mkv") if piped else None,
         ),
     )
     _check(inputs, out, report)
+    if piped:
+        _check_pipe(as_json=as_json, preview=preview is not None, dry_run=dry_run)
     messages: Messages = context.obj
     messages.quiet = quiet
-    raise typer.Exit(_run(inputs, Path(out), settings, messages, recursive, report, dry_run, as_json))
+    with ExitStack() as pipes:
+        inputs, folder = _from_pipes(inputs, out, pipes)
+        raise typer.Exit(_run(inputs, folder, settings, messages, recursive, report, dry_run, as_json))
 
 
 def _check(inputs: list[str], out: str, report: Path | None) -> None:
@@ -285,6 +299,34 @@ def _check(inputs: list[str], out: str, report: Path | None) -> None:
         raise UsageError("The output folder is empty.", "Give its name with -o; is a variable unset?")
     if str(report) == "-":
         raise UsageError("--report writes a file.", "Give its name; --json prints the report on stdout.")
+
+
+def _check_pipe(*, as_json: bool, preview: bool, dry_run: bool) -> None:
+    """Refuse what does not go together with a film on stdout."""
+    if as_json or preview:
+        option = "--json" if as_json else "--preview"
+        raise UsageError(f"{option} and a film cannot both go to stdout.", "Name a file with -o.")
+    if sys.stdout.isatty() and not dry_run:
+        raise UsageError("A film cannot go to a terminal.", "Pipe it into a program, or name a file with -o.")
+
+
+def _from_pipes(inputs: list[str], out: str, pipes: ExitStack) -> tuple[list[str], Path]:
+    """Files in place of stdin and stdout, which last as long as `pipes`."""
+    if "-" in inputs:
+        from srcli.io.films.pipes import spooled
+        from srcli.io.storage import existing
+
+        if len(inputs) > 1:
+            raise UsageError("- is one film on stdin, alone.", "Give other inputs in a run of their own.")
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError("Nothing is piped into stdin.", "Put a program before the pipe, or name a file.")
+        folder = Path(gettempdir()) if out == "-" else existing(Path(out))
+        folder = folder if folder.is_dir() else folder.parent
+        inputs = [str(pipes.enter_context(spooled(sys.stdin.buffer, folder)))]
+    if out != "-":
+        return inputs, Path(out)
+    place = pipes.enter_context(TemporaryDirectory(prefix="srcli-stdout-", ignore_cleanup_errors=True))
+    return inputs, Path(place, "stdout.mkv")
 
 
 def parse_bytes(text: str) -> int:
@@ -365,7 +407,8 @@ def _run(
         if as_json:
             product(found.to_json())
         if not messages.quiet:
-            talk(_summary(found, planned.out, settings, _noun(planned, settings)) + ".")
+            place = Path("stdout") if settings.film.pipe else planned.out
+            talk(_summary(found, place, settings, _noun(planned, settings)) + ".")
     return found.exit_code
 
 
@@ -436,8 +479,13 @@ def _work(
         from srcli.jobs.film import FilmRun
 
     pictures, films = ([job for job in plan.jobs if job.film is film] for film in (False, True))
-    paths = not (as_json or messages.quiet or sys.stdout.isatty())
-    with closing(screen(quiet=messages.quiet)) as shown, messages.above(shown.line):
+    piped = settings.film.pipe is not None
+    paths = not (as_json or messages.quiet or piped or sys.stdout.isatty())
+    with (
+        closing(screen(quiet=messages.quiet)) as shown,
+        messages.above(shown.line),
+        product_stream() if piped else nullcontext() as sink,
+    ):
         progress = FolderProgress(shown, len(plan.jobs), notes=not messages.quiet, paths=paths)
         run = FolderRun(pictures, upscalers, settings, progress, lambda: interrupt.wanted).run()
         results, interrupted = run.results, run.interrupted
@@ -445,7 +493,7 @@ def _work(
             if interrupted:
                 results.append(PictureResult(job.source, job.target, Status.PENDING))
                 continue
-            film = FilmRun(job, upscalers, settings, progress, lambda: interrupt.wanted)
+            film = FilmRun(job, upscalers, settings, progress, lambda: interrupt.wanted, sink)
             results.append(film.run())
             interrupted = film.interrupted
     order = {job.source: number for number, job in enumerate(plan.jobs)}

@@ -62,14 +62,14 @@ def check_takes_files(folder: Path, what: Path) -> None:
         pass
     except (OSError, ValueError) as error:  # e.g. too long, or a null byte
         raise UsageError(f"{what}: no file can have this name.", "Choose another one.") from error
-    existing = _existing(folder)
-    if not os.path.isdir(existing):  # noqa: PTH112 - never raises
-        raise OutputError(f"{what}: {existing} is not a folder.", "Choose another place.")
+    place = existing(folder)
+    if not os.path.isdir(place):  # noqa: PTH112 - never raises
+        raise OutputError(f"{what}: {place} is not a folder.", "Choose another place.")
     try:
-        probe(existing)
+        probe(place)
     except OSError as error:
         raise OutputError(
-            f"{what}: nothing can be written to {existing} ({error.strerror}).", "Choose another place."
+            f"{what}: nothing can be written to {place} ({error.strerror}).", "Choose another place."
         ) from error
 
 
@@ -80,7 +80,7 @@ def check_space(folder: Path, needed: int) -> None:
         OutputError: fewer than `needed` bytes are free.
     """
     with suppress(OSError):  # a file system that does not say
-        free = shutil.disk_usage(_existing(folder)).free
+        free = shutil.disk_usage(existing(folder)).free
         if free < needed:
             raise OutputError(
                 f"{folder}: {_size(needed)} are needed here and {_size(free)} are free.",
@@ -97,7 +97,7 @@ def is_full(error: BaseException | None) -> bool:
     return False
 
 
-def _existing(folder: Path) -> Path:
+def existing(folder: Path) -> Path:
     """The folder, or its nearest parent that exists."""
     return next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
 

@@ -11,13 +11,15 @@ from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
+from typing import BinaryIO
 
 from srcli.errors import InputError, OutputError, SrcliError, shown
 from srcli.io import provenance, storage
-from srcli.io.films import facts, journal, segments, streams
+from srcli.io.films import facts, journal, pipes, segments, streams
 from srcli.io.films.facts import Facts
 from srcli.io.films.journal import Journal, Segment
 from srcli.io.films.verify import Verified, verify
@@ -33,6 +35,8 @@ log = logging.getLogger(__name__)
 
 _GLANCE = 0.1
 """Seconds that a wait lasts before it looks up whether it is to stop."""
+_WAITING = 3
+"""Segments that wait for a pipe's reader, beside those that the engines are at."""
 _TOLERANCE = Fraction(25, 1000)
 """Seconds by which times may differ: containers count milliseconds, or samples of sound."""
 
@@ -47,6 +51,7 @@ class FilmRun:
         settings: of the run.
         progress: watches it.
         stop: says whether the run is to end early.
+        sink: where the film goes, with `settings.film.pipe`; the work on it still lies beside `job.target`.
         interrupted: whether it ended early.
     """
 
@@ -55,10 +60,13 @@ class FilmRun:
     settings: Settings
     progress: Progress
     stop: Callable[[], bool] = lambda: False
+    sink: BinaryIO | None = None
     interrupted: bool = False
     _facts: Facts | None = None
     _film: FilmPlan | None = None
     _work: Journal | None = None
+    _closed: dict[int, Segment] = field(default_factory=dict)
+    _sent: int = 0
     _opened: ExitStack = field(default_factory=ExitStack)
     _result: PictureResult | None = None
     _seconds: float = 0.0
@@ -106,6 +114,8 @@ class FilmRun:
         result = self._result or PictureResult(self.job.source, self.job.target, Status.PENDING)
         if result.status is Status.WRITTEN:
             result = replace(result, seconds=self._seconds)
+        if self.sink is not None:
+            result = replace(result, output=Path("-"))
         if result.status is not Status.PENDING:
             self.progress.finished(result)
         return result
@@ -125,8 +135,9 @@ class FilmRun:
 
     def _close_segments(self, film: FilmPlan, work: Journal) -> None:
         """Close every segment that is not closed yet, on all engines at once."""
-        closed = work.segments()
+        closed = self._closed = work.segments()
         missing = iter([number for number in range(film.segments) if number not in closed])
+        ahead = _WAITING + len(self.upscalers)
         lock, errors = threading.Lock(), list[BaseException]()
 
         def watch(done: int, made: int) -> None:
@@ -138,18 +149,24 @@ class FilmRun:
                     number = next(missing, None)
                 if number is None:
                     return
+                while self.sink is not None and number > self._sent + ahead:
+                    shared.go_on()
+                    sleep(_GLANCE)
                 yield number
 
-        def serve(upscale: Upscale) -> None:
+        def serve(work: Callable[[], None]) -> None:
             try:
-                Line(shared, upscale).run(take())
+                work()
             except BaseException as error:
                 errors.append(error)
                 shared.cancelled.set()
 
         shared = Shared(film, work, self.settings, watch, closed)
         shared.frames_done(sum(segment.frames for segment in closed.values()), 0)
-        threads = [threading.Thread(target=serve, args=(upscale,)) for upscale in self.upscalers]
+        tasks = [partial(Line(shared, upscale).run, take()) for upscale in self.upscalers]
+        if self.sink is not None:
+            tasks.append(partial(self._send, shared, self.sink))
+        threads = [threading.Thread(target=serve, args=(task,)) for task in tasks]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -161,6 +178,51 @@ class FilmRun:
         if errors:
             raise next((error for error in errors if not isinstance(error, CancelledError)), errors[0])
 
+    def _send(self, shared: Shared, sink: BinaryIO) -> None:
+        """Send segments to a pipe as they close, in order, and remove them.
+
+        Raises:
+            OutputError: its reader is gone.
+        """
+        film, given = shared.film, self.settings.film
+
+        def ordered() -> Iterator[Path]:
+            for number in range(film.segments):
+                while number not in shared.closed:
+                    shared.go_on()
+                    sleep(_GLANCE)
+                path = shared.work.path(number)
+                if shared.closed[number].frames:
+                    yield path
+                with suppress(OSError):
+                    path.unlink()
+                self._sent = number + 1
+
+        try:
+            if given.pipe == "y4m":
+                pipes.send_y4m(ordered(), sink, film.encoding, film.facts)
+            else:
+                times = film.facts.times[film.first : film.first + film.count]
+                pipes.send(
+                    ordered(), sink, film.encoding, film.facts, film.carried, times, tags=self._tags(film),
+                    start=given.start, end=given.end,
+                )  # fmt: skip
+        except OutputError as error:
+            if not isinstance(error.__cause__, BrokenPipeError):
+                raise
+            sent = min(film.count, self._sent * film.segment)
+            raise OutputError(
+                f"{shown(self.job.source)}: the program that reads the film ended after {sent} or more of "
+                f"{film.count} frames."
+            ) from error
+
+    def _tags(self, film: FilmPlan) -> dict[str, str]:
+        """What made the film."""
+        if not self.settings.provenance:
+            return {}
+        record = replace(film.record, input_sha256=provenance.file_sha256(self.job.source))
+        return {streams.RECORD: record.text}
+
     def _keep_partial(self, film: FilmPlan, work: Journal, *, early: bool) -> None:
         """Join the segments closed so far, up to the first that is not, under a name of its own.
 
@@ -169,7 +231,7 @@ class FilmRun:
         place, closed = partial_of(self.job.target), work.segments()
         first = list(takewhile(closed.__contains__, range(film.segments)))
         paths = [work.path(number) for number in first if closed[number].frames]
-        if not self.settings.film.keep_partial or not paths:
+        if not self.settings.film.keep_partial or not paths or self.sink is not None:
             return
         if not early and place.exists() and place.stat().st_mtime >= work.changed:
             return
@@ -194,7 +256,7 @@ class FilmRun:
         try:
             yield
         except Exception as error:
-            if not storage.is_full(error):
+            if self.sink is not None or not storage.is_full(error):
                 raise
             done = sum(segment.frames for segment in work.segments().values())
             raise OutputError(
@@ -204,36 +266,41 @@ class FilmRun:
             ) from error
 
     def _join(self, film: FilmPlan, work: Journal) -> FilmResult:
-        """Join all segments, and compare the result with the film."""
-        job, start, end = self.job, self.settings.film.start, self.settings.film.end
-        closed = [segment for _, segment in sorted(work.segments().items())]
-        tags = {}
-        if self.settings.provenance:
-            record = replace(film.record, input_sha256=provenance.file_sha256(job.source))
-            tags = {streams.RECORD: record.text}
-        paths = [work.path(segment.number) for segment in closed if segment.frames]
-        if not paths:
-            raise InputError(f"{shown(job.source)}: no frame could be decoded.", "Is it damaged?")
-        segments.join(
-            paths, job.target, film.encoding, film.facts, film.carried, tags=tags, start=start, end=end
-        )
-        lost = _lost(film, closed)
-        left_out = set(lost) if self.settings.film.on_error == "skip" else set()
-        times = film.facts.times[film.first : film.first + film.count]
-        kept = [time for time in times if time not in left_out]
-        found = verify(job.target, film.facts, film.carried, kept, start=start, end=end)
-        _check(job.target, found, len(kept))
+        """Join all segments where they are not sent already, and say what became of the film."""
+        closed = [segment for _, segment in sorted(self._closed.items())]
+        frames, lost = sum(segment.frames for segment in closed), _lost(film, closed)
+        if not frames:
+            raise InputError(f"{shown(self.job.source)}: no frame could be decoded.", "Is it damaged?")
+        checks: tuple[str, ...] = ("sent to a pipe, and not read again",)
+        if self.sink is None:
+            checks = self._write(film, [work.path(one.number) for one in closed if one.frames], lost)
         work.finished = True
-        if (partial := partial_of(job.target)).exists() and streams.is_partial(partial):
-            partial.unlink()
+        if (begun := partial_of(self.job.target)).exists() and streams.is_partial(begun):
+            begun.unlink()
         return FilmResult(
-            found.frames,
+            frames,
             tuple(float(time * film.facts.time_base) for time in lost),
             sum(segment.clipped for segment in closed) / (film.count * film.facts.width * film.facts.height),
             (*film.carried.copied, *film.carried.converted),
             film.carried.dropped,
-            _checks(found),
+            checks,
         )
+
+    def _write(self, film: FilmPlan, paths: Sequence[Path], lost: Sequence[int]) -> tuple[str, ...]:
+        """Join segments, and compare the result with the film: what was found, in words.
+
+        Raises:
+            OutputError: it differs.
+        """
+        target, start, end = self.job.target, self.settings.film.start, self.settings.film.end
+        tags = self._tags(film)
+        segments.join(paths, target, film.encoding, film.facts, film.carried, tags=tags, start=start, end=end)
+        left_out = set(lost) if self.settings.film.on_error == "skip" else set()
+        times = film.facts.times[film.first : film.first + film.count]
+        kept = [time for time in times if time not in left_out]
+        found = verify(target, film.facts, film.carried, kept, start=start, end=end)
+        _check(target, found, len(kept))
+        return _checks(found)
 
 
 def partial_of(target: Path) -> Path:

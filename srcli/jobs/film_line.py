@@ -175,7 +175,7 @@ class _Store:
         frame, film = read.frame, self.shared.film
         number = film.segment_of(frame.number)
         if self._entry is None or self._entry.number != number:
-            self._close()
+            self._end(number)
             self._begin(number)
         times = film.facts.times[frame.number - frame.lost_before : frame.number]
         lost = (*times, frame.time) if frame.repeated else times
@@ -189,11 +189,14 @@ class _Store:
             self.shared.work.spool(number, kept)
 
     def finish(self) -> None:
-        """Close what is open, and what lost its last frames to damage."""
+        """Close what is open."""
+        self._end(self.shared.film.segments)
+
+    def _end(self, following: int) -> None:
+        """Close what is open, and of the segments before one those that lost their last frames to damage."""
         self._close()
-        closed = self.shared.work.segments()
-        for number in self.taken:
-            if number not in closed:
+        for number in list(self.taken):
+            if number < following and number not in self.shared.closed:
                 self._begin(number)
                 self._close()
 
@@ -238,6 +241,7 @@ class _Store:
         block, self._block, self._open = self._block, None, None
         block.__exit__(None, None, None)
         self.shared.work.close(self._entry)
+        self.shared.closed[self._entry.number] = self._entry
         self._entry = None
         self._closed += 1
 

@@ -1,9 +1,15 @@
 """`srcli upscale` on films: previews, pipes, several in one command."""
 
+import subprocess
+import sys
 from pathlib import Path
 
+import copies
+import pytest
 import scenes
 from cli_runs import Command, picture
+
+from srcli.io.films.facts import probe
 
 BICUBIC = ("--backend", "bicubic", "-s", "2")
 
@@ -37,3 +43,64 @@ def test_a_preview_without_films_is_refused(srcli: Command) -> None:
     picture("a.png")
     run = srcli("upscale", "a.png", "--preview", "2", *BICUBIC)
     assert (run.code, "--preview is for films" in run.err) == (2, True)
+
+
+def piped(*arguments: str, stdin: bytes | None = None) -> "subprocess.CompletedProcess[bytes]":
+    command = [sys.executable, "-m", "srcli", "upscale", *arguments, *BICUBIC]
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=60)
+
+
+def test_a_film_goes_through_pipes_with_all_its_streams(work: Path) -> None:
+    source = film("a.mkv", 60)
+    run = piped("-", "-o", "-", stdin=source.read_bytes())
+    assert (run.returncode, b"1 film is in stdout" in run.stderr) == (0, True), run.stderr
+    Path("large.mkv").write_bytes(run.stdout)
+    facts = probe(Path("large.mkv"))
+    assert (facts.codec, facts.width, facts.height) == ("ffv1", 128, 96)
+    assert copies.numbers(Path("large.mkv")) == list(range(60))
+    assert copies.times(Path("large.mkv")) == copies.times(source)
+    assert copies.packets(Path("large.mkv"), "audio") == copies.packets(source, "audio")
+    assert sorted(path.name for path in work.iterdir()) == ["a.mkv", "large.mkv"]
+
+
+def test_y4m_in_and_out(work: Path) -> None:
+    first = piped(str(film("a.mkv", 30)), "-o", "-", "--container", "y4m")
+    assert (first.returncode, first.stdout[:10]) == (0, b"YUV4MPEG2 "), first.stderr
+    second = piped("-", "-o", "out/b.mkv", "--lossless", stdin=first.stdout)
+    assert (second.returncode, second.stdout.strip()) == (0, b"out/b.mkv"), second.stderr
+    facts = probe(Path("out/b.mkv"))
+    assert (facts.width, facts.height, facts.rate) == (256, 192, 25)
+    assert copies.numbers(Path("out/b.mkv")) == list(range(30))
+    assert [path.name for path in Path("out").iterdir()] == ["b.mkv"]
+
+
+def test_a_reader_that_leaves_ends_the_run(work: Path) -> None:
+    film("a.mkv", 400)
+    command = [sys.executable, "-m", "srcli", "upscale", "a.mkv", "-o", "-", *BICUBIC]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.read(1000)
+    process.stdout.close()
+    said = process.stderr.read().decode()
+    assert process.wait(30) == 1
+    assert "the program that reads the film ended after" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("a.mkv", "-o", "-", "--json"), "--json and a film"),
+        (("a.mkv", "-o", "-", "--container", "mp4"), "mp4 cannot be written to a pipe"),
+        (("a.mkv", "-o", "-", "--container", "y4m", "--codec", "h265"), "Y4M is not coded"),
+        (("-", "a.mkv"), "alone"),
+        (("-",), "Nothing came from stdin"),
+        (("c.png", "-o", "-"), "is a picture"),
+    ],
+)
+def test_what_pipes_cannot_do_is_refused(arguments: tuple[str, ...], said: str, work: Path) -> None:
+    film("a.mkv", 2), picture("c.png")
+    run = piped(*arguments, stdin=b"")
+    assert run.returncode in (1, 2)
+    assert (said in run.stderr.decode(), run.stdout) == (True, b""), run.stderr

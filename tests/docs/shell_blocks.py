@@ -13,6 +13,7 @@ PAGES = (ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "d
 _PROGRAMS = (
     *("srcli", "python", "torchrun", "pip", "pytest"),
     *("tensorboard", "mkdocs", "ruff", "mypy", "lint-imports"),
+    *("ffmpeg", "mpv", "x265"),
 )
 _SCRIPTS = (".ci/run", *(f"benchmarks/gpu/{path.name}" for path in (ROOT / "benchmarks/gpu").glob("*.sh")))
 _STUB = """#!/bin/bash

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from errno import EDQUOT, EFBIG, ENOSPC
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,8 @@ from srcli.io.films.timeline import Timeline
 _ALPHA: PktSideDataT = "matroska_block_additional"
 """Side data in which VP9 has its alpha. NUT does not hold it; there it is a stream of its own."""
 
+FIXED = {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}
+"""Options of every muxer: nothing random; times as given."""
 _UNASKED = Disposition.default | Disposition.forced
 """Streams that players show without being asked."""
 
@@ -123,27 +126,58 @@ def join(
         OutputError: the file cannot be written; what was there stays.
     """
     ticks = list(_ticks(segments, facts))
-    holds = CONTAINERS[encoding.container]
     with opened(facts.path) as film:
+        parts = Parts(film, encoding, facts, carried, ticks, start, end)
+        mp4 = parts.holds.muxer in ("mp4", "mov")
+        finish = disable_subtitles if mp4 and _silent(film, carried) else None
+        with _whole(out, parts.holds.muxer, parts.options(tags), finish) as target:
+            parts.fill(target, segments, tags)
+
+
+class Parts:
+    """What is joined: see `join`.
+
+    Args:
+        delay: as of `Timeline`.
+    """
+
+    def __init__(
+        self, film: InputContainer, encoding: Encoding, facts: Facts, carried: Carried, ticks: Sequence[int],
+        start: Fraction | None, end: Fraction | None, delay: int | None = None,
+    ) -> None:  # fmt: skip
+        self._film, self._encoding, self._facts, self._carried = film, encoding, facts, carried
+        self._start, self._end = start, end
+        self.holds = CONTAINERS[encoding.container]
         begins = remux.first_times(facts.path, carried.steps, start)
-        timeline = Timeline(facts, ticks, holds, film, begins, start)
-        chapters = timeline.chapters(film.chapters(), end)
-        carries = {**streams.tags(film.metadata), **tags}
-        options = {**timeline.options, **streams.header_options(holds, carries, carried, film)}
-        finish = disable_subtitles if holds.muxer in ("mp4", "mov") and _silent(film, carried) else None
-        with _whole(out, holds.muxer, options, finish) as target, _segment(segments[0]) as first:
-            target.metadata.update(streams.named(carries, holds))
-            target.set_chapters(chapters)
-            video: Any = None
-            tracks = []
-            for step in carried.steps:
+        self._timeline = Timeline(facts, ticks, self.holds, film, begins, start, delay)
+        self._chapters = self._timeline.chapters(film.chapters(), end)
+
+    def options(self, tags: Mapping[str, str]) -> dict[str, str]:
+        """Of the muxer."""
+        header = streams.header_options(self.holds, self._tags(tags), self._carried, self._film)
+        return {**self._timeline.options, **header}
+
+    def fill(self, target: OutputContainer, segments: Iterable[Path], tags: Mapping[str, str]) -> None:
+        """Write everything."""
+        film, facts, encoding, timeline = self._film, self._facts, self._encoding, self._timeline
+        ordered = iter(segments)
+        head = next(ordered)
+        target.metadata.update(streams.named(self._tags(tags), self.holds))
+        target.set_chapters(self._chapters)
+        video: Any = None
+        tracks = []
+        with _segment(head) as first:
+            for step in self._carried.steps:
                 if step.how == "picture":
                     video = _add_picture(target, first, film, encoding, facts, timeline.base)
-                elif track := remux.add(film, facts.path, target, step, holds):
+                elif track := remux.add(film, facts.path, target, step, self.holds):
                     tracks.append(track)
             target.start_encoding()
-            others = remux.placed(film, tracks, timeline.shift, start, end)
-            _interleave(target, _pictures(segments, ticks, timeline, video), others)
+        others = remux.placed(film, tracks, timeline.shift, self._start, self._end)
+        _interleave(target, _pictures(chain([head], ordered), timeline, video), others)
+
+    def _tags(self, tags: Mapping[str, str]) -> dict[str, str]:
+        return {**streams.tags(self._film.metadata), **tags}
 
 
 def _silent(film: InputContainer, carried: Carried) -> bool:
@@ -211,7 +245,7 @@ def _moved(facts: Facts, size: tuple[int, int]) -> list[int]:
     return matrix
 
 
-def _pictures(segments: Sequence[Path], ticks: list[int], timeline: Timeline, video: Any) -> Iterator[Packet]:
+def _pictures(segments: Iterable[Path], timeline: Timeline, video: Any) -> Iterator[Packet]:
     """The packets of all segments, with their times in the output."""
     decoding = iter(timeline.decoding_times())
     for path in segments:
@@ -319,10 +353,9 @@ def _whole(
     Raises:
         OutputError: it cannot be written; what was at `path` stays.
     """
-    fixed = {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}  # nothing random; times as given
     try:
         with storage.unfinished(path) as part:
-            out = av.open(str(part.absolute()), "w", format=muxer, container_options={**fixed, **options})
+            out = av.open(str(part.absolute()), "w", format=muxer, container_options={**FIXED, **options})
             try:
                 yield out
             except BaseException:

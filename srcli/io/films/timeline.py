@@ -37,6 +37,8 @@ class Timeline:
         ticks: times of the frames in decoding order, in `facts.time_base`.
         begins: when the sound and video streams that are copied begin, in seconds, by their index.
         start: seconds in the film that become 0.
+        delay: most frames that are decoded before one that is shown earlier, where `ticks` are in the order
+            of presentation because that of decoding is not known yet.
 
     Attributes:
         base: seconds a unit of the picture's times in the output.
@@ -52,9 +54,10 @@ class Timeline:
         film: InputContainer,
         begins: Mapping[int, Fraction],
         start: Fraction | None,
+        delay: int | None = None,
     ) -> None:
         self.facts = facts
-        self._ticks = ticks
+        self._ticks, self._delay = ticks, delay
         self._order = sorted(ticks)
         self._in_ms = holds.muxer in ("matroska", "webm")
         self.base = _MS if self._in_ms else _exact_base(facts)
@@ -85,11 +88,13 @@ class Timeline:
 
     def decoding_times(self) -> Iterator[int]:
         """Decoding times, in `base`: the presentation times in order, as little early as can be."""
-        delay = max(index - bisect_left(self._order, tick) for index, tick in enumerate(self._ticks))
+        delay = self._delay
+        if delay is None:
+            delay = max(index - bisect_left(self._order, tick) for index, tick in enumerate(self._ticks))
         first, length = self.shown(self._order[0])
         for early in range(delay, 0, -1):
             yield first - early * length
-        for tick in self._order[: len(self._order) - delay]:
+        for tick in self._order[: max(0, len(self._order) - delay)]:
             yield self._placed(self._moment(tick))
 
     def chapters(self, chapters: "list[Chapter]", end: Fraction | None) -> "list[Chapter]":
