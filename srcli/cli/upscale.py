@@ -473,10 +473,10 @@ def _work(
 ) -> tuple[list["PictureResult"], bool]:
     """Do it: results, and whether it was interrupted."""
     from srcli.jobs.folder import FolderRun
-    from srcli.jobs.report import PictureResult, Status
+    from srcli.jobs.report import Status
 
     if any(job.film for job in plan.jobs):
-        from srcli.jobs.film import FilmRun
+        from srcli.jobs.film import FilmRun, run_films
 
     pictures, films = ([job for job in plan.jobs if job.film is film] for film in (False, True))
     piped = settings.film.pipe is not None
@@ -489,13 +489,14 @@ def _work(
         progress = FolderProgress(shown, len(plan.jobs), notes=not messages.quiet, paths=paths)
         run = FolderRun(pictures, upscalers, settings, progress, lambda: interrupt.wanted).run()
         results, interrupted = run.results, run.interrupted
-        for job in films:
-            if interrupted:
-                results.append(PictureResult(job.source, job.target, Status.PENDING))
-                continue
-            film = FilmRun(job, upscalers, settings, progress, lambda: interrupt.wanted, sink)
-            results.append(film.run())
-            interrupted = film.interrupted
+        if films:
+            runs = [
+                FilmRun(
+                    job, upscalers, settings, progress, lambda: run.interrupted or interrupt.wanted, sink
+                ) for job in films
+            ]  # fmt: skip
+            results += run_films(runs)
+            interrupted = interrupted or any(one.status is Status.PENDING for one in results)
     order = {job.source: number for number, job in enumerate(plan.jobs)}
     return sorted(results, key=lambda result: order[result.input]), interrupted
 

@@ -7,12 +7,12 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
-from itertools import takewhile
+from itertools import takewhile, zip_longest
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import BinaryIO
@@ -25,7 +25,7 @@ from srcli.io.films.journal import Journal, Segment
 from srcli.io.films.verify import Verified, verify
 from srcli.jobs.film_line import Line, Shared
 from srcli.jobs.film_plan import FilmPlan, foreseen
-from srcli.jobs.folder import make_folder
+from srcli.jobs.folder import lower_priority, make_folder
 from srcli.jobs.inputs import Job
 from srcli.jobs.plan import Upscale
 from srcli.jobs.report import FilmResult, PictureResult, Progress, Status, failure
@@ -79,6 +79,8 @@ class FilmRun:
 
     def probe(self) -> None:
         """Read what the film is. A failure shows in the next step, which tries again."""
+        if self.stop():
+            return
         if self.settings.overwrite or not os.path.lexists(self.job.target):
             with suppress(Exception):
                 self._facts = facts.probe(self.job.source)
@@ -301,6 +303,27 @@ class FilmRun:
         found = verify(target, film.facts, film.carried, kept, start=start, end=end)
         _check(target, found, len(kept))
         return _checks(found)
+
+
+def run_films(runs: Sequence[FilmRun]) -> list[PictureResult]:
+    """Run films one after the other on the same engines, which do not wait for what needs none.
+
+    While a film is computed, the next is probed; while it is joined and compared, the next is computed.
+    Once a film's run is to stop, those after it stay pending.
+    """
+    finishing: list[Future[PictureResult]] = []
+    with ThreadPoolExecutor(1) as before, ThreadPoolExecutor(1, initializer=lower_priority) as after:
+        probes = [before.submit(run.probe) for run in runs[:1]]
+        for run, following in zip_longest(runs, runs[1:]):
+            probes.pop().result()
+            if following is not None:
+                probes.append(before.submit(following.probe))
+            if not run.stop():
+                run.compute()
+            if following is not None:
+                finishing.append(after.submit(run.finish))
+        results = [one.result() for one in finishing]
+        return [*results, *(run.finish() for run in runs[-1:])]  # in this thread, where an interrupt ends it
 
 
 def partial_of(target: Path) -> Path:

@@ -22,11 +22,11 @@ from folder_doubles import COMPUTED, TWICE, Double, Watcher, double
 
 from srcli.errors import OutputError
 from srcli.imaging.pixels import Pixels
-from srcli.io.films import journal
+from srcli.io.films import journal, segments
 from srcli.io.films.facts import probe
 from srcli.io.films.segments import SegmentWriter
 from srcli.jobs import film_line, film_plan
-from srcli.jobs.film import FilmRun, partial_of
+from srcli.jobs.film import FilmRun, partial_of, run_films
 from srcli.jobs.film_plan import foresee
 from srcli.jobs.inputs import Job
 from srcli.jobs.report import PictureResult, Status
@@ -404,3 +404,60 @@ def test_an_error_of_the_engine_fails_the_film_alone() -> None:
 
     result = run(job(), LOSSLESS, Broken())
     assert (result.status, "broken" in result.error) == (Status.FAILED, True)
+
+
+def test_the_next_film_is_computed_while_one_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first film's join waits until the second film's frames come; so would a run one after the other."""
+    names = ["a.mkv", "b.mkv", "c.mkv"]
+    jobs = [job(f"out/{name}", source=name) for name in names]
+    second, join, seen = threading.Event(), segments.join, list[str]()
+
+    class Noting(Double):
+        frames = 0
+
+        def enlarge(self, image: Pixels, on_tile: Callable[[int, int], None]) -> Pixels:
+            self.frames += 1
+            if self.frames > SCENE.frames:
+                second.set()
+            return super().enlarge(image, on_tile)
+
+    def joining(paths: Any, out: Path, *rest: Any, **more: Any) -> None:
+        seen.append(out.name)
+        assert second.wait(20)
+        join(paths, out, *rest, **more)
+
+    monkeypatch.setattr(segments, "join", joining)
+    watcher, one = Watcher(), Noting()
+    results = run_films([FilmRun(each, (one,), LOSSLESS, watcher) for each in jobs])
+    assert [result.status for result in results] == [Status.WRITTEN] * 3
+    assert seen == names
+    assert [result.output for result in watcher.seen] == [each.target for each in jobs]
+    assert one.frames == 3 * SCENE.frames
+    assert [path.name for path in sorted(Path("out").iterdir())] == names
+
+
+def test_a_failed_film_does_not_stop_the_next_and_an_interrupt_does() -> None:
+    bad = Job(Path("bad.mkv"), Path("out/bad.mkv"), film=True)
+    bad.source.write_bytes(b"\x1a\x45\xdf\xa3" + bytes(500))
+    jobs = [job("out/a.mkv", source="a.mkv"), bad, *(job(f"out/{n}.mkv", source=f"{n}.mkv") for n in "bc")]
+    stopped = threading.Event()
+
+    class Interrupted(Double):
+        """Interrupted at the first frame of the second film that it is given."""
+
+        frames = 0
+
+        def enlarge(self, image: Pixels, on_tile: Callable[[int, int], None]) -> Pixels:
+            self.frames += 1
+            if self.frames == SCENE.frames + 1:
+                stopped.set()
+                time.sleep(0.5)
+            return super().enlarge(image, on_tile)
+
+    def statuses(engine: Double, stop: Callable[[], bool]) -> list[Status]:
+        runs = [FilmRun(each, (engine,), LOSSLESS, Watcher(), stop) for each in jobs]
+        return [result.status for result in run_films(runs)]
+
+    written, failed, pending = Status.WRITTEN, Status.FAILED, Status.PENDING
+    assert statuses(Interrupted(), stopped.is_set) == [written, failed, pending, pending]
+    assert statuses(Double(), lambda: False) == [Status.SKIPPED, failed, written, written]
