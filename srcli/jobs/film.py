@@ -95,12 +95,12 @@ class FilmRun:
             self._work = opened.enter_context(
                 journal.opened(self.job.target, film.record.text, overwrite=self.settings.overwrite)
             )
-            self._keep_partial(film, self._work, early=False)
+            self._keep_partial(film, self._work)
             with self._disk(film, self._work):
                 try:
                     self._close_segments(film, self._work)
                 except Exception:
-                    self._keep_partial(film, self._work, early=True)
+                    self._keep_partial(film, self._work)
                     raise
             self._film, self._opened = film, opened.pop_all()
 
@@ -225,17 +225,17 @@ class FilmRun:
         record = replace(film.record, input_sha256=provenance.file_sha256(self.job.source))
         return {streams.RECORD: record.text}
 
-    def _keep_partial(self, film: FilmPlan, work: Journal, *, early: bool) -> None:
+    def _keep_partial(self, film: FilmPlan, work: Journal) -> None:
         """Join the segments closed so far, up to the first that is not, under a name of its own.
 
-        At the beginning of a run, that is done only if it was not before. Failing does not end the run.
+        Where no segment was closed since that was done, nothing is. Failing does not end the run.
         """
         place, closed = partial_of(self.job.target), work.segments()
         first = list(takewhile(closed.__contains__, range(film.segments)))
         paths = [work.path(number) for number in first if closed[number].frames]
         if not self.settings.film.keep_partial or not paths or self.sink is not None:
             return
-        if not early and place.exists() and place.stat().st_mtime >= work.changed:
+        if place.exists() and place.stat().st_mtime >= work.changed:
             return
         following, times = film.last_of(first[-1]) + 1, film.facts.times
         end = times[following] if following < len(times) else film.facts.end

@@ -184,6 +184,9 @@ def test_what_a_killed_run_did_is_joined_before_it_goes_on() -> None:
     stopped = FilmRun(one, (Failing(0),), PARTIAL, Watcher())
     assert stopped.run().status is Status.FAILED
     assert partial_numbers(one) == list(range(16))
+    before = partial_of(one.target).stat()
+    assert run(one, PARTIAL, Failing(0)).status is Status.FAILED
+    assert partial_of(one.target).stat() == before
 
 
 def test_an_interrupt_keeps_what_is_done(caplog: pytest.LogCaptureFixture) -> None:

@@ -148,7 +148,8 @@ class Journal:
         """Remove what killed runs left half-written, the end of a torn last line included."""
         if self._path.exists():
             whole = sum(len(line) + 1 for line in self._lines())
-            os.truncate(self._path, whole)
+            if whole < self._path.stat().st_size:  # else `changed` stays
+                os.truncate(self._path, whole)
         for path in (*self.folder.glob(".*part"), *self.folder.glob("*/*.part")):
             path.unlink()
 
