@@ -187,6 +187,7 @@ class FilmRun:
             OutputError: its reader is gone.
         """
         film, given = shared.film, self.settings.film
+        start, end = film.part(self.settings)
 
         def ordered() -> Iterator[Path]:
             for number in range(film.segments):
@@ -207,7 +208,7 @@ class FilmRun:
                 times = film.facts.times[film.first : film.first + film.count]
                 pipes.send(
                     ordered(), sink, film.encoding, film.facts, film.carried, times, tags=self._tags(film),
-                    start=given.start, end=given.end,
+                    start=start, end=end,
                 )  # fmt: skip
         except OutputError as error:
             if not isinstance(error.__cause__, BrokenPipeError):
@@ -244,7 +245,7 @@ class FilmRun:
                 raise OutputError(f"{shown(place)} is in the way.", "Move it away.")
             segments.join(
                 paths, place, film.encoding, film.facts, film.carried, tags={streams.RECORD: streams.PARTIAL},
-                start=self.settings.film.start, end=end * film.facts.time_base,
+                start=film.part(self.settings)[0], end=end * film.facts.time_base,
             )  # fmt: skip
         except SrcliError as error:
             log.warning("What is done of %s could not be joined: %s", shown(self.job.source), error)
@@ -294,7 +295,7 @@ class FilmRun:
         Raises:
             OutputError: it differs.
         """
-        target, start, end = self.job.target, self.settings.film.start, self.settings.film.end
+        target, (start, end) = self.job.target, film.part(self.settings)
         tags = self._tags(film)
         segments.join(paths, target, film.encoding, film.facts, film.carried, tags=tags, start=start, end=end)
         left_out = set(lost) if self.settings.film.on_error == "skip" else set()

@@ -63,6 +63,12 @@ class FilmPlan:
     record: Provenance
     segment: int
 
+    def part(self, settings: Settings) -> tuple[Fraction | None, Fraction | None]:
+        """The start and end asked for, which count from the first frame, in the film's own time."""
+        first = self.facts.times[0] * self.facts.time_base
+        start, end = settings.film.start, settings.film.end
+        return None if start is None else first + start, None if end is None else first + end
+
     @property
     def segments(self) -> int:
         """How many segments there are."""

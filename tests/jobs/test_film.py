@@ -355,6 +355,19 @@ def test_a_part_of_a_film(start: str, end: str | None, numbers: range) -> None:
     assert copies.numbers(one.target) == list(numbers)
 
 
+def test_a_part_of_a_film_that_begins_late_has_its_sound() -> None:
+    """The first frame is shown at 3 seconds; the part begins 0.64 seconds later, at a flash and its click."""
+    scene = scenes.Scene(frames=40, start=Fraction(3), audio=(scenes.Audio(codec="pcm_s16le"),))
+    one = job(scene=scene, source="late.mkv")
+    part = replace(LOSSLESS, film=FilmSettings(lossless=True, start=Fraction("0.64"), end=Fraction("1.28")))
+    result = run(one, part)
+    assert (result.status, result.error) == (Status.WRITTEN, "")
+    assert copies.numbers(one.target) == list(range(16, 32))
+    begin = copies.times(one.target)[0]
+    clicks = [moment - begin for moment in scenes.clicks(one.target)]
+    assert [round(float(moment), 2) for moment in clicks[:2]] == [0.0, 0.32]  # a packet may reach beyond
+
+
 def test_a_start_behind_the_end_is_refused() -> None:
     result = run(job(), replace(LOSSLESS, film=FilmSettings(start=Fraction(60))))
     assert (result.status, "1.600" in result.error) == (Status.FAILED, True)
