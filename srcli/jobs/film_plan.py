@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -87,9 +87,22 @@ class FilmPlan:
 def foresee(job: Job, upscale: Upscale, settings: Settings) -> PictureResult:
     """What a run would do with a film; a few of its frames are decoded, nothing is written."""
     try:
-        return foreseen(job, upscale, settings)[0]
+        result, film = foreseen(job, upscale, settings)
     except Exception as error:
         return failure(job, error)
+    return result if film is None else replace(result, notes=(*_described(film), *result.notes))
+
+
+def _described(film: FilmPlan) -> list[str]:
+    """How many frames, how they are written, and what goes along."""
+    rate, chosen = film.facts.rate, film.encoding
+    pace = "at a variable rate" if rate is None else f"at {float(rate):.6g} a second"
+    options = ", ".join(f"{name} {value}" for name, value in chosen.options if name in ("preset", "crf"))
+    return [
+        f"{film.count} frames {pace}, enlarged by {film.computed.model}",
+        f"written by {chosen.encoder}{f' ({options})' if options else ''}, {chosen.pixel_format}",
+        *(f"goes along: {stream}" for stream in (*film.carried.copied, *film.carried.converted)),
+    ]
 
 
 def foreseen(
@@ -110,7 +123,8 @@ def foreseen(
         check_made_by(job, existing, [film.record])
         return PictureResult(job.source, job.target, Status.SKIPPED), None
     source = film.facts.height, film.facts.width
-    notes = (*film.facts.notes, *film.encoding.notes, *film.carried.dropped)
+    dropped = (f"left out: {stream}" for stream in film.carried.dropped)
+    notes = (*film.facts.notes, *film.encoding.notes, *dropped)
     return PictureResult(
         job.source, job.target, Status.PLANNED, source, film.encoding.size, notes=notes
     ), film

@@ -368,6 +368,19 @@ def test_a_part_of_a_film_that_begins_late_has_its_sound() -> None:
     assert [round(float(moment), 2) for moment in clicks[:2]] == [0.0, 0.32]  # a packet may reach beyond
 
 
+def test_what_is_foreseen_names_frames_encoder_and_streams() -> None:
+    one = job("out/film.mp4", scenes.Scene(frames=40, subtitles=True, attachment=True), "rich.mkv")
+    found = foresee(one, double, replace(TWICE, film=FilmSettings(crf=20)))
+    assert (found.status, one.target.exists()) == (Status.PLANNED, False)
+    assert found.notes[0] == "40 frames at 25 a second, enlarged by double"
+    assert found.notes[1] == "written by libx264 (preset veryfast, crf 20), yuv420p"
+    assert [note.split(" ")[:3] for note in found.notes[2:4]] == [
+        ["goes", "along:", "audio"],
+        ["goes", "along:", "subtitle"],
+    ]
+    assert found.notes[-1].startswith("left out: ")
+
+
 def test_a_start_behind_the_end_is_refused() -> None:
     result = run(job(), replace(LOSSLESS, film=FilmSettings(start=Fraction(60))))
     assert (result.status, "1.600" in result.error) == (Status.FAILED, True)
