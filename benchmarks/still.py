@@ -50,7 +50,8 @@ CLIPS = {
 def section(setup: Setup) -> Section:
     """With windows that are as before left out against everything computed, in turns."""
     options = setup.options
-    found = {name: _still(setup, CLIPS[name]) for name in options.clips}
+    everything: dict[str, float] = {}
+    found = {name: _still(setup, CLIPS[name], everything) for name in options.clips}
     rows = tuple(
         (
             CLIPS[name].what,
@@ -71,20 +72,25 @@ def section(setup: Setup) -> Section:
         "from the first window on, once each, one after the other. Comparing: time of the comparison, as a "
         "share of that with everything computed. Pixels: PSNR of the luma against that."
     )
-    return Section("still", "Films: nothing is computed twice", method, (Table(header, rows),), found)
+    name = "-".join(["still", *([] if options.clips == list(CLIPS) else options.clips)])
+    return Section(name, "Films: nothing is computed twice", method, (Table(header, rows),), found)
 
 
-def _still(setup: Setup, clip: Clip) -> dict[str, Any]:
+def _still(setup: Setup, clip: Clip, known: dict[str, float]) -> dict[str, Any]:
+    """One film, with its seconds where everything is computed, which `known` keeps for other options."""
     options = setup.options
     height, width = options.still_size
     count = max(2, round(options.still_frames * clip.share))
-    source = setup.clip(clip.frames.__name__, clip.frames(height, width, count), crf=clip.crf)
-    more = ["--model", options.still_model, "--tile", str(options.still_tile), "--lossless", *clip.options]
-    with patch.object(jobs, "Image", _never_still):
-        everything = setup.run(source, "everything.mkv", *more)
+    film = clip.frames.__name__
+    source = setup.clip(film, clip.frames(height, width, count), crf=clip.crf)
+    more = ["--model", options.still_model, "--tile", str(options.still_tile), "--lossless"]
+    if film not in known:
+        with patch.object(jobs, "Image", _never_still):
+            known[film] = setup.run(source, f"{film}-whole.mkv", *more)
+    everything = known[film]
     with clocked({"compare": (Pass, "_leave_out")}) as shares:
-        compared = setup.run(source, "compared.mkv", *more)
-    psnr = usual.luma_psnr(setup.scratch / "compared.mkv", setup.scratch / "everything.mkv")
+        compared = setup.run(source, "compared.mkv", *more, *clip.options)
+    psnr = usual.luma_psnr(setup.scratch / "compared.mkv", setup.scratch / f"{film}-whole.mkv")
     return {
         "frames": count,
         "everything": everything,
