@@ -70,6 +70,7 @@ class FilmRun:
     _opened: ExitStack = field(default_factory=ExitStack)
     _result: PictureResult | None = None
     _seconds: float = 0.0
+    _input: tuple[int, ...] = ()
 
     def run(self) -> PictureResult:
         """All three steps. A failure becomes the result and raises nothing; so does an interrupt."""
@@ -90,10 +91,14 @@ class FilmRun:
         with self._step(), ExitStack() as opened:
             self._result, film = foreseen(self.job, self.upscalers[0], self.settings, self._facts)
             if film is None:
+                if self._result.status is Status.SKIPPED:  # a kill may have come before the work was removed
+                    journal.discard(self.job.target)
                 return
+            self._input = _identity(self.job.source)
             make_folder(self.job.target)
+            record = f"{film.record.text} {self._input[-1]}"  # a file of the same size is not the same film
             self._work = opened.enter_context(
-                journal.opened(self.job.target, film.record.text, overwrite=self.settings.overwrite)
+                journal.opened(self.job.target, record, overwrite=self.settings.overwrite)
             )
             self._keep_partial(film, self._work)
             with self._disk(film, self._work):
@@ -110,8 +115,13 @@ class FilmRun:
             if self._film is not None and self._work is not None and self._result is not None:
                 with self._disk(self._film, self._work):
                     film = self._join(self._film, self._work)
+                notes = (*self._result.notes, *_damage(film.lost, self.settings.film.on_error))
                 self._result = replace(
-                    self._result, status=Status.WRITTEN, computed=self._film.computed, film=film
+                    self._result,
+                    status=Status.WRITTEN,
+                    computed=self._film.computed,
+                    film=film,
+                    notes=notes,
                 )
         result = self._result or PictureResult(self.job.source, self.job.target, Status.PENDING)
         if result.status is Status.WRITTEN:
@@ -271,12 +281,12 @@ class FilmRun:
     def _join(self, film: FilmPlan, work: Journal) -> FilmResult:
         """Join all segments where they are not sent already, and say what became of the film."""
         closed = [segment for _, segment in sorted(self._closed.items())]
-        frames, lost = sum(segment.frames for segment in closed), _lost(film, closed)
+        frames, lost = sum(segment.frames for segment in closed), _lost(closed)
         if not frames:
             raise InputError(f"{shown(self.job.source)}: no frame could be decoded.", "Is it damaged?")
         checks: tuple[str, ...] = ("sent to a pipe, and not read again",)
         if self.sink is None:
-            checks = self._write(film, [work.path(one.number) for one in closed if one.frames], lost)
+            checks = self._write(film, work, [work.path(one.number) for one in closed if one.frames], lost)
         work.finished = True
         if (begun := partial_of(self.job.target)).exists() and streams.is_partial(begun):
             begun.unlink()
@@ -289,21 +299,39 @@ class FilmRun:
             checks,
         )
 
-    def _write(self, film: FilmPlan, paths: Sequence[Path], lost: Sequence[int]) -> tuple[str, ...]:
-        """Join segments, and compare the result with the film: what was found, in words.
+    def _write(
+        self, film: FilmPlan, work: Journal, paths: Sequence[Path], lost: Sequence[int]
+    ) -> tuple[str, ...]:
+        """Join segments, compare the result with the film, and only then put it in its place.
+
+        Returns:
+            What was found, in words.
 
         Raises:
             OutputError: it differs.
         """
-        target, (start, end) = self.job.target, film.part(self.settings)
+        target, (start, end) = work.folder / f"whole{self.job.target.suffix}", film.part(self.settings)
         tags = self._tags(film)
         segments.join(paths, target, film.encoding, film.facts, film.carried, tags=tags, start=start, end=end)
         left_out = set(lost) if self.settings.film.on_error == "skip" else set()
         times = film.facts.times[film.first : film.first + film.count]
         kept = [time for time in times if time not in left_out]
         found = verify(target, film.facts, film.carried, kept, start=start, end=end)
-        _check(target, found, len(kept))
+        _check(self.job.target, found, len(kept))
+        self._check_input()
+        target.replace(self.job.target)
         return _checks(found)
+
+    def _check_input(self) -> None:
+        """Refuse an input that another program changed or replaced since the run began.
+
+        Raises:
+            InputError: it did.
+        """
+        if _identity(self.job.source) != self._input:
+            raise InputError(
+                f"{shown(self.job.source)} changed while it was enlarged.", "Run again when it is complete."
+            )
 
 
 def run_films(runs: Sequence[FilmRun]) -> list[PictureResult]:
@@ -332,13 +360,23 @@ def partial_of(target: Path) -> Path:
     return target.with_name(f"{target.stem}.partial{target.suffix}")
 
 
-def _lost(film: FilmPlan, closed: Sequence[Segment]) -> list[int]:
-    """Times of the frames that damage cost, those after the last one that was decoded included."""
-    times = film.facts.times
-    last = max((segment.last for segment in closed if segment.frames), default=film.first - 1)
-    return [time for segment in closed for time in segment.lost] + list(
-        times[last + 1 : film.first + film.count]
-    )
+def _identity(path: Path) -> tuple[int, ...]:
+    """What changes with a file: which one it is, its size, and last its time."""
+    facts = path.stat()
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
+def _damage(lost: Sequence[float], on_error: str) -> list[str]:
+    """Frames that damage cost, in words."""
+    if not lost:
+        return []
+    became = "left out" if on_error == "skip" else "those before are shown in their place"
+    return [f"{len(lost)} damaged frames from {lost[0]:.2f} to {lost[-1]:.2f} s: {became}"]
+
+
+def _lost(closed: Sequence[Segment]) -> list[int]:
+    """Times of the frames that damage cost."""
+    return [time for segment in closed for time in segment.lost]
 
 
 def _check(target: Path, found: Verified, frames: int) -> None:

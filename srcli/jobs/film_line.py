@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from time import perf_counter
 from typing import Any
 
@@ -123,6 +124,9 @@ class Line:
                 found = _ahead(decoder, self._decoded(self._before(number, kept)))
             following, last = number + 1, film.last_of(number)
             for read in found:
+                if read.frame.number > last:  # the rest of this segment is lost and left out
+                    found = chain((read,), found)
+                    break
                 self._pending.append(read)
                 yield Image(
                     read.rgb,
@@ -141,7 +145,8 @@ class Line:
         film, times = self.shared.film, self.shared.film.facts.times
         if number == 0:
             return (times[film.first - 1], b"") if film.first else None
-        if (segment := self.shared.closed.get(number - 1)) is not None:
+        segment = self.shared.closed.get(number - 1)
+        if segment is not None and segment.frames:
             return segment.time, bytes.fromhex(segment.digest)
         return times[film.last_of(number - 1)], b""
 
@@ -178,7 +183,7 @@ class _Store:
         if self._entry is None or self._entry.number != number:
             self._end(number)
             self._begin(number)
-        times = film.facts.times[frame.number - frame.lost_before : frame.number]
+        times = self._missing(frame.number)
         lost = (*times, frame.time) if frame.repeated else times
         planes, alpha = _to_planes(made, film.encoding)
         kept = Spooled(frame.number, frame.time, frame.digest().hex(), read.clipped, lost, planes, alpha)
@@ -216,10 +221,17 @@ class _Store:
         self._entry = Segment(number, 0, 0, 0, "")
         slow = perf_counter() - self._began > _SLOW * film.segment * self._closed
         self._keeps = not self._closed or slow
-        for kept in work.spooled(number):
+        for kept in work.spooled(number, film.first_of(number)):
             if kept.number != film.last_of(number):  # `_kept` does not count on it either
                 self._write(kept)
         self.shared.frames_done(self._entry.frames, 0)
+
+    def _missing(self, number: int) -> tuple[int, ...]:
+        """Times of the frames of the open segment before this one that did not come: lost, and left out."""
+        assert self._entry is not None
+        entry, film = self._entry, self.shared.film
+        following = entry.last + 1 if entry.frames else film.first_of(entry.number)
+        return film.facts.times[following:number]
 
     def _write(self, kept: Spooled) -> None:
         assert self._open is not None
@@ -239,6 +251,8 @@ class _Store:
     def _close(self) -> None:
         if self._block is None or self._entry is None:
             return
+        tail = self._missing(self.shared.film.last_of(self._entry.number) + 1)
+        self._entry = replace(self._entry, lost=(*self._entry.lost, *tail))
         block, self._block, self._open = self._block, None, None
         block.__exit__(None, None, None)
         give_back()
@@ -251,7 +265,7 @@ class _Store:
 def _kept(work: Journal, film: FilmPlan, number: int) -> Spooled | None:
     """The last finished frame of a segment that is to be continued."""
     kept = None
-    for one in work.spooled(number):
+    for one in work.spooled(number, film.first_of(number)):
         if one.number != film.last_of(number):
             kept = replace(one, planes=[])
     return kept

@@ -78,6 +78,10 @@ class FilmPlan:
         """The segment that a frame belongs to, by its number."""
         return min((frame - self.first) // self.segment, self.segments - 1)
 
+    def first_of(self, segment: int) -> int:
+        """The number of a segment's first frame."""
+        return self.first + segment * self.segment
+
     def last_of(self, segment: int) -> int:
         """The number of a segment's last frame."""
         frames = self.count if segment == self.segments - 1 else (segment + 1) * self.segment

@@ -18,7 +18,7 @@ from srcli.io.films.signatures import WRITTEN
 from srcli.io.pictures import READ_ONLY_SUFFIXES, SUFFIXES
 from srcli.io.provenance import Finished, Provenance
 from srcli.io.storage import check_takes_files
-from srcli.jobs.inputs import Job, Problem, discover, is_folder, name_outputs, place
+from srcli.jobs.inputs import Discovery, Job, Problem, discover, is_folder, name_outputs, place
 from srcli.jobs.report import PictureResult, Status
 from srcli.models import auto
 from srcli.settings import Settings, Size
@@ -81,7 +81,8 @@ def plan(
     if out.suffix.lower() in READ_ONLY_SUFFIXES and not is_folder(out):
         raise UsageError(f"{out}: this format can be read, not written.", f"Name it {out.stem}.png.")
     check_folder(inputs, out)
-    found = discover(inputs, out, recursive=recursive, films=find_spec("av") is not None)
+    found = discover(inputs, out, recursive=recursive, films=_reads_films())
+    _refuse_films(found)
     jobs = name_outputs(found.pictures, out, wanted, held)
     check_targets(jobs)
     problems, unread = tuple(found.problems), tuple(sorted(found.unread.items()))
@@ -95,6 +96,22 @@ def _format(name: str) -> str:
         listing = ", ".join(dict.fromkeys(SUFFIXES.values()))
         raise UsageError(f"Format {name!r} cannot be written.", f"Choose from {listing}.")
     return known
+
+
+def _reads_films() -> bool:
+    return find_spec("av") is not None
+
+
+def _refuse_films(found: Discovery) -> None:
+    """Turn films that are named where nothing reads them into problems."""
+    if _reads_films():
+        return
+    for film in (one for one in found.pictures if one.film):
+        error = InputError(
+            f"{shown(film.path)} is a film.", 'Install what reads films: pip install "srcli[video]"'
+        )
+        found.problems.append(Problem(film.path, error))
+    found.pictures = [one for one in found.pictures if not one.film]
 
 
 def _container(name: str) -> str:
@@ -114,6 +131,7 @@ def _plan_file(inputs: Sequence[str], out: Path, format: str | None, container: 
     if suffix in WRITTEN and container not in (None, suffix[1:]):
         raise UsageError(f"{out} is not named like the container {container}.", "Leave out --container.")
     found = discover(inputs, out, recursive=False)
+    _refuse_films(found)
     if len(inputs) > 1 or len(found.pictures) > 1 or is_folder(Path(inputs[0])):
         raise UsageError(f"{out} is one picture's name, but there may be more.", "Name a folder with -o.")
     for one in found.pictures:

@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +27,7 @@ from srcli.imaging.pixels import Pixels
 from srcli.io.films import journal, segments
 from srcli.io.films.facts import probe
 from srcli.io.films.segments import SegmentWriter
+from srcli.jobs import film as film_runs
 from srcli.jobs import film_line, film_plan
 from srcli.jobs.film import FilmRun, partial_of, run_films
 from srcli.jobs.film_plan import foresee
@@ -121,6 +124,85 @@ def test_damaged_work_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
         file.write('{"number":1,"frames":1')
     assert run(one).status is Status.WRITTEN
     assert copies.numbers(one.target) == list(range(40))
+
+
+def stopped_after(one: Job, frames: int, settings: Settings = LOSSLESS) -> Path:
+    """A run that failed there; the folder of its work."""
+    assert run(one, settings, Failing(frames)).status is Status.FAILED
+    return journal.folder_of(one.target)
+
+
+def test_a_hole_among_the_finished_frames_is_filled() -> None:
+    run(whole := job("whole/film.mkv"))
+    folder = stopped_after(one := job(), 12)
+    sorted(folder.glob("*/*.npz"))[4].unlink()
+    assert run(one).status is Status.WRITTEN
+    assert one.target.read_bytes() == whole.target.read_bytes()
+
+
+@pytest.mark.parametrize("how", ["cut", "zeroed", "emptied", "one byte", "gone"])
+def test_a_damaged_segment_is_made_again(how: str) -> None:
+    run(whole := job("whole/film.mkv"))
+    segment = stopped_after(one := job(), 28) / "000000.nut"
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 1
+    contents = {"cut": data[:-200], "zeroed": bytes(len(data)), "emptied": b"", "one byte": data}
+    segment.unlink() if how == "gone" else segment.write_bytes(contents[how])
+    assert run(one).status is Status.WRITTEN
+    assert one.target.read_bytes() == whole.target.read_bytes()
+
+
+def test_segments_that_are_lost_whole_are_left_out() -> None:
+    scene = scenes.Scene(frames=80, codec="mpeg4", options={"g": "1", "bf": "0"}, audio=())
+    skip = replace(LOSSLESS, film=FilmSettings(lossless=True, on_error="skip"))
+    one = job(scene=scene, source="film.avi")
+    scenes.damage(one.source, range(20, 52))
+    result = run(whole := job("whole/film.mkv", source="film.avi"), skip)
+    assert result.film is not None
+    assert any("damaged frames" in note for note in result.notes)
+    for frames in (10, 24, 40):
+        stopped_after(one, frames, skip)
+        assert run(one, skip).status is Status.WRITTEN
+        assert one.target.read_bytes() == whole.target.read_bytes()
+        one.target.unlink()
+
+
+def test_another_input_of_the_same_size_never_continues_a_run() -> None:
+    stopped_after(one := job(), 30)
+    os.utime(one.source, (1, 1))
+    assert run(one).status is Status.FAILED
+    assert run(one, replace(LOSSLESS, overwrite=True)).status is Status.WRITTEN
+
+
+def test_an_input_replaced_meanwhile_fails_the_film() -> None:
+    one = job()
+
+    class Replacing(Double):
+        def enlarge(self, image: Pixels, on_tile: Callable[[int, int], None]) -> Pixels:
+            if not Path("copy.mkv").exists():
+                shutil.copy(one.source, "copy.mkv")
+                shutil.copy(one.source, "other.mkv")
+                Path("other.mkv").replace(one.source)
+            return super().enlarge(image, on_tile)
+
+    result = run(one, LOSSLESS, Replacing())
+    assert (result.status, "changed" in result.error, one.target.exists()) == (Status.FAILED, True, False)
+
+
+def test_a_film_that_is_not_as_written_never_gets_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, real = job(), film_runs.verify
+    with monkeypatch.context() as patch:
+        patch.setattr(film_runs, "verify", lambda *a, **k: replace(real(*a, **k), frames=39))
+        assert (run(one).status, one.target.exists()) == (Status.FAILED, False)
+    assert run(one).status is Status.WRITTEN
+
+
+def test_work_left_beside_a_whole_film_is_removed() -> None:
+    run(one := job())
+    folder = journal.folder_of(one.target)
+    folder.mkdir()
+    (folder / "000000.nut").write_bytes(b"x")
+    assert (run(one).status, folder.exists()) == (Status.SKIPPED, False)
 
 
 def test_kill_9_loses_nothing() -> None:
@@ -451,7 +533,7 @@ def test_the_next_film_is_computed_while_one_is_joined(monkeypatch: pytest.Monke
             return super().enlarge(image, on_tile)
 
     def joining(paths: Any, out: Path, *rest: Any, **more: Any) -> None:
-        seen.append(out.name)
+        seen.append(out.parent.name)
         assert second.wait(20)
         join(paths, out, *rest, **more)
 
@@ -459,7 +541,7 @@ def test_the_next_film_is_computed_while_one_is_joined(monkeypatch: pytest.Monke
     watcher, one = Watcher(), Noting()
     results = run_films([FilmRun(each, (one,), LOSSLESS, watcher) for each in jobs])
     assert [result.status for result in results] == [Status.WRITTEN] * 3
-    assert seen == names
+    assert seen == [f"{name}.unfinished" for name in names]
     assert [result.output for result in watcher.seen] == [each.target for each in jobs]
     assert one.frames == 3 * SCENE.frames
     assert [path.name for path in sorted(Path("out").iterdir())] == names

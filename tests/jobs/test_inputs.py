@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srcli.errors import OutputError, UsageError
+from srcli.jobs import plan as plans
 from srcli.jobs.inputs import Found, Job, discover, name_outputs
 from srcli.jobs.plan import check_targets, plan
 
@@ -208,3 +209,12 @@ def test_formats_are_known_by_suffix_and_name(tmp_path: Path) -> None:
         assert plan([str(source)], tmp_path / "out", format=name).jobs[0].target.name == "a.jpg"
     with pytest.raises(UsageError, match="Format 'gif'"):
         plan([str(source)], tmp_path / "out", format="gif")
+
+
+def test_films_that_nothing_reads_are_problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "find_spec", lambda name: None)
+    for name in ("a.mkv", "b.png"):
+        (tmp_path / name).write_bytes(b"")
+    found = plan([str(tmp_path / "a.mkv"), str(tmp_path / "b.png")], tmp_path / "out")
+    assert [job.source.name for job in found.jobs] == ["b.png"]
+    assert ["srcli[video]" in problem.error.hint for problem in found.problems] == [True]

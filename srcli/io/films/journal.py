@@ -9,8 +9,8 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from srcli.errors import OutputError, shown
 from srcli.imaging.pixels import Pixels
+from srcli.io.provenance import file_sha256
 from srcli.io.storage import unfinished
 
 _SUFFIX = ".unfinished"
@@ -38,6 +39,7 @@ class Segment:
         digest: of that frame, in hex.
         clipped: pixels of its input that lay outside the RGB cube.
         lost: times of input frames that were damaged.
+        sha256: of its file, in hex; "" where there is none, since all its frames are lost.
     """
 
     number: int
@@ -47,6 +49,7 @@ class Segment:
     digest: str
     clipped: int = 0
     lost: tuple[int, ...] = ()
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,16 @@ class Spooled:
     lost: tuple[int, ...]
     planes: list[Pixels]
     alpha: Pixels | None
+
+
+def discard(target: Path) -> None:
+    """Remove the work on an output that is there whole, unless another run is at it."""
+    folder = folder_of(target)
+    with suppress(Timeout, OSError):
+        if folder.is_dir():
+            with FileLock(folder / _LOCK).acquire(blocking=False):
+                pass
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def folder_of(target: Path) -> Path:
@@ -106,6 +119,7 @@ def opened(target: Path, record: str, *, overwrite: bool = False) -> Iterator["J
                 found = None
             if found is None:
                 journal.begin(record)
+            journal.check()
             yield journal
         if journal.finished:
             shutil.rmtree(folder, ignore_errors=True)
@@ -127,6 +141,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.finished = folder, False
+        self._damaged = set[int]()
         self._path = folder / _JOURNAL
 
     @property
@@ -167,19 +182,29 @@ class Journal:
 
     def segments(self) -> dict[int, Segment]:
         """The closed segments, by number. A torn last line ends the journal."""
-        found = {}
+        found: dict[int, Segment] = {}
         for line in self._lines()[1:]:
             try:
                 entry = json.loads(line)
                 segment = Segment(**{**entry, "lost": tuple(entry["lost"])})
             except (ValueError, TypeError, KeyError):
                 break
-            if self.path(segment.number).exists():
+            if segment.number not in self._damaged:
                 found[segment.number] = segment
         return found
 
+    def check(self) -> None:
+        """Forget the closed segments whose files are gone or are not as they were written."""
+        for number, segment in self.segments().items():
+            path = self.path(number)
+            if segment.frames and not (path.exists() and file_sha256(path) == segment.sha256):
+                self._damaged.add(number)
+
     def close(self, segment: Segment) -> None:
         """Add a closed segment, whose file has its name, and let go of its spooled frames."""
+        if segment.frames:
+            segment = replace(segment, sha256=file_sha256(self.path(segment.number)))
+        self._damaged.discard(segment.number)
         with self._path.open("a", encoding="ascii") as file:
             file.write(json.dumps(asdict(segment), separators=(",", ":")) + "\n")
             file.flush()
@@ -200,10 +225,14 @@ class Journal:
             np.savez(file, allow_pickle=False, **arrays)
         part.replace(path)
 
-    def spooled(self, number: int) -> Iterator[Spooled]:
-        """The finished frames of an open segment, in order, up to the first that is damaged.
+    def spooled(self, number: int, first: int) -> Iterator[Spooled]:
+        """The finished frames of an open segment, in order, up to the first that is damaged or not there.
 
         A ZIP file's checksums tell whether one is whole.
+
+        Args:
+            number: of the segment.
+            first: number of its first frame.
         """
         for path in sorted(self._spooled(number).glob("*.npz")):
             try:
@@ -214,6 +243,10 @@ class Journal:
                     alpha = file["alpha"] if "alpha" in file.files else None
             except (OSError, ValueError, KeyError, EOFError, BadZipFile):
                 return
+            left_out = len(lost) - (time in lost)  # frames before it, beside one that it repeats
+            if frame != first + left_out:
+                return
+            first = frame + 1
             yield Spooled(frame, time, digest, clipped, tuple(lost), planes, alpha)
 
     def unspool(self, number: int) -> None:
