@@ -10,7 +10,7 @@ import usual
 from common import Section, Table
 from film_runs import Setup
 from srcli.imaging.pixels import Pixels
-from srcli.jobs import film_line as jobs
+from srcli.jobs import film_worker as jobs
 from srcli.precision import Pass
 from srcli.stream import Image
 from stages import clocked

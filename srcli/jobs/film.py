@@ -23,8 +23,8 @@ from srcli.io.films import facts, journal, pipes, segments, streams
 from srcli.io.films.facts import Facts
 from srcli.io.films.journal import Journal, Segment
 from srcli.io.films.verify import Verified, verify
-from srcli.jobs.film_line import Line, Shared
 from srcli.jobs.film_plan import FilmPlan, foreseen
+from srcli.jobs.film_worker import FilmWorker, Shared
 from srcli.jobs.folder import lower_priority, make_folder
 from srcli.jobs.inputs import Job
 from srcli.jobs.plan import Upscale
@@ -175,7 +175,7 @@ class FilmRun:
 
         shared = Shared(film, work, self.settings, watch, closed)
         shared.frames_done(sum(segment.frames for segment in closed.values()), 0)
-        tasks = [partial(Line(shared, upscale).run, take()) for upscale in self.upscalers]
+        tasks = [partial(FilmWorker(shared, upscale).run, take()) for upscale in self.upscalers]
         if self.sink is not None:
             tasks.append(partial(self._send, shared, self.sink))
         threads = [threading.Thread(target=serve, args=(task,)) for task in tasks]

@@ -177,12 +177,10 @@ def plan(job: Job, upscale: Upscale, settings: Settings, found: Facts | None = N
 def _size(found: Facts, settings: Settings) -> Size:
     """Height and width asked for, as the film is coded; pixels are asked for as it is shown."""
     source = found.height, found.width
-    matrix = found.display_matrix
-    turned = matrix is not None and matrix[0] == 0 and matrix[4] == 0
-    shown_as = source[::-1] if turned else source
+    shown_as = source[::-1] if found.turned else source
     settings.factor(shown_as)
     size = settings.output_size(shown_as)
-    return size[::-1] if turned else size
+    return size[::-1] if found.turned else size
 
 
 def _settled(found: Facts, numbers: range, upscale: Upscale, settings: Settings) -> tuple[str | Path, bool]:
@@ -247,6 +245,7 @@ def to_rgb(frame: Frame, of: Facts) -> tuple[Pixels, int]:
 
 
 def decoded(of: Facts, after: tuple[int, bytes] | None, settings: Settings) -> Generator[Frame]:
+    """The frames of a film after one, up to the end asked for; see `srcli.io.films.reader.frames`."""
     film = settings.film
     yield from reader.frames(
         of, after=after, on_error=film.on_error, deinterlace=film.deinterlace, end=film.end

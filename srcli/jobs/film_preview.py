@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from srcli.imaging.pixels import Pixels, as_rgb8
 from srcli.imaging.resize import imresize
 from srcli.io import pictures, provenance
+from srcli.io.films.facts import Facts
 from srcli.io.metadata import Metadata
 from srcli.io.pictures import Picture
 from srcli.jobs.film_plan import FilmPlan, decoded, plan, spread, to_rgb
@@ -114,7 +115,7 @@ def _rows(film: FilmPlan, upscale: Upscale, settings: Settings, stop: Callable[[
             if result.error is not None or result.pixels is None:
                 raise result.error or CancelledError
             pair = [
-                _turned(as_rgb8(made)[rows.shown, columns.shown], film.facts.display_matrix)
+                _turned(as_rgb8(made)[rows.shown, columns.shown], film.facts)
                 for made in (imresize(parts.pop(0), size), result.pixels)
             ]
             moment = (film.facts.times[number] - film.facts.times[0]) * film.facts.time_base
@@ -144,13 +145,13 @@ def _pixels(film: FilmPlan, number: int, settings: Settings) -> Pixels:
         return to_rgb(next(frames), film.facts)[0]
 
 
-def _turned(part: _Sheet, matrix: tuple[int, ...] | None) -> _Sheet:
+def _turned(part: _Sheet, facts: Facts) -> _Sheet:
     """As the film is shown: turned by quarters and mirrored."""
+    matrix = facts.display_matrix
     if matrix is None:
         return part
-    turned = matrix[0] == 0 and matrix[4] == 0
-    across, down = (matrix[3], matrix[1]) if turned else (matrix[0], matrix[4])
-    upright = part.transpose(1, 0, 2) if turned else part
+    across, down = (matrix[3], matrix[1]) if facts.turned else (matrix[0], matrix[4])
+    upright = part.transpose(1, 0, 2) if facts.turned else part
     return upright[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
 
 

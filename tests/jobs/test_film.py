@@ -28,7 +28,7 @@ from srcli.io.films import journal, segments
 from srcli.io.films.facts import probe
 from srcli.io.films.segments import SegmentWriter
 from srcli.jobs import film as film_runs
-from srcli.jobs import film_line, film_plan
+from srcli.jobs import film_plan, film_worker
 from srcli.jobs.film import FilmRun, partial_of, run_films
 from srcli.jobs.film_plan import foresee
 from srcli.jobs.inputs import Job
@@ -105,16 +105,16 @@ def test_a_continued_run_gives_the_same_bytes(codec: str) -> None:
 
 
 def test_finished_frames_of_an_open_segment_are_not_enlarged_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(film_line, "_SLOW", 0.0)
+    monkeypatch.setattr(film_worker, "_SLOW", 0.0)
     one = job()
     run(one, LOSSLESS, Failing(30))
     counted = Failing(1000)
     assert run(one, LOSSLESS, counted).status is Status.WRITTEN
-    assert 1000 - counted.left <= 40 - 30 + 2 * film_line._AHEAD + film_plan._SAMPLES
+    assert 1000 - counted.left <= 40 - 30 + 2 * film_worker._AHEAD + film_plan._SAMPLES
 
 
 def test_damaged_work_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(film_line, "_SLOW", 0.0)
+    monkeypatch.setattr(film_worker, "_SLOW", 0.0)
     one = job()
     run(one, LOSSLESS, Failing(30))
     folder = journal.folder_of(one.target)

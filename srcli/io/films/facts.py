@@ -262,6 +262,11 @@ class Facts:
     notes: tuple[str, ...]
 
     @property
+    def turned(self) -> bool:
+        """Whether it is shown turned by a quarter."""
+        return self.display_matrix is not None and self.display_matrix[0] == self.display_matrix[4] == 0
+
+    @property
     def end(self) -> int:
         """When the last frame ends, in ticks."""
         return self.times[-1] + self.last_duration

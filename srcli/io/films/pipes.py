@@ -6,7 +6,7 @@ frames and times. So stdin is kept in a file until the run ends.
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +21,7 @@ from srcli.imaging.pixels import Pixels
 from srcli.io.films.encoding import Encoding
 from srcli.io.films.facts import Facts
 from srcli.io.films.planes import planes_of
-from srcli.io.films.segments import FIXED, Parts
+from srcli.io.films.segments import Parts, filling
 from srcli.io.films.source import opened, reason
 from srcli.io.films.streams import Carried
 
@@ -107,14 +107,8 @@ def _piped(sink: BinaryIO, muxer: str, options: Mapping[str, str]) -> Iterator[O
         OutputError: the stream takes nothing more.
     """
     try:
-        out = av.open(_Sink(sink), "w", format=muxer, container_options={**FIXED, **options})
-        try:
+        with filling(_Sink(sink), muxer, options) as out:
             yield out
-        except BaseException:
-            with suppress(av.error.FFmpegError, OSError):
-                out.close()
-            raise
-        out.close()
     except (av.error.FFmpegError, OSError) as error:
         raise OutputError(f"The film cannot be written to the pipe ({reason(error)}).") from error
 

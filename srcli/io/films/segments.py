@@ -11,7 +11,7 @@ from errno import EDQUOT, EFBIG, ENOSPC
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import av
 from av import VideoFrame
@@ -37,6 +37,13 @@ FIXED = {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}
 """Options of every muxer: nothing random; times as given."""
 _UNASKED = Disposition.default | Disposition.forced
 """Streams that players show without being asked."""
+
+
+class Writer(Protocol):
+    """What FFmpeg writes to."""
+
+    def write(self, data: bytes) -> int:
+        """Take all of it."""
 
 
 class Written(NamedTuple):
@@ -236,9 +243,8 @@ def _moved(facts: Facts, size: tuple[int, int]) -> list[int]:
     """The display matrix; what it moves the picture by grows with the picture."""
     matrix = list(facts.display_matrix or ())
     height, width = size
-    turned = matrix[0] == 0 and matrix[4] == 0
-    across, down = (height, width) if turned else (width, height)
-    old_across, old_down = (facts.height, facts.width) if turned else (facts.width, facts.height)
+    across, down = (height, width) if facts.turned else (width, height)
+    old_across, old_down = (facts.height, facts.width) if facts.turned else (facts.width, facts.height)
     matrix[6] = round(Fraction(matrix[6] * across, old_across))
     matrix[7] = round(Fraction(matrix[7] * down, old_down))
     return matrix
@@ -341,6 +347,26 @@ def _mux(out: OutputContainer, packets: Iterable[Packet], beside: Any) -> None:
 
 
 @contextmanager
+def filling(file: str | Writer, muxer: str, options: Mapping[str, str]) -> Iterator[OutputContainer]:
+    """A container to fill, closed where the block ends; how closing fails after another error is not said.
+
+    Args:
+        file: a path, or what FFmpeg writes to, forward only.
+
+    Raises:
+        FFmpegError, OSError: it cannot be written.
+    """
+    out = av.open(file, "w", format=muxer, container_options={**FIXED, **options})
+    try:
+        yield out
+    except BaseException:
+        with suppress(av.error.FFmpegError, OSError):
+            out.close()
+        raise
+    out.close()
+
+
+@contextmanager
 def _whole(
     path: Path, muxer: str, options: Mapping[str, str], finish: Callable[[Path], None] | None = None
 ) -> Iterator[OutputContainer]:
@@ -354,14 +380,8 @@ def _whole(
     """
     try:
         with storage.unfinished(path) as part:
-            out = av.open(str(part.absolute()), "w", format=muxer, container_options={**FIXED, **options})
-            try:
+            with filling(str(part.absolute()), muxer, options) as out:
                 yield out
-            except BaseException:
-                with suppress(av.error.FFmpegError, OSError):
-                    out.close()
-                raise
-            out.close()
             if finish:
                 finish(part)
     except (av.error.FFmpegError, OSError) as error:

@@ -81,7 +81,7 @@ class _Read:
 
 
 @dataclass(slots=True)
-class Line:
+class FilmWorker:
     """One engine with a decoder before it and an encoder after it."""
 
     shared: Shared
