@@ -52,7 +52,8 @@ class Image:
         limit: bytes; a larger result lies in a scratch file. None: what the settings leave for pictures.
         folder: where scratch files go; None: the system's folder for temporary files.
         two_colors: whether it counts as of two colours, which int8 may be too coarse for; None: measured.
-            Said of a film's frames, so that no two of them are computed differently.
+            Said of a film's frames, so that no two of them are computed differently; their alpha then always
+            counts as such.
         still: of a film's frame, the difference of 255 up to which a window counts as that of the image
             before it, whose result is then taken. 0: equal windows, so that the result is the same. None: it
             is not compared, and everything is computed.

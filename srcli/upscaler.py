@@ -205,7 +205,8 @@ class Upscaler:
         before = self._passes if image.still is not None else []
         self._passes = [list[Pass]() for _ in planes]
         for index, (plane, place) in enumerate(planes):
-            chain = [network.for_plane(plane, image.two_colors) for network in networks]
+            two_colors = image.two_colors if index == 0 or image.two_colors is None else True
+            chain = [network.for_plane(plane, two_colors) for network in networks]
             known = before[index] if index < len(before) else []
             work.chains.append(self._chain(plane, place, chain, limit, image, known, self._passes[index]))
             work.total += tiles_of(chain, source)

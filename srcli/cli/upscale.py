@@ -171,7 +171,7 @@ def upscale(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="mkv, mp4, mov or webm; in a pipe mkv or y4m. [default: as the input]",
+            help="mkv, mp4, mov, webm, gif, apng or webp; in a pipe mkv or y4m. [default: as the input]",
             rich_help_panel=_FILMS,
         ),
     ] = None,

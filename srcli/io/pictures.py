@@ -32,8 +32,8 @@ from srcli.io.storage import Scratch, unfinished
 from srcli.settings import DEFAULT_MEMORY
 
 __all__ = [
-    "READ_ONLY_SUFFIXES", "SUFFIXES", "Header", "Metadata", "Picture", "check_output", "format_of", "probe",
-    "read", "write", "xmp_of",
+    "READ_ONLY_SUFFIXES", "SUFFIXES", "Header", "Metadata", "Picture", "check_output", "format_of",
+    "metadata_of", "probe", "read", "write", "xmp_of",
 ]  # fmt: skip
 
 SUFFIXES: Mapping[str, str] = {
@@ -100,6 +100,7 @@ class Header:
         buffer: bytes that the decoder holds because of how the file is coded.
         copied: bytes of the copy that OpenCV makes of pixels in memory.
         lossless: as of `Picture`.
+        frames: of an animation, or pages.
     """
 
     height: int
@@ -110,6 +111,7 @@ class Header:
     buffer: int = field(default=0, compare=False)
     copied: int = field(default=0, compare=False)
     lossless: bool = field(default=False, compare=False)
+    frames: int = field(default=1, compare=False)
 
     @property
     def decoder_bytes(self) -> int:
@@ -163,7 +165,20 @@ def _header(name: str, layout: Layout, *, turned: bool) -> Header:
         buffer=layout.buffer + (copied if in_memory else 0),
         copied=0 if in_memory else copied,
         lossless=layout.lossless,
+        frames=layout.frames,
     )
+
+
+def metadata_of(path: Path | str) -> Metadata:
+    """The metadata alone, as the file has it, its orientation included.
+
+    Raises:
+        InputError: missing, unreadable, empty, no picture, or the header is damaged.
+    """
+    with translated(path):
+        _refuse_unfit(path)
+        with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _reader(path, data)[1].metadata(data)
 
 
 def xmp_of(path: Path | str) -> bytes | None:

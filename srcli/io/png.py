@@ -246,6 +246,11 @@ def encode(file: Path, pixels: Pixels, quality: int | None, metadata: Metadata) 
         stream.seek(-len(_ENDING), 2)
         if stream.read() != _ENDING:
             raise OSError(INCOMPLETE)
+    embed(file, metadata)
+
+
+def embed(file: Path, metadata: Metadata) -> None:
+    """Put metadata into a file that has none."""
     storage.insert(file, _HEADER_END, b"".join(_chunks_of(metadata)))
 
 

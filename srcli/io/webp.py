@@ -1,5 +1,6 @@
 """WebP (RFC 9649): RIFF chunks; EXIF, ICCP and XMP in the extended form (VP8X)."""
 
+import mmap
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,18 +102,21 @@ def encode(file: Path, pixels: Pixels, quality: int | None, metadata: Metadata) 
         start = stream.read(_EXTENDED_END)
     if file.stat().st_size != 8 + struct.unpack_from("<I", start, 4)[0]:
         raise OSError(INCOMPLETE)
-    if metadata.exif or metadata.icc or metadata.xmp:
-        _extend(file, start, pixels, metadata)
+    embed(file, metadata)
 
 
-def _extend(file: Path, start: bytes, pixels: Pixels, metadata: Metadata) -> None:
-    """The extended form: VP8X, ICCP, picture, EXIF, XMP, in the order the format asks for."""
-    height, width = pixels.shape[:2]
+def embed(file: Path, metadata: Metadata) -> None:
+    """Put EXIF, ICCP and XMP into a file that has none of them, in the order the format asks for."""
+    if not (metadata.exif or metadata.icc or metadata.xmp):
+        return
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        start, shape = data[:_EXTENDED_END], layout(data)
+    height, width = shape.height, shape.width
     flags = (
         (_ICC_FLAG if metadata.icc else 0)
         | (_EXIF_FLAG if metadata.exif else 0)
         | (_XMP_FLAG if metadata.xmp else 0)
-        | (start[20] & _ALPHA if start[12:16] == b"VP8X" else _has_alpha(start))
+        | (start[20] if start[12:16] == b"VP8X" else _has_alpha(start))
     )
     sides = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
     head = _chunk(b"VP8X", struct.pack("<I", flags) + sides)
@@ -128,6 +132,14 @@ def _extend(file: Path, start: bytes, pixels: Pixels, metadata: Metadata) -> Non
         _chunk(b"EXIF", metadata.exif or b"") + _chunk(b"XMP ", metadata.xmp or b""),
     )
     storage.overwrite(file, 4, struct.pack("<I", file.stat().st_size - 8))
+
+
+def set_last_duration(file: Path, milliseconds: int) -> None:
+    """Say how long the last frame of an animation is shown."""
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        frames = [start for kind, start, _ in _chunks(data) if kind == b"ANMF"]
+    if frames:
+        storage.overwrite(file, frames[-1] + 12, struct.pack("<I", milliseconds)[:3])
 
 
 def _has_alpha(start: bytes) -> int:

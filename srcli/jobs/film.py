@@ -386,7 +386,7 @@ def _check(target: Path, found: Verified, frames: int) -> None:
         OutputError: saying what differs.
     """
     wrong = []
-    if found.frames != frames:
+    if found.frames + found.merged != frames:
         wrong.append(f"{found.frames} of {frames} frames")
     if found.deviation > _TOLERANCE or found.apart > _TOLERANCE:
         wrong.append(f"times off by {float(max(found.deviation, found.apart)):.4f} s")

@@ -13,7 +13,7 @@ from srcli.errors import InputError, shown
 from srcli.imaging import pixels, yuv
 from srcli.imaging.pixels import Pixels
 from srcli.io import provenance
-from srcli.io.films import encoding, facts, pipes, reader, streams
+from srcli.io.films import animation, encoding, facts, pipes, reader, streams
 from srcli.io.films.encoding import Encoding
 from srcli.io.films.facts import Facts
 from srcli.io.films.reader import Frame
@@ -102,9 +102,13 @@ def _described(film: FilmPlan) -> list[str]:
     rate, chosen = film.facts.rate, film.encoding
     pace = "at a variable rate" if rate is None else f"at {float(rate):.6g} a second"
     options = ", ".join(f"{name} {value}" for name, value in chosen.options if name in ("preset", "crf"))
+    written = f"written by {chosen.encoder}{f' ({options})' if options else ''}, {chosen.pixel_format}"
+    if chosen.container in streams.ANIMATED:
+        written = f"written as {streams.ANIMATED[chosen.container].title}"
+        written += "".join(f", {name} {value}" for name, value in chosen.final)
     return [
         f"{film.count} frames {pace}, enlarged by {film.computed.model}",
-        f"written by {chosen.encoder}{f' ({options})' if options else ''}, {chosen.pixel_format}",
+        written,
         *(f"goes along: {stream}" for stream in (*film.carried.copied, *film.carried.converted)),
     ]
 
@@ -149,9 +153,7 @@ def plan(job: Job, upscale: Upscale, settings: Settings, found: Facts | None = N
         length = float((found.end - found.times[0]) * found.time_base)
         raise InputError(f"{shown(job.source)} ends after {length:.3f} seconds.", "Give an earlier --start.")
     size = _size(found, settings)
-    chosen = encoding.choose(
-        found, size, job.target, codec=film.codec, crf=film.crf, preset=film.preset, lossless=film.lossless
-    )
+    chosen = _encoding(found, size, job.target, settings)
     carried = streams.plan(found, job.target)
     if film.pipe == "y4m":
         pipes.check_y4m(found, chosen, on_error=film.on_error)
@@ -171,6 +173,18 @@ def plan(job: Job, upscale: Upscale, settings: Settings, found: Facts | None = N
         computed,
         _record(found, computed, settings, chosen, two_colors),
         _PIPED if film.pipe and chosen.codec == "ffv1" else SEGMENT,
+    )
+
+
+def _encoding(found: Facts, size: Size, target: Path, settings: Settings) -> Encoding:
+    film = settings.film
+    if target.suffix.lower() in streams.ANIMATED:
+        return animation.choose(
+            found, size, target, codec=film.codec, crf=film.crf, preset=film.preset, lossless=film.lossless,
+            quality=settings.quality,
+        )  # fmt: skip
+    return encoding.choose(
+        found, size, target, codec=film.codec, crf=film.crf, preset=film.preset, lossless=film.lossless
     )
 
 
@@ -222,7 +236,7 @@ def _record(
         "halo": "measured" if settings.halo is None else settings.halo,
         "model chosen": "auto" if settings.model == auto.AUTO and computed.scales else "by name",
         "encoder": chosen.encoder,
-        "options": [f"{name}={value}" for name, value in chosen.options],
+        "options": [f"{name}={value}" for name, value in (*chosen.options, *chosen.final)],
         "threads": chosen.threads,
         "pixel_format": chosen.pixel_format,
         "container": chosen.container,

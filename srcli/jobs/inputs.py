@@ -11,7 +11,7 @@ from pathlib import Path
 
 from srcli.errors import InputError
 from srcli.io.films import signatures
-from srcli.io.pictures import READ_ONLY_SUFFIXES, SUFFIXES
+from srcli.io.pictures import READ_ONLY_SUFFIXES, SUFFIXES, probe
 
 _READABLE = (*SUFFIXES, *READ_ONLY_SUFFIXES)
 _PHONES = (".heic", ".heif", ".hif", ".jxl")
@@ -42,12 +42,17 @@ class Found:
     Attributes:
         path: the file, as the user named it.
         relative: where its output goes below the output folder, still with the input's suffix.
-        film: whether it is a film.
+        film: whether it is a film, or an animated picture.
     """
 
     path: Path
     relative: Path
     film: bool = False
+
+    @property
+    def animated(self) -> bool:
+        """Whether it is a film in the form of a picture."""
+        return self.film and self.path.suffix.lower() in signatures.ANIMATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,8 @@ class Discovery:
 
 def discover(inputs: Sequence[str], out: Path, *, recursive: bool, films: bool = False) -> Discovery:
     """The pictures that files, folders and glob patterns name, and with `films` the films in folders.
+
+    With `films` an animated GIF, APNG or WebP is a film, too.
 
     A folder gives the pictures in it (known suffixes, no hidden files), with `recursive` also those
     below it and in other folders that links in it lead to, the sub-folders kept in `Found.relative`.
@@ -118,7 +125,7 @@ def _add(found: Discovery, path: Path, out: Path, recursive: bool, films: bool) 
     if path.is_dir():
         _add_folder(found, path, out, recursive, films)
     else:
-        found.pictures.append(Found(path, Path(path.name), _is_film(path)))
+        found.pictures.append(Found(path, Path(path.name), _is_film(path) or (films and _is_animated(path))))
 
 
 def _is_film(path: Path) -> bool:
@@ -127,12 +134,21 @@ def _is_film(path: Path) -> bool:
     return suffix in signatures.SUFFIXES or (suffix not in _READABLE and signatures.is_film(path))
 
 
+def _is_animated(path: Path) -> bool:
+    if path.suffix.lower() not in signatures.ANIMATED:
+        return False
+    try:
+        return probe(path).frames > 1
+    except InputError:
+        return False
+
+
 def _add_folder(found: Discovery, folder: Path, out: Path, recursive: bool, films: bool) -> None:
     before = len(found.pictures)
     for path in _walk(found, folder, out, recursive):
         suffix = path.suffix.lower()
         if suffix in _READABLE:
-            found.pictures.append(Found(path, path.relative_to(folder)))
+            found.pictures.append(Found(path, path.relative_to(folder), films and _is_animated(path)))
         elif suffix in signatures.SUFFIXES and films:
             found.pictures.append(Found(path, path.relative_to(folder), film=True))
         elif suffix in _OTHER_PICTURES or suffix in signatures.SUFFIXES:
@@ -222,25 +238,34 @@ def name_outputs(
     """An output below `out` for every picture, all different even where case does not count.
 
     The name and format of the input are kept; formats that cannot be written become PNG, and
-    `format` ("png", "jpeg", ...) makes all outputs that one; of films likewise MKV and `container`. Where two
+    `format` ("png", "jpeg", ...) makes all outputs that one; of films likewise MKV and `container`. Animated
+    pictures stay what they are; `format` and `container` make them that, and where `format` has no animation
+    their first frame. Where two
     outputs would get one name, all of them are told apart by the input's suffix, else its folder, else a
     digest of its path: a picture's name never depends on the order of the inputs.
     """
+    still = [
+        not one.film or (one.animated and container is None and format not in (None, "png", "webp"))
+        for one in pictures
+    ]
     wanted = [
-        _wanted_film(picture.relative, container) if picture.film else _wanted(picture.relative, format)
-        for picture in pictures
+        _wanted(one.relative, format)
+        if first
+        else _wanted_film(one.relative, container or (format if one.animated else None))
+        for one, first in zip(pictures, still, strict=True)
     ]
     names = _told_apart(wanted, [picture.path for picture in pictures])
     return [
-        Job(picture.path, out / name, picture.film) for picture, name in zip(pictures, names, strict=True)
+        Job(one.path, out / name, film=not first)
+        for one, name, first in zip(pictures, names, still, strict=True)
     ]
 
 
 def _wanted_film(relative: Path, container: str | None) -> Path:
     suffix = relative.suffix.lower()
-    if container is None and suffix in signatures.WRITTEN:
+    if container is None and suffix in (*signatures.WRITTEN, *signatures.ANIMATED):
         return relative
-    stem = relative.stem if suffix in signatures.SUFFIXES else relative.name
+    stem = relative.stem if suffix in (*signatures.SUFFIXES, *signatures.ANIMATED) else relative.name
     return relative.with_name(f"{stem}.{container or 'mkv'}")
 
 

@@ -13,8 +13,8 @@ from srcli.errors import InputError, OutputError, SrcliError, UsageError, shown
 from srcli.imaging.pixels import Pixels
 from srcli.io import pictures, provenance
 from srcli.io.codec import translated
+from srcli.io.films.signatures import ANIMATED, WRITTEN
 from srcli.io.films.signatures import SUFFIXES as FILM_SUFFIXES
-from srcli.io.films.signatures import WRITTEN
 from srcli.io.pictures import READ_ONLY_SUFFIXES, SUFFIXES
 from srcli.io.provenance import Finished, Provenance
 from srcli.io.storage import check_takes_files
@@ -66,7 +66,7 @@ def plan(
         out: output folder; for one input file also the output file, if it has a picture's or film's suffix.
         recursive: also search the folders in folders, and those that links in them lead to.
         format: "png", "jpg", ...: makes all pictures that; None keeps the format of each input.
-        container: "mkv", "mp4", "mov" or "webm": the same of films.
+        container: "mkv", "mp4", "mov", "webm", "gif", "apng" or "webp": the same of films.
 
     Raises:
         UsageError: an output would overwrite an input, or the format is not known.
@@ -74,7 +74,7 @@ def plan(
     """
     wanted = None if format is None else _format(format)
     held = None if container is None else _container(container)
-    if out.suffix.lower() in (*SUFFIXES, *WRITTEN) and not is_folder(out):
+    if out.suffix.lower() in (*SUFFIXES, *WRITTEN, *ANIMATED) and not is_folder(out):
         return _plan_file(inputs, out, wanted, held)
     if out.suffix.lower() in FILM_SUFFIXES and not is_folder(out):
         raise UsageError(f"{out}: such films can be read, not written.", f"Name it {out.stem}.mkv.")
@@ -117,8 +117,8 @@ def _refuse_films(found: Discovery) -> None:
 def _container(name: str) -> str:
     """The suffix, without its dot, of "MKV", ".mkv" or "matroska"."""
     known = {"matroska": "mkv", "quicktime": "mov"}.get(name.lower(), name.lower().lstrip("."))
-    if f".{known}" not in WRITTEN:
-        listing = ", ".join(suffix[1:] for suffix in WRITTEN)
+    if f".{known}" not in (*WRITTEN, *ANIMATED):
+        listing = ", ".join(suffix[1:] for suffix in (*WRITTEN, *ANIMATED) if suffix != ".png")
         raise UsageError(f"Container {name!r} cannot be written.", f"Choose from {listing}.")
     return known
 
@@ -128,22 +128,25 @@ def _plan_file(inputs: Sequence[str], out: Path, format: str | None, container: 
     suffix = out.suffix.lower()
     if format not in (None, SUFFIXES.get(suffix, format)):
         raise UsageError(f"{out} is not named like the format {format}.", "Leave out --format.")
-    if suffix in WRITTEN and container not in (None, suffix[1:]):
+    held = (*WRITTEN, *ANIMATED)
+    if suffix in held and container not in (None, suffix[1:]):
         raise UsageError(f"{out} is not named like the container {container}.", "Leave out --container.")
-    found = discover(inputs, out, recursive=False)
+    found = discover(inputs, out, recursive=False, films=_reads_films())
     _refuse_films(found)
     if len(inputs) > 1 or len(found.pictures) > 1 or is_folder(Path(inputs[0])):
         raise UsageError(f"{out} is one picture's name, but there may be more.", "Name a folder with -o.")
+    jobs = []
     for one in found.pictures:
-        if one.film != (suffix in WRITTEN):
+        film = one.film and (suffix in held or not one.animated)
+        jobs.append(Job(one.path, out, film))
+        if film != (suffix in held) and not (suffix in SUFFIXES and not film):
             kind, other = ("film", ".mkv") if one.film else ("picture", ".png")
             raise UsageError(
                 f"{shown(one.path)} is a {kind}, and {out} is not named like one.", f"Use {other}."
             )
     check_file(out)
-    jobs = tuple(Job(picture.path, out, picture.film) for picture in found.pictures)
     check_targets(jobs)
-    return Plan(jobs, out, tuple(found.problems))
+    return Plan(tuple(jobs), out, tuple(found.problems))
 
 
 def check_folder(inputs: Sequence[str], out: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 import scenes
 import torch
 import typer
+from PIL import Image
 from shell_blocks import PAGES, ROOT, Block, Command, blocks, commands, inline_commands
 from torch.distributed.run import get_args_parser
 from typer.core import TyperGroup
@@ -143,6 +144,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("film.mkv", "clips/a.mkv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         scenes.write(tmp_path / name, scenes.Scene(frames=40, width=48, height=32))
+    frames = [Image.new("RGB", (24, 16), colour) for colour in ("red", "green", "blue")]
+    frames[0].save(tmp_path / "banner.gif", save_all=True, append_images=frames[1:], duration=100)
     torch.save(edsr(2), tmp_path / "edsr_baseline_x2-1bc95232.pt")
     monkeypatch.chdir(tmp_path)
     return tmp_path

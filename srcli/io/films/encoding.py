@@ -20,7 +20,7 @@ from srcli.io.films.streams import CONTAINERS, container_of
 Size = tuple[int, int]
 """Height and width."""
 
-_HDR = (16, 18)
+HDR = (16, 18)
 """Transfers PQ and HLG."""
 _4K = 3840 * 2160
 _BLOCKS, _BLOCKS_A_SECOND = 36864, 2073600
@@ -48,6 +48,7 @@ class Encoding:
         primaries, transfer: AVCOL_PRI_* and AVCOL_TRC_*.
         threads: of the encoder, pinned.
         notes: what is chosen for a reason, changed or left out, one sentence each.
+        final: options of the encoder of an animated picture, which is made of FFV1 at the end.
     """
 
     codec: str
@@ -64,6 +65,7 @@ class Encoding:
     transfer: int
     threads: int
     notes: tuple[str, ...] = ()
+    final: tuple[tuple[str, str], ...] = ()
 
 
 def choose(
@@ -109,7 +111,7 @@ def choose(
             f"{shown(target)}: {chosen.title} cannot hold {final[1]}x{final[0]} pixels.",
             _fitting(facts, size, suffix),
         )
-    number = threads or min(_THREADS, _processors())
+    number = threads or processors()
     encoding = Encoding(
         codec=chosen.canonical,
         encoder=chosen.encoder,
@@ -187,12 +189,14 @@ def _check_opens(encoding: Encoding, rate: Fraction) -> None:
         ) from error
 
 
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def processors() -> int:
+    """Those that an encoder uses of this process's."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_THREADS, found)
 
 
 def _is_deep(facts: Facts) -> bool:
-    return facts.coding.bits > 8 or facts.transfer in _HDR
+    return facts.coding.bits > 8 or facts.transfer in HDR
 
 
 def _is_large(facts: Facts, size: Size) -> bool:
@@ -211,7 +215,7 @@ def nominal_rate(facts: Facts) -> Fraction:
 
 def _pixels(facts: Facts, codec: Codec, suffix: str, *, alpha: bool) -> tuple[Coding, str]:
     """What planes are made for an encoder, and its pixel format for them."""
-    film, bits = facts.coding, max(facts.coding.bits, 10 if facts.transfer in _HDR else 8)
+    film, bits = facts.coding, max(facts.coding.bits, 10 if facts.transfer in HDR else 8)
     if codec.encoder == "ffv1":
         return _unchanged(facts, alpha=alpha)
     depth = next((depth for depth in codec.depths if depth >= bits), codec.depths[-1])
@@ -266,10 +270,12 @@ def _shape(facts: Facts, size: Size, codec: Codec, coding: Coding, suffix: str) 
 
 def _square(facts: Facts, size: Size, codec: Codec, suffix: str) -> Size:
     """Height and width, with the shorter side of a pixel stretched where only square ones can be told."""
+    return size if codec.canonical in CONTAINERS[suffix].aspects else square(facts.sample_aspect, size)
+
+
+def square(aspect: Fraction, size: Size) -> Size:
+    """Height and width, with the shorter side of a pixel stretched."""
     height, width = size
-    aspect = facts.sample_aspect
-    if codec.canonical in CONTAINERS[suffix].aspects:
-        return size
     return (height, round(width * aspect)) if aspect > 1 else (round(height / aspect), width)
 
 

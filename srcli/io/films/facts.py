@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
+import numpy as np
 from av import VideoFrame
 from av.container import InputContainer
 from av.sidedata.sidedata import Type
@@ -21,7 +22,7 @@ from srcli.io.films.packets import Bits
 from srcli.io.films.planes import Layout, layout_of, planes_of
 from srcli.io.films.scan import HEAD, Scan, Timing, constant_rate, last_duration, scan, timing
 from srcli.io.films.signatures import extent
-from srcli.io.films.source import codec_name, main_stream, only, opened
+from srcli.io.films.source import codec_name, is_png_or_webp, main_stream, only, opened
 
 _UNTAGGED = (2, 3)
 """AVCOL_SPC_UNSPECIFIED and _RESERVED; the same numbers for primaries and transfer."""
@@ -178,6 +179,19 @@ def side_data(frames: Iterable[VideoFrame]) -> SideData:
     )
 
 
+def _turned_by(frame: VideoFrame) -> SideData:
+    """The same of a PNG, by its rotation alone.
+
+    PyAV 18.1 frees side data with a name twice once it is asked for, as PNG's ICC profiles are, and crashes.
+    """
+    turn = {90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0)}.get(frame.rotation % 360)
+    matrix = None
+    if turn is not None:
+        a, b, c, d = (part << 16 for part in turn)
+        matrix = (a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    return SideData(matrix, None, None, [])
+
+
 def _entries(frame: VideoFrame) -> dict[str, bytes]:
     entries: Any = frame.side_data  # iterates over its values
     return {entry.type.name: bytes(entry) for entry in entries}
@@ -195,6 +209,8 @@ Type._missing_ = classmethod(_unknown)  # type: ignore[assignment, method-assign
 
 
 _ALWAYS_PROGRESSIVE = ("vp8", "vp9", "av1", "gif", "apng", "png")
+DRAWN_OVER = ("gif", "apng")
+"""Codecs whose frames may depend on any before, whatever they are marked as."""
 _FLAGS_FIELDS = ("h264", "hevc", "mpeg2video")
 """Codecs whose frames say whether they are interlaced, so that it does not count what the stream says."""
 _DURATIONS_STORED = ("mov", "gif", "apng")
@@ -301,11 +317,13 @@ def probe(path: Path) -> Facts:
         assert base is not None
         refuse_dolby(where, stream.codec_context.codec_tag)
         found = scan(container, stream, where)
-        refuse_dolby(where, "", found.head)
+        is_png = codec_name(stream) == "png"
+        if not is_png:
+            refuse_dolby(where, "", found.head)
         first = found.head[0]
         layout = _layout(first, where)
         tags = colour_of(stream, first, layout, where)
-        side = side_data(found.head)
+        side = _turned_by(first) if is_png else side_data(found.head)
         hints = stream.average_rate, stream.guessed_rate, stream.base_rate, stream.codec_context.framerate
         when = timing(found, stream, hints, where)
         rate = constant_rate(when.times, base, hints)
@@ -322,7 +340,7 @@ def probe(path: Path) -> Facts:
             height=first.height,
             pixel_format=first.format.name,
             coding=tags.coding,
-            alpha=layout.alpha and not (first.format.has_palette and _opaque(first)),
+            alpha=layout.alpha and not _opaque(path, stream, first),
             gray=layout.gray,
             primaries=tags.primaries,
             transfer=tags.transfer,
@@ -353,9 +371,20 @@ def _layout(frame: VideoFrame, where: str) -> Layout:
     return layout
 
 
-def _opaque(frame: VideoFrame) -> bool:
+def _opaque(path: Path, stream: VideoStream, first: VideoFrame) -> bool:
+    """Whether no pixel of a picture that may be transparent is: of animated ones, in any frame."""
+    if codec_name(stream) not in DRAWN_OVER and not is_png_or_webp(path):
+        return first.format.has_palette and _is_opaque(first)
+    try:
+        with opened(path) as container:
+            return all(_is_opaque(frame) for frame in container.decode(video=0))
+    except av.error.FFmpegError:  # the reader says what is damaged
+        return False
+
+
+def _is_opaque(frame: VideoFrame) -> bool:
     alpha = planes_of(frame)[1]
-    return alpha is None or bool((alpha == 255).all())
+    return alpha is None or bool((alpha == np.iinfo(alpha.dtype).max).all())
 
 
 def _fields_declared(stream: VideoStream) -> bool:

@@ -30,6 +30,8 @@ class Shown:
             return _vp9_shown(memoryview(packet))
         if self._codec == "vp8":
             return bool(memoryview(packet)[0] & 0x10)
+        if self._codec == "gif":
+            return _gif_shown(memoryview(packet))
         return self._h264 is None or not self._h264.second(packet)
 
 
@@ -56,6 +58,22 @@ def _vp9_frame_shown(first: int) -> bool:
         return True  # damaged; the decoder will say
     at = 5 if bits[2:4] == "11" else 4
     return bits[at] == "1" or bits[at + 2] == "1"
+
+
+def _gif_shown(data: memoryview) -> bool:
+    """Whether a picture follows the extensions; behind the last there may be comments alone."""
+    at = 0
+    try:
+        if bytes(data[:4]) == b"GIF8":
+            at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
+        while data[at] == 0x21:
+            at += 2
+            while data[at]:
+                at += 1 + data[at]
+            at += 1
+        return data[at] == 0x2C
+    except IndexError:
+        return False
 
 
 class Bits:

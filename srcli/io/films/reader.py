@@ -18,7 +18,7 @@ from av.filter import Graph
 from av.video.stream import VideoStream
 
 from srcli.errors import InputError, UsageError, shown
-from srcli.io.films.facts import Facts
+from srcli.io.films.facts import DRAWN_OVER, Facts
 from srcli.io.films.packets import Shown
 from srcli.io.films.planes import Plane, planes_of
 from srcli.io.films.source import codec_name, decoder, only, opened, reason
@@ -164,7 +164,7 @@ def _deinterlaced(facts: Facts, found: Iterator[VideoFrame], *, whole: bool) -> 
         if image is not None:
             image.time_base = facts.time_base
         graph.push(image)
-        for out in _pulled(graph):
+        for out in pulled(graph):
             if not first:
                 assert out.pts is not None
                 assert out.time_base is not None
@@ -173,7 +173,8 @@ def _deinterlaced(facts: Facts, found: Iterator[VideoFrame], *, whole: bool) -> 
             first = False
 
 
-def _pulled(graph: Graph) -> Iterator[VideoFrame]:
+def pulled(graph: Graph) -> Iterator[VideoFrame]:
+    """The frames that a filter graph has ready."""
     while True:
         try:
             yield graph.vpull()
@@ -187,8 +188,6 @@ left out; or the film ends with an error."""
 
 _BACK = (0, 3, 30)
 """Seconds before a frame from which decoding is tried until it comes out as it was; then from the start."""
-_DRAWN_OVER = ("gif", "apng")
-"""Codecs whose frames may depend on any before, whatever they are marked as."""
 _DEAD = 250
 """Frames lost at the end of a film from which the decoder is taken to have failed."""
 _REORDERED = {"h264": 16, "hevc": 16}
@@ -279,13 +278,18 @@ def samples(
 ) -> Iterator[Frame]:
     """A frame near each of these: the first one that a seek there gives, that of the key frame before.
 
-    Little is decoded for each. A film in which nothing can be sought gives its first frame each time.
+    Little is decoded for each. A film in which nothing can be sought gives its first frame each time; GIF and
+    APNG, which are drawn one over the other, the frames themselves.
 
     Raises:
         InputError: as of `frames`, at the first one.
     """
     _check(facts, on_error, deinterlace=deinterlace)
     way = Way(deinterlace and facts.interlaced, lenient=True, threads=1, by_frame=False)
+    if facts.codec in DRAWN_OVER:
+        wanted = set(numbers)
+        yield from (frame for frame in _sequence(facts, None, way) if frame.number in wanted)
+        return
     for number in numbers:
         for place in _places(facts, facts.times[number]):
             with closing(_sequence(facts, place, way)) as found:
@@ -297,7 +301,7 @@ def samples(
 
 def _places(facts: Facts, time: int) -> list[int | None]:
     """Where to seek for a frame, one after the other; None: the start."""
-    seekable = facts.timed and facts.codec not in _DRAWN_OVER
+    seekable = facts.timed and facts.codec not in DRAWN_OVER
     places = [time - int(back / facts.time_base) for back in _BACK if seekable]
     return [*(place for place in places if place > facts.times[0]), None]
 

@@ -22,12 +22,12 @@ from av.stream import Disposition
 from srcli.errors import InputError, OutputError, shown
 from srcli.imaging.pixels import Pixels
 from srcli.io import storage
-from srcli.io.films import encoder, remux, streams
+from srcli.io.films import animation, encoder, remux, streams
 from srcli.io.films.encoding import Encoding, nominal_rate
 from srcli.io.films.facts import Facts
 from srcli.io.films.remux import Packet, disable_subtitles
 from srcli.io.films.source import opened, reason
-from srcli.io.films.streams import CONTAINERS, Carried
+from srcli.io.films.streams import ANIMATED, CONTAINERS, Carried
 from srcli.io.films.timeline import Timeline
 
 _ALPHA: PktSideDataT = "matroska_block_additional"
@@ -131,6 +131,9 @@ def join(
         InputError: a segment is damaged or of another encoding, or the film cannot be opened.
         OutputError: the file cannot be written; what was there stays.
     """
+    if encoding.container in ANIMATED:
+        _join_picture(segments, out, encoding, facts, tags)
+        return
     ticks = list(_ticks(segments, facts))
     with opened(facts.path) as film:
         parts = Parts(film, encoding, facts, carried, ticks, start, end)
@@ -138,6 +141,24 @@ def join(
         finish = disable_subtitles if mp4 and _silent(film, carried) else None
         with _whole(out, parts.holds.muxer, parts.options(tags), finish) as target:
             parts.fill(target, segments, tags)
+
+
+def _join_picture(
+    segments: Sequence[Path], out: Path, encoding: Encoding, facts: Facts, tags: Mapping[str, str]
+) -> None:
+    """The same for an animated picture, which is encoded from the segments."""
+
+    def frames() -> Iterator[tuple[int, VideoFrame]]:
+        for path in segments:
+            for packet, tick in _packets(path, facts):
+                yield from ((tick, frame) for frame in packet.decode())
+
+    def finish(file: Path) -> None:
+        animation.finish(file, encoding, facts, tags.get(streams.RECORD, ""))
+
+    muxer, options = ANIMATED[encoding.container].muxer, animation.header_options(encoding, facts)
+    with _whole(out, muxer, options, finish) as target:
+        animation.fill(target, frames, encoding, facts)
 
 
 class Parts:

@@ -13,6 +13,9 @@ SUFFIXES = frozenset({
 WRITTEN = (".mkv", ".mp4", ".m4v", ".mov", ".webm")
 """Suffixes of the containers that films are written to."""
 
+ANIMATED = (".gif", ".apng", ".png", ".webp")
+"""Suffixes of pictures that may be animated, which films are written to, too."""
+
 _BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof", b"sidx", b"uuid")
 _NO_FILM_BRANDS = (
     b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"crx ",

@@ -2,10 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.stream import Discard, Disposition
 from av.video.codeccontext import VideoCodecContext
@@ -24,6 +29,10 @@ _PATIENT = {"probesize": str(256 << 20), "analyzeduration": str(120_000_000)}
 """Bytes and microseconds that FFmpeg may read to see what streams are; by default 5 MB and 5 s."""
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """Codecs whose alpha FFmpeg's own decoder leaves out -> the one that has it."""
+
+_STAND_IN = "animation.mov"
+_NO_DURATION = 100
+"""Milliseconds for which players show a frame that says 0."""
 
 
 @contextmanager
@@ -58,11 +67,60 @@ def opened(path: Path) -> Iterator[InputContainer]:
 def _open(path: Path) -> InputContainer:
     """Open a film; once more with patience where a video stream begins late."""
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+    if is_png_or_webp(path):
+        facts = path.stat()
+        path = Path(_stand_in(path.absolute(), facts.st_size, facts.st_mtime_ns).name, _STAND_IN)
     container = av.open(f"file:{path}", options=options, metadata_errors="replace")
     if all(stream.codec_context is None or stream.width for stream in container.streams.video):
         return container
     container.close()
     return av.open(f"file:{path}", options=options | _PATIENT, metadata_errors="replace")
+
+
+def is_png_or_webp(path: Path) -> bool:
+    """Whether a file is one of the two by its first bytes."""
+    with path.open("rb") as file:
+        start = file.read(12)
+    return start[:8] == b"\x89PNG\r\n\x1a\n" or (start[:4] == b"RIFF" and start[8:] == b"WEBP")
+
+
+@lru_cache(maxsize=4)
+def _stand_in(path: Path, size: int, modified: int) -> "TemporaryDirectory[str]":
+    """A temporary film, PNG in QuickTime, of an animated PNG or WebP.
+
+    FFmpeg 8.1 cannot read such WebP files, and draws some PNG files wrongly.
+
+    Args:
+        path, size, modified: of the file; another one under the same name gets a film of its own.
+
+    Returns:
+        The folder of the film, which is there as long as this object is.
+
+    Raises:
+        OSError, ValueError: the picture is damaged.
+    """
+    from PIL import Image, ImageSequence
+
+    folder = TemporaryDirectory(prefix="srcli-", ignore_cleanup_errors=True)
+    film, tick = str(Path(folder.name, _STAND_IN)), Fraction(1, 10_000)
+    with Image.open(path, formats=["PNG", "WEBP"]) as image, av.open(film, "w", format="mov") as out:
+        options, (width, height) = {"compression_level": "1"}, image.size
+        stream: Any = out.add_stream("png", rate=25, options=options, width=width, height=height)
+        stream.pix_fmt, stream.codec_context.time_base = "rgba", tick
+        time = 0.0
+        frames = ImageSequence.Iterator(image)
+        try:
+            for picture in islice(frames, int(image.info.get("default_image", False)), None):
+                frame = av.VideoFrame.from_ndarray(np.asarray(picture.convert("RGBA")), format="rgba")
+                frame.pts, frame.time_base = round(time), tick
+                time += (image.info.get("duration") or _NO_DURATION) * 10
+                for packet in stream.encode(frame):
+                    packet.duration = round(time) - frame.pts
+                    out.mux(packet)
+            out.mux(stream.encode(None))
+        except (SyntaxError, EOFError) as error:
+            raise ValueError(str(error)) from error
+    return folder
 
 
 def _indexed(path: Path) -> bool:

@@ -8,6 +8,7 @@ going by it, writing the header fails, or they are not there afterwards.
 
 import io
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -16,8 +17,8 @@ import av
 from av.container import InputContainer
 from av.stream import Disposition
 
-from srcli.errors import UsageError, shown
-from srcli.io import provenance
+from srcli.errors import InputError, UsageError, shown
+from srcli.io import pictures, provenance, xmp
 from srcli.io.films.facts import Facts
 from srcli.io.films.source import opened
 from srcli.io.provenance import Provenance
@@ -43,6 +44,7 @@ class Container:
         text: the codec that text subtitles of other codecs become.
         covers: codecs of cover pictures.
         attachments: fonts and other files.
+        title: of an animated picture, whose frames come from FFV1 (`srcli.io.films.animation`).
     """
 
     muxer: str
@@ -55,6 +57,7 @@ class Container:
     text: str
     covers: frozenset[str] = frozenset()
     attachments: bool = False
+    title: str = ""
 
 
 _MP4 = Container(
@@ -114,6 +117,20 @@ CONTAINERS: dict[str, Container] = {
     ),
 }  # fmt: skip
 """By suffix. All hold chapters and tags."""
+
+
+def _animated(muxer: str, title: str) -> Container:
+    none, ffv1 = frozenset[str](), frozenset({"ffv1"})
+    return Container(muxer, ffv1, none, ffv1, none, none, none, "", title=title)
+
+
+ANIMATED: dict[str, Container] = {
+    ".gif": _animated("gif", "GIF"),
+    ".apng": _animated("apng", "APNG"),
+    ".png": _animated("apng", "APNG"),
+    ".webp": _animated("webp", "WebP"),
+}
+"""Animated pictures, by suffix. They hold the picture alone."""
 
 _NOT_CARRIED = {
     "encoder", "encoding_tool", "major_brand", "minor_version", "compatible_brands",
@@ -176,12 +193,13 @@ def container_of(target: Path) -> Container:
     Raises:
         UsageError: no film can be written there.
     """
+    suffix = target.suffix.lower()
     try:
-        return CONTAINERS[target.suffix.lower()]
+        return CONTAINERS.get(suffix) or ANIMATED[suffix]
     except KeyError:
         raise UsageError(
             f"{shown(target)}: no film can be written as {target.suffix or 'a file without suffix'}.",
-            f"Choose one of {', '.join(CONTAINERS)}.",
+            f"Choose one of {', '.join((*CONTAINERS, *ANIMATED))}.",
         ) from None
 
 
@@ -211,7 +229,7 @@ def plan(facts: Facts, target: Path) -> Carried:
         if lost and container.muxer == "mp4" and any(is_cover(film.streams[step.index]) for step in steps):
             dropped.append(f"tags ({', '.join(lost)}): {suffix} cannot hold them beside a cover, .mkv can")
         if chapters := len(film.chapters()):
-            copied.append(f"{chapters} chapters")
+            (dropped if container.title else copied).append(f"{chapters} chapters")
     return Carried(tuple(copied), tuple(converted), tuple(dropped), tuple(steps))
 
 
@@ -232,7 +250,7 @@ def decide(stream: Stream, container: Container) -> How | None:
     if codec in held.get(stream.type, ()):
         return "copy" if _writes_header(stream, container) else None
     is_text = stream.type == "subtitle" and stream.codec_context.codec.text_sub and codec != "eia_608"
-    return "convert" if is_text else None
+    return "convert" if is_text and container.text else None
 
 
 def codec_of(stream: Stream) -> str:
@@ -358,6 +376,24 @@ def is_partial(path: Path) -> bool:
 
 
 def _made_by(path: Path) -> list[str]:
+    if path.suffix.lower() in ANIMATED:
+        return [_picture_made_by(path)]
     with opened(path) as film:
         found = {key.lower(): value for key, value in film.metadata.items()}
     return [found[name] for name in _RECORD_NAMES if name in found]
+
+
+def _picture_made_by(path: Path) -> str:
+    """The same of an animated picture, from its XMP or a GIF's comment; empty where it does not say."""
+    if path.suffix.lower() != ".gif":
+        packet = pictures.xmp_of(path)
+        with suppress(ValueError):
+            return xmp.value(packet, provenance.RECORD) or "" if packet else ""
+        return ""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return bytes(image.info.get("comment", b"")).decode("utf-8", "replace")
+    except (UnidentifiedImageError, OSError, ValueError) as error:
+        raise InputError(f"{shown(path)} cannot be read as a GIF.", "Is it damaged?") from error

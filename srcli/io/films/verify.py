@@ -1,13 +1,14 @@
 """A written film read again: are all frames there, at their times, and all copied packets as they were?"""
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 from srcli.io.films import remux, streams
-from srcli.io.films.facts import Facts
+from srcli.io.films.facts import Facts, probe
 from srcli.io.films.remux import Packet
 from srcli.io.films.source import opened
 from srcli.io.films.streams import Carried, Stream
@@ -23,6 +24,7 @@ class Verified:
         apart: seconds by which a copied stream has moved at most against the picture.
         packets: of the copied streams.
         changed: the copied streams whose packets are not those of the film, in words.
+        merged: frames of an animated picture that became one with the frame before, to which they are equal.
     """
 
     frames: int
@@ -30,6 +32,7 @@ class Verified:
     apart: Fraction
     packets: int
     changed: tuple[str, ...]
+    merged: int = 0
 
 
 class _Content:
@@ -68,6 +71,8 @@ def verify(
     Raises:
         InputError: one of the two cannot be read.
     """
+    if out.suffix.lower() in streams.ANIMATED:
+        return _verify_picture(out, facts, facts.times if times is None else times)
     with opened(facts.path) as film, opened(out) as written:
         kept = [step for step in carried.steps if step.how in ("picture", "copy", "convert")]
         kept = [step for step in kept if not streams.is_cover(film.streams[step.index])]
@@ -103,6 +108,23 @@ def verify(
                 streams.described(stream) for stream, old, new in contents if not _same(stream, old, new)
             ),
         )
+
+
+def _verify_picture(out: Path, facts: Facts, times: Sequence[int]) -> Verified:
+    """An animated picture: each of its frames begins with one of the film's, and the last ends with it. Equal
+    frames may have become one."""
+    written = probe(out)
+    moments = [_moment(facts, time) for time in times]
+    moments = [moment - moments[0] for moment in (*moments, facts.end * facts.time_base)]
+    begun = [written.seconds(number) - written.seconds(0) for number in range(len(written.times))]
+    ended = written.end * written.time_base - written.seconds(0)
+
+    def off(moment: Fraction) -> Fraction:
+        at = bisect_left(moments, moment)
+        return min(abs(moment - near) for near in moments[max(0, at - 1) : at + 1])
+
+    deviation = max(*(off(moment) for moment in begun), abs(ended - moments[-1]))
+    return Verified(len(begun), deviation, Fraction(0), 0, (), max(0, len(times) - len(begun)))
 
 
 def _is_track(stream: Stream) -> bool:

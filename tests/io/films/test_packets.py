@@ -66,3 +66,13 @@ def test_bits_end_with_an_error() -> None:
     assert bits.exp_golomb() == 0
     with pytest.raises(EOFError):
         bits.read(1)
+
+
+def test_comments_behind_the_last_picture_of_a_gif_are_no_frame() -> None:
+    tells = Shown("gif", None)
+    control, comment, picture = b"\x21\xf9\4\0\5\0\0\0", b"\x21\xfe\3abc\0", b"\x2c" + bytes(9)
+    header = b"GIF89a\1\0\1\0\x80\0\0" + bytes(6)
+    assert tells(header + control + picture)
+    assert tells(comment + picture)
+    assert not tells(comment + b"\x3b")
+    assert not tells(comment)
