@@ -284,8 +284,8 @@ class FilmRun:
             done = sum(segment.frames for segment in closed.values())
             raise OutputError(
                 f"{shown(self.job.target)}: the disk is full, after {done} of {film.count} frames.",
-                f"What is done is kept in {shown(journal.folder_of(self.job.target))}. Free some space, and the "
-                "same command goes on; with --keep-partial it first joins that to a film that plays.",
+                f"What is done is kept in {shown(journal.folder_of(self.job.target))}. Free some space, and "
+                "the same command goes on; with --keep-partial it first joins that to a film that plays.",
             ) from error
 
     def _join(self, film: FilmPlan, work: Journal) -> FilmResult:
@@ -367,7 +367,7 @@ def run_films(runs: Sequence[FilmRun]) -> list[PictureResult]:
 
 def partial_of(target: Path) -> Path:
     """Where --keep-partial puts what is done of an output."""
-    return target.with_name(f"{target.stem}.partial{target.suffix}")
+    return storage.beside(target.with_suffix(""), f".partial{target.suffix}")
 
 
 def _identity(path: Path) -> tuple[int, ...]:

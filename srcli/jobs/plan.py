@@ -17,7 +17,7 @@ from srcli.io.films.signatures import SUFFIXES as FILM_SUFFIXES
 from srcli.io.films.signatures import WRITTEN
 from srcli.io.pictures import READ_ONLY_SUFFIXES, SUFFIXES
 from srcli.io.provenance import Finished, Provenance
-from srcli.io.storage import check_takes_files
+from srcli.io.storage import check_takes_files, existing
 from srcli.jobs.inputs import Discovery, Job, Problem, discover, is_folder, name_outputs, place
 from srcli.jobs.report import PictureResult, Status
 from srcli.models import auto
@@ -168,12 +168,7 @@ def check_file(path: Path) -> None:
     if is_folder(path):
         raise OutputError(f"{path}: is a folder.", "Name a file.")
     check_takes_files(path.parent, path)
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:  # e.g. too long
-        raise OutputError(f"{path}: no file can have this name ({error.strerror}).", "Shorten it.") from error
+    _is_there(path)
 
 
 def check_targets(jobs: Sequence[Job]) -> None:
@@ -294,13 +289,31 @@ def output_exists(job: Job) -> bool:
     """Whether a file is where the output goes.
 
     Raises:
-        OutputError: a folder is.
+        OutputError: a folder is, or no file can have its name.
     """
     if is_folder(job.target):
         raise OutputError(
             f"{shown(job.target)} is a folder, where the output goes.", "Move it away, or use another -o."
         )
-    return os.path.lexists(job.target)
+    return _is_there(job.target)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether something has this name.
+
+    Raises:
+        OutputError: no file can have it.
+    """
+    folder = existing(path.parent)  # in one that is missing, no name is too long
+    try:
+        (folder / path.name).lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return False
+    except OSError as error:  # e.g. too long
+        raise OutputError(
+            f"{shown(path)}: no file can have this name ({error.strerror}).", "Shorten it, or use another -o."
+        ) from error
+    return folder == path.parent
 
 
 def check_made_by(job: Job, existing: Provenance, wanted: Sequence[Provenance]) -> None:

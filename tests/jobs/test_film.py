@@ -179,7 +179,8 @@ def test_another_way_with_damage_makes_only_what_lost_frames_anew(
     scene = scenes.Scene(frames=80, codec="mpeg4", options={"g": "1", "bf": "0"}, audio=())
     one = job(scene=scene, source="film.avi")
     scenes.damage(one.source, [70] if before == "stop" else [20, 70])
-    first, then = (replace(LOSSLESS, film=FilmSettings(lossless=True, on_error=each)) for each in (before, way))
+    lossless = FilmSettings(lossless=True)
+    first, then = (replace(LOSSLESS, film=replace(lossless, on_error=each)) for each in (before, way))
     result = run(whole := job("whole/film.mkv", source="film.avi"), then)
     stopped_after(one, 76, first)
     counted = Failing(1000)
@@ -505,6 +506,24 @@ def test_a_part_of_a_film_that_begins_late_has_its_sound() -> None:
     begin = copies.times(one.target)[0]
     clicks = [moment - begin for moment in scenes.clicks(one.target)]
     assert [round(float(moment), 2) for moment in clicks[:2]] == [0.0, 0.32]  # a packet may reach beyond
+
+
+def test_the_work_on_films_of_long_names_lies_apart() -> None:
+    names = ["é" * 125 + end for end in ("1.mkv", "2.mkv")]
+    one, other = (job(f"out/{name}") for name in names)
+    folders = [stopped_after(each, 30, PARTIAL) for each in (one, other)]
+    assert [len(os.fsencode(folder.name)) <= 255 for folder in folders] == [True, True]
+    assert len({path.name for path in Path("out").iterdir()}) == 4
+    for each in (one, other):
+        assert run(each, PARTIAL).status is Status.WRITTEN
+    assert sorted(path.name for path in Path("out").iterdir()) == names
+
+
+def test_names_that_no_file_can_have_are_refused_before_the_work() -> None:
+    one = job(f"out/{'x' * 252}.mkv")
+    for result in (foresee(one, double, LOSSLESS), run(one, replace(LOSSLESS, overwrite=True))):
+        assert (result.status, "no file can have this name" in result.error) == (Status.FAILED, True)
+    assert not Path("out").exists()
 
 
 def test_what_is_foreseen_names_frames_encoder_and_streams() -> None:

@@ -2,8 +2,8 @@
 
 All lies in a folder beside the output, "film.mkv.unfinished". A journal's first line says what the work is
 made with, and last what becomes of damaged frames, which matters only to segments that lost some; each other
-line is a closed segment, written after the segment has its name. What a kill or a power cut leaves half-written
-is recognized and made again.
+line is a closed segment, written after the segment has its name. What a kill or a power cut leaves
+half-written is recognized and made again.
 """
 
 import json
@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from srcli.errors import OutputError, shown
 from srcli.imaging.pixels import Pixels
 from srcli.io.provenance import file_sha256
-from srcli.io.storage import unfinished
+from srcli.io.storage import beside, unfinished
 
 _SUFFIX = ".unfinished"
 _JOURNAL, _LOCK = "journal.jsonl", "lock"
@@ -86,7 +86,7 @@ def discard(target: Path) -> None:
 
 def folder_of(target: Path) -> Path:
     """Where the work on an output lies."""
-    return target.with_name(target.name + _SUFFIX)
+    return beside(target, _SUFFIX)
 
 
 @contextmanager
