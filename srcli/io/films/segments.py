@@ -214,6 +214,8 @@ def _add_picture(
         stream.set_display_matrix(_moved(facts, encoding.size))
     stream.metadata.update(streams.tags(source.metadata))
     stream.disposition = source.disposition
+    if sum(other.type == "video" and not streams.is_cover(other) for other in film.streams) > 1:
+        stream.disposition |= Disposition.default  # else muxers give it to the first one
     return stream
 
 

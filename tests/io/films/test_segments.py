@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -517,6 +518,32 @@ def test_an_encoder_that_fails_is_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="libx264 fails"):
         copies.write_segment(tmp_path / "s", copies.decoded(facts), wrong, facts)
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("flagged", [(), (0, 1), (1,)])
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_of_several_videos_the_enlarged_one_is_shown(
+    tmp_path: Path, suffix: str, flagged: tuple[int, ...]
+) -> None:
+    small = made(tmp_path / "small.mkv", frames=12, width=64, height=48, audio=())
+    large = made(tmp_path / "large.mkv", frames=12, audio=())
+    source, out = tmp_path / "both.mkv", tmp_path / f"out{suffix}"
+    with ExitStack() as opened:
+        films = [opened.enter_context(av.open(str(path))) for path in (small, large)]
+        both = opened.enter_context(
+            av.open(str(source), "w", container_options={"default_mode": "passthrough"})
+        )
+        for number, film in enumerate(films):
+            added = both.add_stream_from_template(film.streams[0])
+            added.disposition = Disposition.default if number in flagged else Disposition(0)
+        for packet in (packet for film in films for packet in film.demux() if packet.size):
+            packet.stream = both.streams[films.index(packet.stream.container)]
+            both.mux(packet)
+    done = copies.copy(source, out)
+    assert (done.facts.index, done.facts.width) == (1, 128)
+    with av.open(str(out)) as written:
+        found = [(each.width, bool(each.disposition & Disposition.default)) for each in written.streams.video]
+    assert found == [(64, False), (128, True)]
 
 
 def test_errors_of_writing_name_the_file(tmp_path: Path) -> None:
