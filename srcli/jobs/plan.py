@@ -41,6 +41,7 @@ class Plan:
         left_out: the output folder, if it lies in an input folder and was passed by.
         passed_by: links in input folders to folders that are searched already, or that hold one that is.
         unread: suffixes of pictures in input folders that cannot be read, and how many there are of each.
+        sound: files in input folders that may be films by their suffix, and have sound alone.
     """
 
     jobs: tuple[Job, ...]
@@ -49,6 +50,7 @@ class Plan:
     left_out: Path | None = None
     passed_by: tuple[Path, ...] = ()
     unread: tuple[tuple[str, int], ...] = ()
+    sound: tuple[Path, ...] = ()
 
 
 def plan(
@@ -86,7 +88,8 @@ def plan(
     jobs = name_outputs(found.pictures, out, wanted, held)
     check_targets(jobs)
     problems, unread = tuple(found.problems), tuple(sorted(found.unread.items()))
-    return Plan(tuple(jobs), out, problems, found.left_out, tuple(found.passed_by), unread)
+    passed_by, sound = tuple(found.passed_by), tuple(found.sound)
+    return Plan(tuple(jobs), out, problems, found.left_out, passed_by, unread, sound)
 
 
 def _format(name: str) -> str:
