@@ -26,8 +26,8 @@ class FilmSettings:
     """How films are read and stored. Frozen and picklable.
 
     Attributes:
-        codec: "h264", "h265", "av1", "vp9", "prores", "ffv1" or a hardware encoder by FFmpeg's name; None:
-            what plays everywhere at that size and depth.
+        codec: "h264", "h265", "av1", "vp9", "prores", "ffv1" or a hardware encoder by FFmpeg's name, in any
+            case; None: what plays everywhere at that size and depth.
         crf: constant quality, as the encoder counts it; None: `srcli.io.films.encoding` has one for each.
         preset: of the encoder; None: likewise.
         lossless: FFV1.
@@ -58,6 +58,9 @@ class FilmSettings:
     pipe: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("codec", "pipe"):
+            given: str | None = getattr(self, name)
+            object.__setattr__(self, name, given and given.lower())
         if self.lossless and (self.crf is not None or self.codec not in (None, "ffv1")):
             raise UsageError("--lossless is FFV1, without --crf or another --codec.", "Keep one of them.")
         if self.crf is not None and self.crf < 0:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from srcli.upscaler import Upscaler
 
 _FILMS = "Films"
+_NAMED = 3
+"""Files of one kind that are named at most."""
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -288,7 +290,21 @@ def upscale(
     messages.quiet = quiet
     with ExitStack() as pipes:
         inputs, folder = _from_pipes(inputs, out, pipes)
-        raise typer.Exit(_run(inputs, folder, settings, messages, recursive, report, dry_run, as_json))
+        for_films = _given_for_films(context)
+        raise typer.Exit(
+            _run(inputs, folder, settings, messages, recursive, report, dry_run, as_json, for_films)
+        )
+
+
+def _given_for_films(context: typer.Context) -> list[str]:
+    """The options on the command line that only films have."""
+    return [
+        max(parameter.opts, key=len)
+        for parameter in context.command.params
+        if getattr(parameter, "rich_help_panel", None) == _FILMS
+        and (source := context.get_parameter_source(str(parameter.name))) is not None
+        and source.name == "COMMANDLINE"
+    ]
 
 
 def _check(inputs: list[str], out: str, report: Path | None) -> None:
@@ -346,7 +362,7 @@ def parse_time(text: str | None) -> Fraction | None:
     """ "90", "1:30" or "1:02:03.5" to seconds.
 
     Raises:
-        UsageError: it is no time.
+        UsageError: it is no time, or has 60 or more minutes or seconds behind a colon.
     """
     if text is None:
         return None
@@ -354,6 +370,11 @@ def parse_time(text: str | None) -> Fraction | None:
     if match is None:
         raise UsageError(f"{text!r} is no time.", "Write it like 90, 1:30 or 1:02:03.5.")
     hours, minutes, seconds = (Fraction(part or 0) for part in match.groups())
+    if (match[2] and seconds >= 60) or (match[1] and minutes >= 60):
+        raise UsageError(
+            f"{text!r} is no time: behind a colon, minutes and seconds are below 60.",
+            "Write it like 90, 1:30 or 1:02:03.5.",
+        )
     return 3600 * hours + 60 * minutes + seconds
 
 
@@ -374,6 +395,7 @@ def _run(
     report: Path | None,
     dry_run: bool,
     as_json: bool,
+    for_films: list[str],
 ) -> int:
     """Plan, load, work, report; returns the exit code."""
     from srcli.jobs.plan import check_report, plan
@@ -391,6 +413,8 @@ def _run(
         show_error(one.error.message, one.error.hint)
     for text in _left_out(planned):
         messages.note(text)
+    if for_films and planned.jobs and not any(job.film for job in planned.jobs):
+        messages.note(f"no effect without films: {', '.join(for_films)}.")
     upscalers = _load(settings, planned)
     with Interrupt() as interrupt:  # SIGTERM ends the run as Ctrl-C does, and both are reported
         begin, interrupted = perf_counter(), False
@@ -437,6 +461,9 @@ def _left_out(plan: "Plan") -> Iterator[str]:
         yield f"{plan.left_out} is the output folder; the pictures in it are no inputs."
     for link in plan.passed_by:
         yield f"{link} leads to a folder that is searched already or holds one that is; not entered."
+    if plan.sound:
+        names = ", ".join([*map(str, plan.sound[:_NAMED]), *(["..."] if len(plan.sound) > _NAMED else [])])
+        yield f"{count(len(plan.sound), 'file')} with sound and no picture left out: {names}."
     films = [(kind, many) for kind, many in plan.unread if kind in SUFFIXES]
     pictures = [(kind, many) for kind, many in plan.unread if kind not in SUFFIXES]
     for what, other, found, hint in (

@@ -24,6 +24,8 @@ _BEGUN, _UNFINISHED = ".srcli-", (".part", "-part")
 folders that are searched for pictures do not."""
 _ABANDONED = 3600.0
 """Age in seconds from which an unfinished file has no writer any more."""
+_LONGEST = 255
+"""Bytes of the longest name that a file can have, on the usual file systems."""
 _BLOCK = 1 << 22
 """Bytes copied at a time."""
 
@@ -95,6 +97,20 @@ def is_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """A path beside a file: its name with `suffix` added.
+
+    Where that is too long for file systems, it is the name's beginning and a hash of it all, so that no two
+    files share one.
+    """
+    name = os.fsencode(path.name)
+    if len(name) + len(suffix) > _LONGEST:
+        digest = hashlib.sha256(name).hexdigest()[:16]
+        begin = name[: _LONGEST - len(suffix) - len(digest) - 1].decode("utf-8", "ignore")
+        return path.with_name(f"{begin}-{digest}{suffix}")
+    return path.with_name(path.name + suffix)
 
 
 def existing(folder: Path) -> Path:

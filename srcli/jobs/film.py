@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
@@ -95,17 +95,14 @@ class FilmRun:
                     journal.discard(self.job.target)
                 return
             self._input = _identity(self.job.source)
-            make_folder(self.job.target)
-            record = f"{film.record.text} {self._input[-1]}"  # a file of the same size is not the same film
-            self._work = opened.enter_context(
-                journal.opened(self.job.target, record, overwrite=self.settings.overwrite)
-            )
-            self._keep_partial(film, self._work)
-            with self._disk(film, self._work):
+            with self._disk(film):
+                make_folder(self.job.target)
+                self._work = work = opened.enter_context(self._begun(film))
+                self._keep_partial(film, work)
                 try:
-                    self._close_segments(film, self._work)
+                    self._close_segments(film, work)
                 except Exception:
-                    self._keep_partial(film, self._work)
+                    self._keep_partial(film, work)
                     raise
             self._film, self._opened = film, opened.pop_all()
 
@@ -113,7 +110,7 @@ class FilmRun:
         """Join the segments, and compare the result with the film."""
         with self._step(), self._opened:
             if self._film is not None and self._work is not None and self._result is not None:
-                with self._disk(self._film, self._work):
+                with self._disk(self._film):
                     film = self._join(self._film, self._work)
                 notes = (*self._result.notes, *_damage(film.lost, self.settings.film.on_error))
                 self._result = replace(
@@ -144,6 +141,18 @@ class FilmRun:
         except Exception as error:
             self._result = failure(job, error)
         self._seconds += perf_counter() - begin
+
+    def _begun(self, film: FilmPlan) -> AbstractContextManager[Journal]:
+        """The journal of this film's work."""
+        settings = dict(film.record.settings)
+        on_error = str(settings.pop("on_error"))
+        made_with = replace(film.record, settings=settings).text
+        return journal.opened(
+            self.job.target,
+            f"{made_with} {self._input[-1]}",  # a file of the same size is not the same film
+            on_error,
+            overwrite=self.settings.overwrite,
+        )
 
     def _close_segments(self, film: FilmPlan, work: Journal) -> None:
         """Close every segment that is not closed yet, on all engines at once."""
@@ -264,18 +273,19 @@ class FilmRun:
         log.info("%s has the first %d of %d frames.", shown(place), frames, film.count)
 
     @contextmanager
-    def _disk(self, film: FilmPlan, work: Journal) -> Iterator[None]:
+    def _disk(self, film: FilmPlan) -> Iterator[None]:
         """Where the disk is full, the error says what is kept and how to go on."""
         try:
             yield
         except Exception as error:
             if self.sink is not None or not storage.is_full(error):
                 raise
-            done = sum(segment.frames for segment in work.segments().values())
+            closed = {} if self._work is None else self._work.segments()
+            done = sum(segment.frames for segment in closed.values())
             raise OutputError(
                 f"{shown(self.job.target)}: the disk is full, after {done} of {film.count} frames.",
-                f"They are kept in {shown(work.folder)}. Free some space, and the same command goes on; with "
-                "--keep-partial it first joins them to a film that plays.",
+                f"What is done is kept in {shown(journal.folder_of(self.job.target))}. Free some space, and "
+                "the same command goes on; with --keep-partial it first joins that to a film that plays.",
             ) from error
 
     def _join(self, film: FilmPlan, work: Journal) -> FilmResult:
@@ -357,7 +367,7 @@ def run_films(runs: Sequence[FilmRun]) -> list[PictureResult]:
 
 def partial_of(target: Path) -> Path:
     """Where --keep-partial puts what is done of an output."""
-    return target.with_name(f"{target.stem}.partial{target.suffix}")
+    return storage.beside(target.with_suffix(""), f".partial{target.suffix}")
 
 
 def _identity(path: Path) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from srcli.io import pictures, provenance
 from srcli.io.films.facts import Facts
 from srcli.io.metadata import Metadata
 from srcli.io.pictures import Picture
+from srcli.io.storage import beside
 from srcli.jobs.film_plan import FilmPlan, decoded, plan, spread, to_rgb
 from srcli.jobs.folder import make_folder
 from srcli.jobs.inputs import Job
@@ -53,7 +54,7 @@ class _Part(NamedTuple):
 
 def sheet_of(target: Path) -> Path:
     """Where the contact sheet of a film goes that would be written to `target`."""
-    return target.with_suffix(".preview.png")
+    return beside(target.with_suffix(""), ".preview.png")
 
 
 def preview(

@@ -74,6 +74,7 @@ class Discovery:
         passed_by: links to folders that are searched already, or that hold one that is.
         unread: suffixes of pictures in folders that cannot be read, each with how many there are; films too
             where they are not wanted.
+        sound: files in folders that may be films by their suffix, and have sound alone.
     """
 
     pictures: list[Found] = field(default_factory=list)
@@ -81,6 +82,7 @@ class Discovery:
     left_out: Path | None = None
     passed_by: list[Path] = field(default_factory=list)
     unread: Counter[str] = field(default_factory=Counter)
+    sound: list[Path] = field(default_factory=list)
 
 
 def discover(inputs: Sequence[str], out: Path, *, recursive: bool, films: bool = False) -> Discovery:
@@ -89,7 +91,8 @@ def discover(inputs: Sequence[str], out: Path, *, recursive: bool, films: bool =
     With `films` an animated GIF, APNG or WebP is a film, too.
 
     A folder gives the pictures in it (known suffixes, no hidden files), with `recursive` also those
-    below it and in other folders that links in it lead to, the sub-folders kept in `Found.relative`.
+    below it and in other folders that links in it lead to, the sub-folders kept in `Found.relative`. Source
+    code and sound with the suffix of a film are no films there; damaged films are.
     A file is taken whatever its suffix. The output folder is never searched, so a second run does not
     upscale the results of the first.
     """
@@ -149,15 +152,24 @@ def _add_folder(found: Discovery, folder: Path, out: Path, recursive: bool, film
         suffix = path.suffix.lower()
         if suffix in _READABLE:
             found.pictures.append(Found(path, path.relative_to(folder), films and _is_animated(path)))
-        elif suffix in signatures.SUFFIXES and films:
-            found.pictures.append(Found(path, path.relative_to(folder), film=True))
-        elif suffix in _OTHER_PICTURES or suffix in signatures.SUFFIXES:
+        elif suffix in signatures.SUFFIXES and films and not signatures.is_source(path):
+            if _is_sound(path):
+                found.sound.append(path)
+            else:
+                found.pictures.append(Found(path, path.relative_to(folder), film=True))
+        elif suffix in _OTHER_PICTURES or (suffix in signatures.SUFFIXES and not signatures.is_source(path)):
             found.unread[suffix] += 1
     if len(found.pictures) == before and not any(p.path == folder for p in found.problems):
         deeper = "" if recursive else " --recursive also searches the folders in it."
         raise InputError(
             f"{folder}: no pictures in this folder.", f"It needs {', '.join(_READABLE)}.{deeper}"
         )
+
+
+def _is_sound(path: Path) -> bool:
+    from srcli.io.films.source import is_sound  # PyAV comes with it
+
+    return is_sound(path)
 
 
 def _walk(found: Discovery, folder: Path, out: Path, recursive: bool) -> Iterator[Path]:

@@ -17,7 +17,7 @@ from srcli.io.films.signatures import ANIMATED, WRITTEN
 from srcli.io.films.signatures import SUFFIXES as FILM_SUFFIXES
 from srcli.io.pictures import READ_ONLY_SUFFIXES, SUFFIXES
 from srcli.io.provenance import Finished, Provenance
-from srcli.io.storage import check_takes_files
+from srcli.io.storage import check_takes_files, existing
 from srcli.jobs.inputs import Discovery, Job, Problem, discover, is_folder, name_outputs, place
 from srcli.jobs.report import PictureResult, Status
 from srcli.models import auto
@@ -41,6 +41,7 @@ class Plan:
         left_out: the output folder, if it lies in an input folder and was passed by.
         passed_by: links in input folders to folders that are searched already, or that hold one that is.
         unread: suffixes of pictures in input folders that cannot be read, and how many there are of each.
+        sound: files in input folders that may be films by their suffix, and have sound alone.
     """
 
     jobs: tuple[Job, ...]
@@ -49,6 +50,7 @@ class Plan:
     left_out: Path | None = None
     passed_by: tuple[Path, ...] = ()
     unread: tuple[tuple[str, int], ...] = ()
+    sound: tuple[Path, ...] = ()
 
 
 def plan(
@@ -86,7 +88,8 @@ def plan(
     jobs = name_outputs(found.pictures, out, wanted, held)
     check_targets(jobs)
     problems, unread = tuple(found.problems), tuple(sorted(found.unread.items()))
-    return Plan(tuple(jobs), out, problems, found.left_out, tuple(found.passed_by), unread)
+    passed_by, sound = tuple(found.passed_by), tuple(found.sound)
+    return Plan(tuple(jobs), out, problems, found.left_out, passed_by, unread, sound)
 
 
 def _format(name: str) -> str:
@@ -171,12 +174,7 @@ def check_file(path: Path) -> None:
     if is_folder(path):
         raise OutputError(f"{path}: is a folder.", "Name a file.")
     check_takes_files(path.parent, path)
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:  # e.g. too long
-        raise OutputError(f"{path}: no file can have this name ({error.strerror}).", "Shorten it.") from error
+    _is_there(path)
 
 
 def check_targets(jobs: Sequence[Job]) -> None:
@@ -297,13 +295,31 @@ def output_exists(job: Job) -> bool:
     """Whether a file is where the output goes.
 
     Raises:
-        OutputError: a folder is.
+        OutputError: a folder is, or no file can have its name.
     """
     if is_folder(job.target):
         raise OutputError(
             f"{shown(job.target)} is a folder, where the output goes.", "Move it away, or use another -o."
         )
-    return os.path.lexists(job.target)
+    return _is_there(job.target)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether something has this name.
+
+    Raises:
+        OutputError: no file can have it.
+    """
+    folder = existing(path.parent)  # in one that is missing, no name is too long
+    try:
+        (folder / path.name).lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return False
+    except OSError as error:  # e.g. too long
+        raise OutputError(
+            f"{shown(path)}: no file can have this name ({error.strerror}).", "Shorten it, or use another -o."
+        ) from error
+    return folder == path.parent
 
 
 def check_made_by(job: Job, existing: Provenance, wanted: Sequence[Provenance]) -> None:

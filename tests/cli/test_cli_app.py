@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from cli_runs import Command, picture
 
 import srcli as package
 from srcli.cli import app, console
-from srcli.cli.upscale import parse_bytes
+from srcli.cli.upscale import parse_bytes, parse_time
 from srcli.errors import ExitCode, InputError, UsageError
 
 HEAVY = ("numpy", "cv2", "torch", "onnxruntime", "openvino", "tensorrt", "onnx", "ray", "av", "rich")
@@ -178,6 +179,20 @@ def test_amounts_of_memory(text: str, size: int) -> None:
 def test_amounts_that_are_none(text: str) -> None:
     with pytest.raises(UsageError, match="not an amount"):
         parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("1:30", 90), ("0:01.5", Fraction(3, 2)), ("90:00", 5400), ("1:02:03.5", Fraction(7447, 2))],
+)
+def test_times(text: str, seconds: Fraction) -> None:
+    assert parse_time(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "1:99", "0:60", "1:75:00", "1:00:60", "1::2", "1:2:3:4"])
+def test_times_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match="is no time"):
+        parse_time(text)
 
 
 @pytest.mark.parametrize(

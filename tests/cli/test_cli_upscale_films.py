@@ -45,6 +45,48 @@ def test_a_preview_without_films_is_refused(srcli: Command) -> None:
     assert (run.code, "--preview is for films" in run.err) == (2, True)
 
 
+def test_what_is_no_film_in_a_folder_is_left_out_and_damaged_films_are_not(srcli: Command) -> None:
+    film("in/film.mkv"), film("in/sound.mkv.mkv")
+    Path("in/index.ts").write_text("export const one = 1;\n")
+    for name in ("sound.mp4", "sound.webm", "sound.mkv", "sound.ts"):
+        scenes.write(Path("in", name), scenes.Scene(codec=None, frames=25))
+    run = srcli("upscale", "in", *BICUBIC)
+    assert (run.code, len(run.out.split())) == (0, 2), run.err
+    assert (
+        "4 files with sound and no picture left out: in/sound.mkv, in/sound.mp4, in/sound.ts, ..." in run.err
+    )
+    assert "index" not in run.err + run.out
+    for suffix in ("mkv", "mp4", "ts"):
+        film(f"bad/head.{suffix}")
+        data = Path(f"bad/head.{suffix}").read_bytes()
+        Path(f"bad/head.{suffix}").write_bytes(bytes(2000) + data[2000:4000])
+        Path(f"bad/zeros.{suffix}").write_bytes(bytes(5000))
+        Path(f"bad/empty.{suffix}").touch()
+    run = srcli("upscale", "bad", "--dry-run", *BICUBIC)
+    assert (run.code, run.err.count("error: ")) == (1, 9), run.err
+
+
+def test_sound_that_is_named_is_an_error(srcli: Command) -> None:
+    scenes.write(Path("sound.mkv"), scenes.Scene(codec=None, frames=25))
+    run = srcli("upscale", "sound.mkv", *BICUBIC)
+    assert (run.code, "has no video stream, only audio" in run.err) == (1, True)
+
+
+def test_options_of_films_alone_are_named_where_there_are_pictures_alone(srcli: Command) -> None:
+    picture("a.png")
+    run = srcli("upscale", "a.png", "--container", "mkv", "--still", "0", "--lossless", *BICUBIC)
+    assert (run.code, "note: no effect without films: --lossless, --container, --still." in run.err) == (
+        0,
+        True,
+    )
+    run = srcli("upscale", "a.png", "--format", "png", "--overwrite", *BICUBIC)
+    assert (run.code, "no effect" in run.err) == (0, False)
+    film("b.mkv")
+    run = srcli("upscale", "a.png", "b.mkv", "--codec", "H265", "--overwrite", *BICUBIC)
+    assert (run.code, "no effect" in run.err) == (0, False)
+    assert probe(Path("upscaled/b.mkv")).codec == "hevc"
+
+
 def piped(*arguments: str, stdin: bytes | None = None) -> "subprocess.CompletedProcess[bytes]":
     command = [sys.executable, "-m", "srcli", "upscale", *arguments, *BICUBIC]
     return subprocess.run(command, input=stdin, capture_output=True, timeout=60)

@@ -16,7 +16,7 @@ import pytest
 
 from srcli.errors import InferenceError, OutputError
 from srcli.io import storage
-from srcli.io.storage import allocate, check_space, insert, overwrite, sweep, unfinished, write_whole
+from srcli.io.storage import allocate, beside, check_space, insert, overwrite, sweep, unfinished, write_whole
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="there, files are deleted when they are closed")
 
@@ -153,6 +153,18 @@ def test_insert_moves_what_follows(
         assert path.read_bytes() == before[:at] + content + before[at:]
     overwrite(path, 2, b"xyz")
     assert path.read_bytes()[2:5] == b"xyz"
+
+
+@pytest.mark.parametrize("stem", ["film", "x" * 244, "x" * 245, "x" * 251, "é" * 122, "日" * 83])
+def test_names_beside_a_file_are_its_own_as_long_as_possible(tmp_path: Path, stem: str) -> None:
+    given = [tmp_path / f"{stem}{number}.mkv" for number in range(3)]
+    found = [beside(path, ".unfinished") for path in given]
+    assert len(set(found)) == 3
+    for path, other in zip(given, found, strict=True):
+        if len(path.name.encode()) <= 244:
+            assert other.name == f"{path.name}.unfinished"
+        assert 244 <= len(other.name.encode()) <= 255 or stem == "film"
+        other.touch()
 
 
 def test_an_unfinished_file_appears_only_when_whole(tmp_path: Path) -> None:

@@ -167,6 +167,29 @@ def test_segments_that_are_lost_whole_are_left_out() -> None:
         one.target.unlink()
 
 
+@pytest.mark.parametrize(
+    ("before", "way", "anew"),
+    [("stop", "skip", 30), ("stop", "repeat", 30), ("repeat", "skip", 50), ("skip", "repeat", 50)],
+)
+def test_another_way_with_damage_makes_only_what_lost_frames_anew(
+    before: Any, way: Any, anew: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second and the last of five segments lose frames; a run that stops does so in the last."""
+    monkeypatch.setattr(film_worker, "_SLOW", 0.0)
+    scene = scenes.Scene(frames=80, codec="mpeg4", options={"g": "1", "bf": "0"}, audio=())
+    one = job(scene=scene, source="film.avi")
+    scenes.damage(one.source, [70] if before == "stop" else [20, 70])
+    lossless = FilmSettings(lossless=True)
+    first, then = (replace(LOSSLESS, film=replace(lossless, on_error=each)) for each in (before, way))
+    result = run(whole := job("whole/film.mkv", source="film.avi"), then)
+    stopped_after(one, 76, first)
+    counted = Failing(1000)
+    again = run(one, then, counted)
+    assert (again.status, again.film) == (Status.WRITTEN, result.film)
+    assert one.target.read_bytes() == whole.target.read_bytes()
+    assert 1000 - counted.left < anew
+
+
 def test_another_input_of_the_same_size_never_continues_a_run() -> None:
     stopped_after(one := job(), 30)
     os.utime(one.source, (1, 1))
@@ -327,6 +350,41 @@ def test_a_full_disk_says_what_is_kept_and_how_to_go_on(full: int, monkeypatch: 
     assert run(one).status is Status.WRITTEN
 
 
+class Full:
+    """In place of a function: works so many times, then the disk is full."""
+
+    def __init__(self, works: Callable[..., Any], times: int) -> None:
+        self.works, self.left = works, times
+
+    def __call__(self, *arguments: Any, **more: Any) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self.works(*arguments, **more)
+
+
+def test_a_full_disk_is_said_where_finished_frames_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(film_worker, "_SLOW", 0.0)
+    one = job()
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", Full(np.savez, 20))
+        result = run(one)
+    assert "the disk is full, after 16 of 40 frames" in result.error
+    assert str(journal.folder_of(one.target)) in result.hint
+    assert run(one).status is Status.WRITTEN
+
+
+@pytest.mark.parametrize("place", ["mkdir", "write_text"])
+def test_a_full_disk_is_said_before_the_first_frame(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = job()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, place, Full(getattr(Path, place), 0))
+        result = run(one)
+    assert "the disk is full, after 0 of 40 frames" in result.error
+    assert "Free some space" in result.hint
+    assert run(one).status is Status.WRITTEN
+
+
 def test_a_full_disk_at_the_join_keeps_all_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OutputError("full") from OSError(errno.ENOSPC, "no space")
@@ -352,7 +410,7 @@ def test_other_settings_never_continue_a_run() -> None:
 
 def test_two_runs_at_once_are_refused() -> None:
     one = job()
-    with journal.opened(one.target, "record"):
+    with journal.opened(one.target, "record", "stop"):
         refused = run(one)
     assert refused.status is Status.FAILED
     assert "another run" in refused.error
@@ -448,6 +506,24 @@ def test_a_part_of_a_film_that_begins_late_has_its_sound() -> None:
     begin = copies.times(one.target)[0]
     clicks = [moment - begin for moment in scenes.clicks(one.target)]
     assert [round(float(moment), 2) for moment in clicks[:2]] == [0.0, 0.32]  # a packet may reach beyond
+
+
+def test_the_work_on_films_of_long_names_lies_apart() -> None:
+    names = ["é" * 125 + end for end in ("1.mkv", "2.mkv")]
+    one, other = (job(f"out/{name}") for name in names)
+    folders = [stopped_after(each, 30, PARTIAL) for each in (one, other)]
+    assert [len(os.fsencode(folder.name)) <= 255 for folder in folders] == [True, True]
+    assert len({path.name for path in Path("out").iterdir()}) == 4
+    for each in (one, other):
+        assert run(each, PARTIAL).status is Status.WRITTEN
+    assert sorted(path.name for path in Path("out").iterdir()) == names
+
+
+def test_names_that_no_file_can_have_are_refused_before_the_work() -> None:
+    one = job(f"out/{'x' * 252}.mkv")
+    for result in (foresee(one, double, LOSSLESS), run(one, replace(LOSSLESS, overwrite=True))):
+        assert (result.status, "no file can have this name" in result.error) == (Status.FAILED, True)
+    assert not Path("out").exists()
 
 
 def test_what_is_foreseen_names_frames_encoder_and_streams() -> None:

@@ -1,14 +1,15 @@
 """The work on a film that is not finished: closed segments, a journal of them, and frames of the open one.
 
 All lies in a folder beside the output, "film.mkv.unfinished". A journal's first line says what the work is
-made with; each other line is a closed segment, written after the segment has its name. What a kill or a power
-cut leaves half-written is recognized and made again.
+made with, and last what becomes of damaged frames, which matters only to segments that lost some; each other
+line is a closed segment, written after the segment has its name. What a kill or a power cut leaves
+half-written is recognized and made again.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from filelock import FileLock, Timeout
 from srcli.errors import OutputError, shown
 from srcli.imaging.pixels import Pixels
 from srcli.io.provenance import file_sha256
-from srcli.io.storage import unfinished
+from srcli.io.storage import beside, unfinished
 
 _SUFFIX = ".unfinished"
 _JOURNAL, _LOCK = "journal.jsonl", "lock"
@@ -85,16 +86,18 @@ def discard(target: Path) -> None:
 
 def folder_of(target: Path) -> Path:
     """Where the work on an output lies."""
-    return target.with_name(target.name + _SUFFIX)
+    return beside(target, _SUFFIX)
 
 
 @contextmanager
-def opened(target: Path, record: str, *, overwrite: bool = False) -> Iterator["Journal"]:
+def opened(target: Path, record: str, on_error: str, *, overwrite: bool = False) -> Iterator["Journal"]:
     """The journal of an output, begun or continued; its folder stays behind unless `Journal.finished` is set.
 
     Args:
         target: the output.
         record: what decides its frames and their encoding, on one line.
+        on_error: what becomes of damaged frames, in one word. What was done under another one and lost no
+            frame counts; the rest is made again.
         overwrite: begin anew where the work was begun with another record.
 
     Raises:
@@ -108,17 +111,19 @@ def opened(target: Path, record: str, *, overwrite: bool = False) -> Iterator["J
         with lock.acquire(blocking=False):
             journal = Journal(folder)
             journal.sweep()
-            found = journal.record()
-            if found not in (None, record):
+            found, _, before = (journal.record() or "").rpartition(" ")
+            if found and found != record:
                 if not overwrite:
                     raise OutputError(
                         f"{shown(target)} was begun with other settings or another input, and not finished.",
                         f"Use those again, or --overwrite to begin anew; {shown(folder)} holds what is done.",
                     )
                 journal.clear()
-                found = None
-            if found is None:
-                journal.begin(record)
+                found = ""
+            if not found:
+                journal.begin(f"{record} {on_error}")
+            elif before != on_error:
+                journal.forget_losses(f"{record} {on_error}")
             journal.check()
             yield journal
         if journal.finished:
@@ -128,7 +133,10 @@ def opened(target: Path, record: str, *, overwrite: bool = False) -> Iterator["J
             f"{shown(target)} is being made by another run.", "Wait for it, or choose another output with -o."
         ) from error
     except OSError as error:
-        raise OutputError(f"{shown(folder)} cannot be written ({error.strerror}).") from error
+        raise OutputError(
+            f"{shown(folder)} cannot be written ({error.strerror}).",
+            "Choose another place with -o, or mend this one; what is done there stays.",
+        ) from error
 
 
 class Journal:
@@ -154,10 +162,18 @@ class Journal:
         lines = self._lines()
         return lines[0] if lines else None
 
-    def begin(self, record: str) -> None:
-        """Write the first line."""
+    def begin(self, record: str, closed: Iterable[Segment] = ()) -> None:
+        """Write the first line, and those of segments that are closed already."""
         with unfinished(self._path) as part:
-            part.write_text(record + "\n", encoding="ascii")
+            part.write_text("\n".join([record, *map(_line, closed), ""]), encoding="ascii")
+
+    def forget_losses(self, record: str) -> None:
+        """Let go of what lost frames; the rest goes on under another first line."""
+        for path in self.folder.glob("*.frames/*.npz"):
+            frame = _spooled(path)
+            if frame is None or frame.lost:
+                path.unlink()
+        self.begin(record, [segment for segment in self.segments().values() if not segment.lost])
 
     def sweep(self) -> None:
         """Remove what killed runs left half-written, the end of a torn last line included."""
@@ -206,7 +222,7 @@ class Journal:
             segment = replace(segment, sha256=file_sha256(self.path(segment.number)))
         self._damaged.discard(segment.number)
         with self._path.open("a", encoding="ascii") as file:
-            file.write(json.dumps(asdict(segment), separators=(",", ":")) + "\n")
+            file.write(_line(segment) + "\n")
             file.flush()
             os.fsync(file.fileno())
         self.unspool(segment.number)
@@ -235,19 +251,14 @@ class Journal:
             first: number of its first frame.
         """
         for path in sorted(self._spooled(number).glob("*.npz")):
-            try:
-                with np.load(path) as file:
-                    frame, time, clipped, *lost = (int(value) for value in file["facts"])
-                    names = sorted(name for name in file.files if name.startswith("plane"))
-                    planes, digest = [file[name] for name in names], file["digest"].tobytes().hex()
-                    alpha = file["alpha"] if "alpha" in file.files else None
-            except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            frame = _spooled(path)
+            if frame is None:
                 return
-            left_out = len(lost) - (time in lost)  # frames before it, beside one that it repeats
-            if frame != first + left_out:
+            left_out = len(frame.lost) - (frame.time in frame.lost)  # before it, beside one that it repeats
+            if frame.number != first + left_out:
                 return
-            first = frame + 1
-            yield Spooled(frame, time, digest, clipped, tuple(lost), planes, alpha)
+            first = frame.number + 1
+            yield frame
 
     def unspool(self, number: int) -> None:
         """Remove the spooled frames of a segment."""
@@ -262,3 +273,21 @@ class Journal:
         except FileNotFoundError:
             return []
         return text.split("\n")[:-1]  # a line without its end was not written whole
+
+
+def _line(segment: Segment) -> str:
+    """A closed segment in the journal, without the end of its line."""
+    return json.dumps(asdict(segment), separators=(",", ":"))
+
+
+def _spooled(path: Path) -> Spooled | None:
+    """A finished frame; None where its file is damaged."""
+    try:
+        with np.load(path) as file:
+            number, time, clipped, *lost = (int(value) for value in file["facts"])
+            names = sorted(name for name in file.files if name.startswith("plane"))
+            planes, digest = [file[name] for name in names], file["digest"].tobytes().hex()
+            alpha = file["alpha"] if "alpha" in file.files else None
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None
+    return Spooled(number, time, digest, clipped, tuple(lost), planes, alpha)

@@ -204,7 +204,6 @@ class Frame:
         planes: as of `planes_of`: Y; Y, Cb, Cr; or G, B, R; (H, W) uint8 or uint16, read-only.
         alpha: (H, W), full range, or None.
         repeated: the frame is lost, and these are the samples of another one.
-        lost_before: frames just before it that were lost and left out.
     """
 
     number: int
@@ -212,7 +211,6 @@ class Frame:
     planes: list[Plane]
     alpha: Plane | None
     repeated: bool = False
-    lost_before: int = 0
 
     def digest(self) -> bytes:
         """16 bytes that stand for all samples (BLAKE2b)."""
@@ -315,18 +313,12 @@ def number_at(facts: Facts, seconds: Fraction | None) -> int:
 
 def _selected(facts: Facts, found: Iterator[Frame], last: int, on_error: OnError) -> Iterator[Frame]:
     """The frames before number `last`, lost ones treated as asked for."""
-    lost = 0
     for frame in found:
         if frame.number >= last:
             return
-        if not frame.repeated:
-            yield replace(frame, lost_before=lost) if lost else frame
-            lost = 0
-        elif on_error == "repeat":
+        if not frame.repeated or on_error == "repeat":
             yield frame
-        elif on_error == "skip":
-            lost += 1
-        else:
+        elif on_error == "stop":
             seconds = float(frame.time * facts.time_base)
             raise InputError(
                 f"{where(facts)}: frame {frame.number} (at {seconds:.3f} s) is damaged.",

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 import av
 from av.container import InputContainer, OutputContainer
-from av.stream import Discard
+from av.stream import Discard, Disposition
 from av.subtitles.subtitle import SubtitleSet
 
 from srcli.errors import shown
@@ -235,6 +235,8 @@ def add(film: InputContainer, path: Path, out: OutputContainer, step: Step, hold
             added.codec_context.layout = layout
     added.metadata.update(carried)
     added.disposition = source.disposition
+    if source.type == "video" and not streams.is_cover(source):  # the picture is what players show
+        added.disposition &= ~Disposition.default
     return Track(source, added, text, ascending=holds.muxer in ("mp4", "mov"))
 
 

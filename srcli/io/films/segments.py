@@ -11,7 +11,7 @@ from errno import EDQUOT, EFBIG, ENOSPC
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import av
 from av import VideoFrame
@@ -44,13 +44,6 @@ class Writer(Protocol):
 
     def write(self, data: bytes) -> int:
         """Take all of it."""
-
-
-class Written(NamedTuple):
-    """What a segment holds."""
-
-    frames: int
-    bytes: int
 
 
 @contextmanager
@@ -90,21 +83,6 @@ class SegmentWriter:
         tick = time - _origin(self._facts)
         frame = encoder.make_frame(planes, alpha, tick, self._facts.time_base, self._encoding)
         _mux(self._out, _encoded(self._stream, frame), self._beside)
-
-
-def write_segment(
-    path: Path,
-    frames: Iterable[tuple[int, Sequence[Pixels], Pixels | None]],
-    encoding: Encoding,
-    facts: Facts,
-) -> Written:
-    """Encode frames to a segment, as `writing` does: time, planes and alpha of each."""
-    count = 0
-    with writing(path, encoding, facts) as segment:
-        for frame in frames:
-            segment.add(*frame)
-            count += 1
-    return Written(count, path.stat().st_size)
 
 
 def join(
@@ -257,6 +235,8 @@ def _add_picture(
         stream.set_display_matrix(_moved(facts, encoding.size))
     stream.metadata.update(streams.tags(source.metadata))
     stream.disposition = source.disposition
+    if sum(other.type == "video" and not streams.is_cover(other) for other in film.streams) > 1:
+        stream.disposition |= Disposition.default  # else muxers give it to the first one
     return stream
 
 

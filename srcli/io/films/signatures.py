@@ -15,6 +15,10 @@ WRITTEN = (".mkv", ".mp4", ".m4v", ".mov", ".webm")
 
 ANIMATED = (".gif", ".apng", ".png", ".webp")
 """Suffixes of pictures that may be animated, which films are written to, too."""
+_SOURCES = (".ts", ".mts", ".nut")
+"""Those of them that source code has too: TypeScript, Squirrel."""
+_BINARY = frozenset((*range(9), *range(14, 27), *range(28, 32)))
+"""Bytes that are in no text."""
 
 _BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof", b"sidx", b"uuid")
 _NO_FILM_BRANDS = (
@@ -83,6 +87,18 @@ def is_film(path: Path) -> bool:
             return kind_of(file.read(_HEAD)) is not None
     except OSError:
         return False
+
+
+def is_source(path: Path) -> bool:
+    """Whether a file with a film's suffix is text, and that a suffix of source code. An empty one is not."""
+    if path.suffix.lower() not in _SOURCES:
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return False
+    return head != b"" and _BINARY.isdisjoint(head) and kind_of(head) is None
 
 
 def extent(path: Path) -> Extent:

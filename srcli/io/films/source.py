@@ -17,7 +17,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from srcli.errors import InputError, shown
-from srcli.io.films.signatures import extent
+from srcli.io.films.signatures import extent, is_film
 
 _CONTAINERS = (
     "apng,asf,avi,dv,flv,gif,gxf,h264,hevc,ivf,m4v,matroska,mov,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,vc1,"
@@ -25,6 +25,8 @@ _CONTAINERS = (
 )
 """FFmpeg's demuxers that may open a film. Playlists, which open other files, are not among them."""
 _NO_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+_WITHOUT_LIST = ("mpegts", "mpeg")
+"""Containers whose streams are found without a list of them: those of a damaged film may be missing."""
 _PATIENT = {"probesize": str(256 << 20), "analyzeduration": str(120_000_000)}
 """Bytes and microseconds that FFmpeg may read to see what streams are; by default 5 MB and 5 s."""
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
@@ -160,6 +162,17 @@ def main_stream(container: InputContainer, path: Path) -> VideoStream:
 def _others(container: InputContainer) -> str:
     kinds = sorted({"a cover" if stream.type == "video" else stream.type for stream in container.streams})
     return " and ".join(kinds) or "nothing"
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a file has sound, perhaps a cover, and no picture. One that cannot be opened is none."""
+    try:
+        with opened(path) as container:
+            kinds = {stream.type for stream in container.streams if not stream.disposition & _NO_PICTURES}
+            listed = container.format.name not in _WITHOUT_LIST or is_film(path)
+    except InputError:
+        return False
+    return listed and "audio" in kinds and "video" not in kinds
 
 
 def only(container: InputContainer, stream: VideoStream) -> None:

@@ -1,6 +1,6 @@
 """Films copied at scale 1 by all that writes them: decoded naively, encoded in segments, joined."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from srcli.io.films import streams
 from srcli.io.films.encoding import Encoding, choose
 from srcli.io.films.facts import Facts, probe
 from srcli.io.films.planes import planes_of
-from srcli.io.films.segments import join, write_segment
+from srcli.io.films.segments import join, writing
 from srcli.io.films.streams import Carried
 
 Frame = tuple[int, list[Pixels], Pixels | None]
@@ -60,11 +60,15 @@ def segments_of(facts: Facts, encoding: Encoding, folder: Path, every: int) -> l
     segments: list[Path] = []
     while part := list(islice(frames, every)):
         segments.append(folder / f"{len(segments):06d}")
-        written = write_segment(
-            segments[-1], (recoded(frame, facts, encoding) for frame in part), encoding, facts
-        )
-        assert written == (len(part), segments[-1].stat().st_size)
+        write_segment(segments[-1], (recoded(frame, facts, encoding) for frame in part), encoding, facts)
     return segments
+
+
+def write_segment(path: Path, frames: Iterable[Frame], encoding: Encoding, facts: Facts) -> None:
+    """Encode frames to a segment."""
+    with writing(path, encoding, facts) as segment:
+        for frame in frames:
+            segment.add(*frame)
 
 
 def decoded(facts: Facts) -> Iterator[Frame]:

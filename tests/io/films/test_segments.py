@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -153,7 +154,7 @@ def test_times_may_begin_below_zero(tmp_path: Path, codec: str) -> None:
         (frame[0] - 1000, *frame[1:])
         for frame in (copies.recoded(f, facts, encoding) for f in copies.decoded(facts))
     ]
-    segments.write_segment(tmp_path / "0", frames, encoding, early)
+    copies.write_segment(tmp_path / "0", frames, encoding, early)
     segments.join([tmp_path / "0"], out, encoding, early, streams.plan(early, out), tags={})
     found = copies.times(out)
     assert [time - found[0] for time in found] == [number * Fraction(1, 25) for number in range(6)]
@@ -328,7 +329,7 @@ def test_only_the_part_asked_for_is_carried(tmp_path: Path) -> None:
         out = tmp_path / f"out{suffix}"
         carried, encoding = streams.plan(facts, out), copies.settled(facts, out)
         part = [frame for frame in copies.decoded(facts) if 500 <= frame[0] < 2500]
-        segments.write_segment(tmp_path / "0", part, encoding, facts)
+        copies.write_segment(tmp_path / "0", part, encoding, facts)
         span = Fraction(1, 2), Fraction(5, 2)
         segments.join([tmp_path / "0"], out, encoding, facts, carried, tags={}, start=span[0], end=span[1])
         shift = copies.times(out)[0] - (Fraction(13, 25) - span[0])
@@ -363,7 +364,7 @@ def test_what_a_display_matrix_moves_by_grows_with_the_picture(tmp_path: Path) -
     out = tmp_path / "out.mp4"
     carried, encoding = streams.plan(facts, out), copies.settled(facts, out, size=(192, 256))
     frames = [(0, [np.zeros((192, 256), np.uint8), *[np.full((96, 128), 128, np.uint8)] * 2], None)]
-    segments.write_segment(tmp_path / "0", frames, encoding, facts)
+    copies.write_segment(tmp_path / "0", frames, encoding, facts)
     segments.join([tmp_path / "0"], out, encoding, facts, carried, tags={})
     assert probe(out).display_matrix == (0, 65536, 0, -65536, 0, 0, 192 << 16, 0, 1 << 30)
 
@@ -377,7 +378,7 @@ def test_anamorphic_films_keep_their_shape(tmp_path: Path, suffix: str) -> None:
     shape = Fraction(width, height) * encoding.sample_aspect
     assert abs(shape / (Fraction(128, 96) * Fraction(64, 45)) - 1) < Fraction(1, 100)
     frames = [(time, _stretched(planes, height, width), None) for time, planes, _ in copies.decoded(facts)]
-    segments.write_segment(tmp_path / "0", frames, encoding, facts)
+    copies.write_segment(tmp_path / "0", frames, encoding, facts)
     out = tmp_path / f"out{suffix}"
     segments.join([tmp_path / "0"], out, encoding, facts, streams.plan(facts, out), tags={})
     found = probe(out)
@@ -447,7 +448,7 @@ def test_a_frame_that_fails_leaves_no_segment(tmp_path: Path) -> None:
         raise RuntimeError("the network")
 
     with pytest.raises(RuntimeError, match="the network"):
-        segments.write_segment(tmp_path / "s", frames(), copies.settled(facts, tmp_path / "b.mkv"), facts)
+        copies.write_segment(tmp_path / "s", frames(), copies.settled(facts, tmp_path / "b.mkv"), facts)
     assert [path.name for path in tmp_path.iterdir()] == ["a.mkv"]
 
 
@@ -479,16 +480,21 @@ encoding = choose(facts, (facts.height, facts.width), out, lossless=True, thread
 noise = np.random.default_rng(0)
 shapes = [(96, 128), (48, 64), (48, 64)]
 planes = lambda: [noise.integers(16, 235, shape, np.uint8) for shape in shapes]
-frames = ((time, planes(), None) for time in facts.times)
 segment = out.parent / "segment"
+
+def write():
+    with segments.writing(segment, encoding, facts) as writer:
+        for time in facts.times:
+            writer.add(time, planes())
+
 if sys.argv[4] == "join":
-    segments.write_segment(segment, frames, encoding, facts)
+    write()
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
     if sys.argv[4] == "join":
         segments.join([segment], out, encoding, facts, streams.plan(facts, out), tags={})
     else:
-        segments.write_segment(segment, frames, encoding, facts)
+        write()
 except OutputError as error:
     print(error)
 """
@@ -510,14 +516,40 @@ def test_an_encoder_that_fails_is_named(tmp_path: Path) -> None:
     facts = probe(made(tmp_path / "a.mkv", frames=3))
     wrong = replace(copies.settled(facts, tmp_path / "b.mkv"), options=(("preset", "none"),))
     with pytest.raises(OutputError, match="libx264 fails"):
-        segments.write_segment(tmp_path / "s", copies.decoded(facts), wrong, facts)
+        copies.write_segment(tmp_path / "s", copies.decoded(facts), wrong, facts)
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("flagged", [(), (0, 1), (1,)])
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_of_several_videos_the_enlarged_one_is_shown(
+    tmp_path: Path, suffix: str, flagged: tuple[int, ...]
+) -> None:
+    small = made(tmp_path / "small.mkv", frames=12, width=64, height=48, audio=())
+    large = made(tmp_path / "large.mkv", frames=12, audio=())
+    source, out = tmp_path / "both.mkv", tmp_path / f"out{suffix}"
+    with ExitStack() as opened:
+        films = [opened.enter_context(av.open(str(path))) for path in (small, large)]
+        both = opened.enter_context(
+            av.open(str(source), "w", container_options={"default_mode": "passthrough"})
+        )
+        for number, film in enumerate(films):
+            added = both.add_stream_from_template(film.streams[0])
+            added.disposition = Disposition.default if number in flagged else Disposition(0)
+        for packet in (packet for film in films for packet in film.demux() if packet.size):
+            packet.stream = both.streams[films.index(packet.stream.container)]
+            both.mux(packet)
+    done = copies.copy(source, out)
+    assert (done.facts.index, done.facts.width) == (1, 128)
+    with av.open(str(out)) as written:
+        found = [(each.width, bool(each.disposition & Disposition.default)) for each in written.streams.video]
+    assert found == [(64, False), (128, True)]
 
 
 def test_errors_of_writing_name_the_file(tmp_path: Path) -> None:
     facts = probe(made(tmp_path / "a.mkv", frames=3))
     with pytest.raises(OutputError, match="missing"):
-        segments.write_segment(
+        copies.write_segment(
             tmp_path / "missing" / "s",
             copies.decoded(facts),
             copies.settled(facts, tmp_path / "b.mkv"),

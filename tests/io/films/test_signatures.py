@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from scenes import Scene, cut, png, write
 
-from srcli.io.films.signatures import SUFFIXES, extent, is_film, kind_of
+from srcli.io.films.signatures import SUFFIXES, extent, is_film, is_source, kind_of
 
 CODECS = {".webm": "libvpx-vp9", ".y4m": "wrapped_avframe", ".ivf": "libvpx-vp9", ".mpg": "mpeg2video"}
 
@@ -53,6 +53,26 @@ def test_pictures_and_sound_are_no_films(tmp_path: Path, data: bytes) -> None:
 def test_what_cannot_be_read_is_no_film(tmp_path: Path) -> None:
     assert not is_film(tmp_path)
     assert not is_film(tmp_path / "missing.mkv")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "source"),
+    [
+        ("index.ts", "export const größe = 1;\r\n\t// \f\n".encode() * 900, True),
+        ("index.TS", b"export {}", True),
+        ("types.mts", b"export type A = string;\n", True),
+        ("de.ts", b'<?xml version="1.0" encoding="utf-8"?>\n<TS version="2.1">', True),
+        ("game.nut", b"local a = 1\n", True),
+        ("film.ts", (b"G@\0\x10" + bytes(184)) * 30, False),
+        ("film.ts", bytes(5000), False),
+        ("film.ts", b"", False),
+        ("film.nut", b"nut/multimedia container\0" + bytes(60), False),
+        ("film.mkv", b"<html><h1>404 Not Found</h1></html>", False),
+    ],
+)
+def test_source_code_with_the_suffix_of_films(tmp_path: Path, name: str, data: bytes, source: bool) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert is_source(tmp_path / name) is source
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
