@@ -43,16 +43,17 @@ class Clip:
 
 
 _drawn = partial(Clip, frames=clips.drawings, crf=18, share=1.6, rate=clips.DRAWN)
+_small = partial(_drawn, whole=True)
 CLIPS = {
     "screen": Clip("screen recording", clips.screen, 23, 1.0, (), "at least 2.5"),
     "slides": Clip("slides, 2 s each", clips.slides, 23, 1.0, (), "at least 2.5"),
     "grain": Clip("film with grain", clips.camera, 17, 0.25, (), "at least 0.99"),
     "drawings": _drawn("held animation", options=(), aim=""),
     "drawings-2": _drawn("held animation, `--still 2`", options=("--still", "2"), aim="3 to 8"),
-    "whole": _drawn("the same in one window a frame", options=(), aim="", whole=True),
-    "whole-2": _drawn(
-        "the same in one window a frame, `--still 2`", options=("--still", "2"), aim="3 to 8", whole=True
-    ),
+    "drawings-4": _drawn("held animation, `--still 4`", options=("--still", "4"), aim="3 to 8"),
+    "whole": _small("the same in one window a frame", options=(), aim=""),
+    "whole-2": _small("in one window, `--still 2`", options=("--still", "2"), aim="3 to 8"),
+    "whole-4": _small("in one window, `--still 4`", options=("--still", "4"), aim="3 to 8"),
 }
 """By name, as `--clips` takes them."""
 
