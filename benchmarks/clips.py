@@ -15,8 +15,8 @@ from srcli.imaging import yuv
 
 Pixels = NDArray[Any]
 
-RATE = 15
-"""Frames a second, as screens are often recorded."""
+RATE, DRAWN = 15, 24
+"""Frames a second, as screens are often recorded and animation is made."""
 SLIDE_SECONDS = 2
 _CODING = yuv.Coding(8, 1, False, 2, 2, "left")
 _BT709, _LIMITED = 1, 1
@@ -140,15 +140,36 @@ def slides(height: int, width: int, frames: int) -> Iterator[Pixels]:
 
 
 def drawings(height: int, width: int, frames: int) -> Iterator[Pixels]:
-    """Held animation: a figure drawn anew in every other frame, before a painted background."""
+    """Held animation at 24 frames/s, again and again: before a painted background that stands still, a figure
+    moves for a second on twos (a drawing is shown for two frames) and for one on threes, then stands and
+    talks for two: only its mouth is drawn anew, on threes and on twos, with pauses of 9 and 14 frames.
+    """
     painted = cv2.bilateralFilter(pictures.photograph(height, width, 1), 9, 60, 9)
     for number in range(frames):
-        if number % 2 == 0:
-            shown, turn = painted.copy(), number / RATE
-            middle = int(width * (0.45 + 0.1 * np.sin(turn))), int(height * 0.6)
-            for axes, colour in (((0.07, 0.22), (200, 80, 60)), ((0.05, 0.07), (240, 200, 170))):
-                sizes = int(axes[0] * width), int(axes[1] * height)
-                cv2.ellipse(shown, middle, sizes, 10 * np.sin(turn), 0, 360, colour, -1, cv2.LINE_AA)
-                cv2.ellipse(shown, middle, sizes, 10 * np.sin(turn), 0, 360, _BLACK, 2, cv2.LINE_AA)
-                middle = middle[0], middle[1] - int(height * 0.25)
-        yield shown
+        step, mouth = number % 96, 0
+        if step < 24:
+            turn = step // 2 / 3
+        elif step < 48:
+            turn = 4 + (step - 24) // 3 / 3
+        else:
+            turn, spoken = 6.5, step - 48
+            mouth = 1 + spoken // 3 % 3 if spoken < 15 else 1 + spoken // 2 % 3 if 24 <= spoken < 34 else 0
+        yield _figure(painted.copy(), turn, mouth)
+
+
+def _figure(shown: Pixels, turn: float, mouth: int) -> Pixels:
+    """Draw a figure at that phase of its movement, radians, its mouth open by 0 to 3."""
+    height, width = shown.shape[:2]
+    lean, x = 10 * np.sin(turn), int(width * (0.45 + 0.1 * np.sin(turn)))
+    skin, lips = (240, 200, 170), (150, 50, 50)
+    parts = (
+        (0.60, 0.07, 0.22, (200, 80, 60)),
+        (0.35, 0.05, 0.07, skin),
+        (0.38, 0.015, 0.004 + 0.006 * mouth, lips),
+    )
+    for y, across, down, colour in parts:
+        place, sizes = (x, int(height * y)), (int(across * width), round(down * height))
+        cv2.ellipse(shown, place, sizes, lean, 0, 360, colour, -1, cv2.LINE_AA)
+        if colour != lips:
+            cv2.ellipse(shown, place, sizes, lean, 0, 360, _BLACK, 2, cv2.LINE_AA)
+    return shown

@@ -212,7 +212,7 @@ class Pass:
 
     Attributes:
         engine: computes it now; another one after a retry.
-        tiles: of the plane, those left out whose results are taken from before.
+        tiles: of the plane that are computed; none where all of it is as before.
         fed: how many of them were given to the engine; written: how many came back.
         unfit: why it has to be computed again in fp32; empty if it has not.
     """
@@ -230,7 +230,8 @@ class Pass:
         self.network, self.plane, self.out, self._ensemble = network, plane, out, ensemble
         self._bgr = out.ndim == 3 and out.strides[2] < 0  # RGB is a view of what lies in memory as BGR
         self.restart(network.engine)
-        if before is not None and before.network is network and before.out.shape == out.shape:
+        like = before is not None and (before.out.shape, before.out.dtype) == (out.shape, out.dtype)
+        if before is not None and like and before.network is network:
             self._leave_out(before, still)
 
     def restart(self, engine: Engine) -> int:
@@ -248,18 +249,17 @@ class Pass:
         return len(self.tiles)
 
     def _leave_out(self, before: "Pass", still: int) -> None:
-        """Leave out the tiles whose windows are as they were; the last one is computed in any case.
+        """Leave out the tiles whose windows are as they were.
 
-        It comes behind all tiles of the pass before, so that their results are there when this one is
-        complete. With `still`, windows are compared with those that their results were computed from, so that
-        many small changes add up to one.
+        With `still`, windows are compared with those that their results were computed from, so that many
+        small changes add up to one.
         """
         changed: list[tiles.Tile] = []
         for tile in self.tiles:
             window = self.plane[tile.window.slices]
             kept = before._inputs.get(tile.window)
             known = before.plane[tile.window.slices] if kept is None else kept
-            if tile is self.tiles[-1] or not _alike(window, known, still):
+            if not _alike(window, known, still):
                 changed.append(tile)
                 continue
             self._same.append(tile)
@@ -267,28 +267,46 @@ class Pass:
                 self._inputs[tile.window] = known.copy() if kept is None else kept
         self.tiles, self._before = changed, before
 
-    def _take_over(self) -> None:
-        """Take the results left out from the pass before, or compute them if it was computed otherwise."""
-        before, self._before = self._before, None
+    def take_over(self) -> bool:
+        """Take the results left out from the pass before, which is complete or has failed.
+
+        Returns:
+            False where that one failed or was computed otherwise: what was left out is among `tiles` then.
+        """
+        before, same, self._before, self._same = self._before, self._same, None, []
         if before is None:
-            return
-        alike = before.engine is self.engine and before._side == self._side and before.complete
-        if not alike:
-            self.tiles = [*self.tiles, *self._same]
-            return
-        for tile in self._same:
+            return True
+        if not self.tiles:  # the same plane needs the same precision
+            self.engine = before.engine
+        if before.engine is not self.engine or before._side != self._side or not before.complete:
+            self._inputs.clear()
+            self.tiles = [*self.tiles, *same]
+            return False
+        for tile in same:
             place = tile.core.scaled(self.engine.scale).slices
             self.out[place] = before.out[place]
+        return True
+
+    @property
+    def computed(self) -> bool:
+        """Whether all of `tiles` is written, and only what was left out may be missing."""
+        return self.written == len(self.tiles)
 
     @property
     def complete(self) -> bool:
         """Whether all of `out` is written."""
-        return self.written == len(self.tiles)
+        return self.left == 0
+
+    @property
+    def left(self) -> int:
+        """How many tiles are not yet written or taken over."""
+        return len(self.tiles) - self.written + len(self._same)
 
     @property
     def window(self) -> int:
         """Largest side of the windows."""
-        return max(self.tiles[0].window.height, self.tiles[0].window.width)
+        first = (self.tiles or self._same)[0].window
+        return max(first.height, first.width)
 
     @property
     def kind(self) -> tuple[int, bool]:
@@ -328,8 +346,6 @@ class Pass:
         out = self.out[..., ::-1] if self._bgr else self.out
         out[tile.core.scaled(scale).slices] = core
         self.written += 1
-        if self.complete:
-            self._take_over()
 
     def _finished(self, core: Batch) -> Pixels | None:
         """Pixels of `out`'s type, layout and order in memory; None where a value is no number."""

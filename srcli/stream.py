@@ -24,9 +24,14 @@ from srcli.precision import Network, Pass, UnfitError
 from srcli.settings import Size
 
 OnTile = Callable[[int, int, int], None]
-"""Called after each tile with the number of its image, tiles done and tiles in all."""
+"""Called after each tile with the number of its image, tiles done and tiles in all; once for all tiles whose
+results are taken from the image before."""
 
 _END = object()
+_NOTHING = object()
+"""Handed over where a work is begun of which nothing is to be computed: it may be complete at once."""
+_AHEAD = 4
+"""Such works that may be begun before the one whose results they take is complete."""
 _GLANCE = 0.1
 """Seconds after which a wait for the engine's thread looks whether it is there."""
 
@@ -208,7 +213,7 @@ class Stream:
         while True:
             yield from self._completed()
             following = self._following()
-            if following is not None:
+            if following is not None and following[1].tiles:
                 yield from self._drain(*following)
             elif self._exhausted and not self._queue:
                 break
@@ -216,16 +221,38 @@ class Stream:
             raise self._source_error
 
     def _completed(self) -> Iterator[Work]:
-        while self._queue and not self._queue[0].active:
+        """Complete works in order. Passes end in the first one only, so that the ones they take from have."""
+        while self._queue:
+            work = self._queue[0]
+            while ready := [one for one in work.active if one.computed]:
+                for one in ready:
+                    self._end(work, one)
+            if work.active:
+                return
             with self._lock:
-                work = self._queue.popleft()
+                self._queue.popleft()
             work.seconds += perf_counter()
             if work is self._alone:
                 self._alone = None
             yield work
 
+    def _end(self, work: Work, one: Pass) -> None:
+        """Take over what a pass left out, and go on behind it; or compute that, if it cannot be taken."""
+        left = one.left
+        if one.take_over():
+            if left:
+                self._count(work, left)
+            work.advance(one)
+
+    def _count(self, work: Work, tiles: int) -> None:
+        """So many more tiles are done."""
+        work.done += tiles
+        if self._on_tile is not None:
+            self._on_tile(work.number, work.done, work.total)
+
     def _following(self) -> tuple[Work, Pass] | None:
-        """The next pass with windows to feed; None where one must be completed first, or nothing is left."""
+        """The next pass with windows to feed, or of a new work; None where one must be completed first, or
+        nothing is left."""
         with self._lock:
             waiting = list(self._queue)
         for work in waiting:
@@ -234,6 +261,8 @@ class Stream:
                     return work, one
             if work.active and (work.chained or self._alone is not None):
                 return None
+        if sum(not any(one.tiles for one in work.active) for work in waiting) > _AHEAD:
+            return None
         while (new := self._taken()) is not None:
             if new.active:
                 return new, new.active[0]
@@ -276,7 +305,8 @@ class Stream:
         try:
             thread.start()
             while (result := handoff.get()) is not _END:
-                self._write(run, *run.fed.popleft(), result)
+                if result is not _NOTHING:
+                    self._write(run, *run.fed.popleft(), result)
                 yield from self._completed()
             if run.fed and run.error is None and not run.stopped:
                 run.error = InferenceError("The engine gave fewer results than windows.")
@@ -292,17 +322,21 @@ class Stream:
     def _compute(self, run: _Run, work: Work, first: Pass, handoff: "Queue[Any]") -> None:
         """The engine's thread."""
         try:
-            for result in first.compute(self._windows(run, work, first)):
+            for result in first.compute(self._windows(run, work, first, handoff)):
                 handoff.put(result)
         except BaseException as error:  # `_recover` says whose it is
             run.error = error
         finally:
             handoff.put(_END)
 
-    def _windows(self, run: _Run, work: Work, first: Pass) -> Iterator[Batch]:
+    def _windows(self, run: _Run, work: Work, first: Pass, handoff: "Queue[Any]") -> Iterator[Batch]:
         """Windows of a pass and of those behind it, as long as they are of its kind."""
         following: tuple[Work, Pass] | None = (work, first)
-        while following is not None and following[1].kind == first.kind:
+        while following is not None:
+            if not following[1].tiles:
+                handoff.put(_NOTHING)
+            elif following[1].kind != first.kind:
+                return
             while following[1].fed < len(following[1].tiles) and not run.stopped:
                 run.fed.append(following)
                 yield following[1].feed()
@@ -318,11 +352,7 @@ class Stream:
         if work.error is not None or one.unfit:
             run.stopped = True
             return
-        work.done += 1
-        if self._on_tile is not None:
-            self._on_tile(work.number, work.done, work.total)
-        if one.complete:
-            work.advance(one)
+        self._count(work, 1)
 
     def _recover(self, run: _Run, work: Work, first: Pass) -> None:
         """After the engine is drained: what has to be computed again, and what has failed."""
@@ -344,9 +374,9 @@ class Stream:
             self._alone = culprits[-1]
 
     def _in_fp32(self, work: Work, one: Pass) -> None:
-        before = len(one.tiles) - one.written
+        left = one.left
         try:
-            work.total += one.restart(one.network.in_fp32(one.engine, one.unfit)) - before
+            work.total += one.restart(one.network.in_fp32(one.engine, one.unfit)) - left
         except Exception as error:
             work.fail(error)
 
@@ -359,5 +389,5 @@ class Stream:
         for work in self._queue:
             for other in work.active:
                 if other.network is network and other.window > network.tile:
-                    work.total -= len(other.tiles) - other.written
+                    work.total -= other.left
                     work.total += other.restart(other.engine)

@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 import tiny_networks
+from faulty_engines import Ahead, Fault, Faulty, Inject
 from hypothesis import HealthCheck, settings
 
+from srcli.backends import registry
+from srcli.backends.base import Engine
 from srcli.models import catalog
+from srcli.models.spec import ModelSpec
+from srcli.settings import Settings
 
 settings.register_profile(
     "srcli", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -58,3 +63,18 @@ def tiny_catalog(tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _messages_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     """What srcli logs for its users is in `caplog.messages`."""
     caplog.set_level(logging.INFO, "srcli")
+
+
+@pytest.fixture(params=[Faulty, Ahead], ids=["one window at a time", "three windows at a time"])
+def inject(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Inject:
+    """Puts a fault into every engine loaded from then on, which takes one window at a time or several."""
+    real = registry.load
+
+    def install(fault: Fault) -> None:
+        def load(name: str, path: Path, spec: ModelSpec, options: Settings) -> Engine:
+            engine: Engine = request.param(real(name, path, spec, options), fault)
+            return engine
+
+        monkeypatch.setattr(registry, "load", load)
+
+    return install

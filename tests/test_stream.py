@@ -2,7 +2,7 @@
 
 import mmap
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_networks
+from faulty_engines import DEADLINE, Ahead, Inject, pixels_of, right
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from upscaler_pictures import picture, to_8bit
@@ -21,59 +22,8 @@ from srcli.imaging.pixels import Pixels
 from srcli.models import auto
 from srcli.models.spec import ModelSpec
 from srcli.settings import Settings
-from srcli.stream import WAIT, Image, Result, Wait
+from srcli.stream import WAIT, Image, Wait
 from srcli.upscaler import Upscaler
-
-Inject = Callable[[Callable[[Batch, Engine], Batch]], None]
-DEADLINE = 60.0
-"""Seconds after which something that never comes has failed to come."""
-
-
-class Faulty:
-    """An engine whose runs go through `fault`."""
-
-    def __init__(self, engine: Engine, fault: Callable[[Batch, Engine], Batch]) -> None:
-        self._engine, self._fault = engine, fault
-        self.info, self.scale = engine.info, engine.scale
-
-    def run(self, lr: Batch) -> Batch:
-        return self._fault(lr, self._engine)
-
-
-class Ahead(Faulty):
-    """An engine that takes three windows before it gives the first result, as GPUs do."""
-
-    def run_each(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        waiting = list[Batch]()
-        for batch in batches:
-            waiting.append(batch)
-            if len(waiting) == 3:
-                yield self.run(waiting.pop(0))
-        yield from map(self.run, waiting)
-
-
-@pytest.fixture(params=[Faulty, Ahead], ids=["one window at a time", "three windows at a time"])
-def inject(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Inject:
-    real = registry.load
-
-    def install(fault: Callable[[Batch, Engine], Batch]) -> None:
-        def load(name: str, path: Path, spec: ModelSpec, options: Settings) -> Engine:
-            engine: Engine = request.param(real(name, path, spec, options), fault)
-            return engine
-
-        monkeypatch.setattr(registry, "load", load)
-
-    return install
-
-
-def right(lr: Batch, engine: Engine) -> Batch:
-    return engine.run(lr)
-
-
-def pixels_of(results: Iterable[Result]) -> list[Pixels]:
-    found = list(results)
-    assert [result.error for result in found] == [None] * len(found)
-    return [result.pixels for result in found if result.pixels is not None]
 
 
 @given(
@@ -314,77 +264,3 @@ def test_an_engine_that_gives_too_few_results_is_an_error(
     )
     (found,) = Upscaler("tiny", 2).stream([to_8bit(picture(8, 8))])
     assert isinstance(found.error, InferenceError)
-
-
-def moving(frames: int, dtype: str = "uint16") -> list[Pixels]:
-    """Noise that stands still, and a square on it that moves within one corner; two frames are equal."""
-    top = 255 if dtype == "uint8" else 65535
-    ground = np.random.default_rng(0).integers(0, top, (96, 160, 3)).astype(dtype)
-    shown = []
-    for number in range(frames):
-        frame = ground.copy()
-        place = 8 * min(number, frames - 2)
-        frame[4:20, place : place + 12] = top
-        shown.append(frame)
-    return shown
-
-
-@pytest.mark.parametrize("scale", [2, 2.5, 6])
-@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-def test_equal_windows_keep_the_result_of_the_image_before(
-    tiny_catalog: Path, inject: Inject, scale: float, dtype: str
-) -> None:
-    """The same to the bit as single images, with less than half of the windows."""
-    runs = [0]
-
-    def count(lr: Batch, engine: Engine) -> Batch:
-        runs[0] += 1
-        return right(lr, engine)
-
-    inject(count)
-    frames = moving(6, dtype)
-    upscaler = Upscaler("tiny", scale, tile=48)
-    expected = [upscaler(frame) for frame in frames]
-    alone, runs[0] = runs[0], 0
-    found = pixels_of(upscaler.stream([Image(frame, still=0) for frame in frames]))
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert runs[0] < alone / 2
-
-
-def test_images_of_other_sizes_or_kinds_take_nothing_from_the_one_before(tiny_catalog: Path) -> None:
-    color = moving(3)
-    images = [color[0], color[1][:64], color[1][..., 0], color[1], color[2]]
-    upscaler = Upscaler("tiny", 2, tile=48)
-    found = pixels_of(upscaler.stream([Image(image, still=0) for image in images]))
-    for one, image in zip(found, images, strict=True):
-        np.testing.assert_array_equal(one, upscaler(image))
-
-
-def test_results_of_another_precision_are_not_taken(tiny_catalog: Path, inject: Inject) -> None:
-    """The first image overflows and is computed in fp32; the next ones do not, and are not mixed."""
-
-    def overflow(lr: Batch, engine: Engine) -> Batch:
-        result = right(lr, engine)
-        if lr.max() == 1 and engine.info.precision != "fp32":
-            return np.full_like(result, np.nan)
-        return result
-
-    inject(overflow)
-    frames = [np.minimum(frame, 60000) for frame in moving(4)]
-    frames[0][90, 150] = 65535
-    upscaler = Upscaler("tiny", 2, tile=48, precision="bf16")
-    expected = [upscaler(frame) for frame in frames]
-    found = pixels_of(upscaler.stream([Image(frame, still=0) for frame in frames]))
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_small_differences_add_up_to_a_new_result(tiny_catalog: Path) -> None:
-    """Each frame is one level brighter than the last: with 3 of 255, every fourth is computed."""
-    frames = [np.full((96, 96, 3), 100 + number, np.uint8) for number in range(9)]
-    upscaler = Upscaler("tiny", 2, tile=48)
-    found = pixels_of(upscaler.stream([Image(frame, still=3) for frame in frames]))
-    corner = [int(one[4, 4, 0]) for one in found]
-    expected = [int(upscaler(frame)[4, 4, 0]) for frame in frames]
-    assert corner == [expected[number // 4 * 4] for number in range(9)]

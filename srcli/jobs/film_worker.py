@@ -73,11 +73,19 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A decoded frame, in RGB(A), and how many of its pixels lay outside the RGB cube."""
+    """A decoded frame.
+
+    Attributes:
+        frame: its samples.
+        rgb: the same in RGB(A).
+        clipped: how many of its pixels lay outside the RGB cube.
+        again: whether it has the samples of the frame before, whose pixels it shares.
+    """
 
     frame: Frame
     rgb: Pixels
     clipped: int
+    again: bool = False
 
 
 @dataclass(slots=True)
@@ -151,8 +159,13 @@ class FilmWorker:
         return times[film.last_of(number - 1)], b""
 
     def _decoded(self, after: tuple[int, bytes] | None) -> Iterator[_Read]:
+        last: _Read | None = None
         for frame in decoded(self.shared.film.facts, after, self.shared.settings):
-            yield _Read(frame, *to_rgb(frame, self.shared.film.facts))
+            if last is not None and frame.shows(last.frame):
+                last = replace(last, frame=frame, again=True)
+            else:
+                last = _Read(frame, *to_rgb(frame, self.shared.film.facts))
+            yield last
 
     def _tile(self, number: int, done: int, total: int) -> None:
         if done < total:
@@ -172,6 +185,7 @@ class _Store:
     _block: AbstractContextManager[segments.SegmentWriter] | None = None
     _open: segments.SegmentWriter | None = None
     _entry: Segment | None = None
+    _planes: tuple[list[Pixels], Pixels | None] = ([], None)
     _keeps: bool = True
     _closed: int = 0
     _began: float = field(default_factory=perf_counter)
@@ -185,8 +199,9 @@ class _Store:
             self._begin(number)
         times = self._missing(frame.number)
         lost = (*times, frame.time) if frame.repeated else times
-        planes, alpha = _to_planes(made, film.encoding)
-        kept = Spooled(frame.number, frame.time, frame.digest().hex(), read.clipped, lost, planes, alpha)
+        if not read.again:
+            self._planes = _to_planes(made, film.encoding)
+        kept = Spooled(frame.number, frame.time, frame.digest().hex(), read.clipped, lost, *self._planes)
         self._write(kept)
         self.shared.frames_done(1, 1)
         if frame.number == film.last_of(number):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from fractions import Fraction
@@ -86,6 +87,25 @@ def test_segments_cover_any_number_of_frames(frames: int) -> None:
     one = job(scene=scenes.Scene(frames=frames))
     assert run(one).status is Status.WRITTEN
     assert copies.numbers(one.target) == list(range(frames))
+
+
+def test_equal_frames_are_converted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of ten pictures stands for four frames, and segments change within them."""
+    draw, calls = scenes.picture, Counter[str]()
+    monkeypatch.setattr(scenes, "picture", lambda scene, number, *more: draw(scene, number // 4, *more))
+    monkeypatch.setattr(film_plan, "SEGMENT", 10)
+    for name in ("to_rgb", "_to_planes"):
+        real = getattr(film_worker, name)
+
+        def counted(*given: Any, name: str = name, real: Callable[..., Any] = real) -> Any:
+            calls[name] += 1
+            return real(*given)
+
+        monkeypatch.setattr(film_worker, name, counted)
+    one = job(scene=scenes.Scene(frames=40, codec="ffv1", options={}), source="held.mkv")
+    assert run(one).status is Status.WRITTEN
+    assert copies.numbers(one.target) == [number // 4 for number in range(40)]
+    assert calls == {"to_rgb": 10, "_to_planes": 10}
 
 
 @pytest.mark.parametrize("codec", ["ffv1", "h265", "av1", "vp9"])

@@ -212,10 +212,20 @@ class Frame:
     alpha: Plane | None
     repeated: bool = False
 
+    @property
+    def samples(self) -> list[Plane]:
+        """All planes, alpha last."""
+        return self.planes if self.alpha is None else [*self.planes, self.alpha]
+
+    def shows(self, other: "Frame") -> bool:
+        """Whether its samples are those of another frame."""
+        mine, its = self.samples, other.samples
+        return len(mine) == len(its) and all(map(np.array_equal, mine, its))
+
     def digest(self) -> bytes:
         """16 bytes that stand for all samples (BLAKE2b)."""
         digest = hashlib.blake2b(digest_size=16)
-        for plane in (*self.planes, *(() if self.alpha is None else (self.alpha,))):
+        for plane in self.samples:
             digest.update(np.ascontiguousarray(plane).data)
         return digest.digest()
 
