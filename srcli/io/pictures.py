@@ -114,7 +114,7 @@ class Header:
     @property
     def decoder_bytes(self) -> int:
         """What the decoder holds beside the pixels, wherever those go."""
-        pixel = {"webp": 9, "gif": 8}.get(self.format, 0)
+        pixel = 9 if self.format == "webp" else 0
         if self.format == "avif":
             pixel = (38 if self.channels == 4 else 22) * (3 if self.bit_depth == 16 else 2) // 2
         return self.buffer + self.height * self.width * pixel
