@@ -3,7 +3,6 @@
 import mmap
 import os
 import stat
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -179,10 +178,7 @@ def xmp_of(path: Path | str) -> bytes | None:
         _refuse_unfit(path)
         with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             name, _ = _reader(path, data)
-            try:
-                return _xmp(name, data)
-            except (LookupError, struct.error) as error:
-                raise DamagedError(f"its {name.upper()} structure is damaged") from error
+            return _xmp(name, data)
 
 
 def _xmp(name: str, data: mmap.mmap) -> bytes | None:

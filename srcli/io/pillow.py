@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _CHANNELS = {"1": 1, "L": 1, "P": 3, "RGB": 3, "RGBA": 4, "CMYK": 3}
 _BAND = 1 << 20
 """Pixels converted at a time."""
-_IN_PILLOW = 5
+PIXEL = 5
 """Bytes a pixel at most: Pillow's own, and a band."""
 _lock = threading.Lock()  # filters of warnings are the whole process's
 
@@ -70,7 +70,7 @@ def layout(image: "Image", **more: Any) -> Layout:
         raise UnsupportedError(f"its kind of pixels ({image.mode}) is not supported")
     width, height = image.size
     channels = more.pop("channels", _CHANNELS[image.mode])
-    return Layout(height, width, channels, buffer=_IN_PILLOW * width * height, **more)
+    return Layout(height, width, channels, buffer=PIXEL * width * height, **more)
 
 
 def pixels(image: "Image", layout: Layout, scratch: Scratch, icc: bytes | None = None) -> Pixels:

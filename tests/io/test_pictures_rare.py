@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 from pathlib import Path
 
 import media_samples as samples
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from srcli.errors import InputError
-from srcli.io import pictures
+from srcli.io import avif, codec, pictures
 from srcli.io.pictures import Header, Picture
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
@@ -145,3 +146,179 @@ def test_the_transparent_colour_of_a_gif(tmp_path: Path) -> None:
     pixels = read_bytes(tmp_path, placed_gif((8, 8), (0, 0), transparency=1)).pixels
     assert pixels.shape == (8, 8, 4)
     assert not pixels[..., 3].any()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_a_transparent_gray_counts_within_the_depth(tmp_path: Path, depth: int) -> None:
+    top = (1 << depth) - 1
+    row = bytes((0, top << (8 - depth), 0))[: 3 if depth == 8 else 2]
+    key = samples.chunk(b"tRNS", struct.pack(">H", 0xFFFF))
+    pixels = read_bytes(tmp_path, samples.raw_png(2, 1, depth, 0, row, key)).pixels
+    assert pixels.tolist() == [[[255, 0], [0, 255]]]
+
+
+def test_a_transparent_colour_counts_within_the_depth(tmp_path: Path) -> None:
+    key = samples.chunk(b"tRNS", struct.pack(">3H", 0x1FF, 0x200, 0x300))
+    blob = samples.raw_png(2, 1, 8, 2, bytes((0, *RED, *BLUE)), key)
+    assert read_bytes(tmp_path, blob).pixels.tolist() == [[[*RED, 0], [*BLUE, 255]]]
+
+
+PHOTO = samples.photo("rgb")
+
+
+@pytest.mark.parametrize("missing", [1, 4, 8, 11, 12])
+@pytest.mark.parametrize("extra", [b"", samples.chunk(b"tEXt", b"Title\0x")])
+def test_a_png_whose_picture_is_whole_needs_no_end(tmp_path: Path, missing: int, extra: bytes) -> None:
+    blob = samples.by_pillow(PHOTO, "PNG")
+    blob = blob[:-12] + extra + blob[-12:]
+    picture = read_bytes(tmp_path, blob[:-missing])
+    np.testing.assert_array_equal(picture.pixels, PHOTO)
+    assert picture.notes == ("its end is missing, but no pixel",)
+
+
+@pytest.mark.parametrize("missing", [13, 17, 30])
+def test_a_png_that_misses_pixels_is_refused(tmp_path: Path, missing: int) -> None:
+    blob = samples.by_pillow(PHOTO, "PNG")
+    assert "cut off" in refusal(tmp_path, blob[:-missing])
+    body = zlib.compress(b"".join(b"\0" + row.tobytes() for row in PHOTO))[:-missing]
+    head = samples.chunk(b"IHDR", struct.pack(">IIBBBBB", 56, 40, 8, 2, 0, 0, 0))
+    assert "cut off" in refusal(tmp_path, b"\x89PNG\r\n\x1a\n" + head + samples.chunk(b"IDAT", body))
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"iCCP", b"eXIf", b"tRNS", b"PLTE"])
+def test_a_wrong_checksum_matters_where_it_is_about_pixels(tmp_path: Path, kind: bytes) -> None:
+    wrong = samples.chunk(kind, b"Title\0\0" + zlib.compress(samples.icc()))[:-1] + b"\0"
+    blob = samples.by_pillow(PHOTO, "PNG")
+    blob = blob[:33] + wrong + samples.chunk(b"tEXt", b"Author\0me") + blob[33:]
+    if kind in (b"tRNS", b"PLTE"):
+        assert f"the checksum of its {kind.decode()} data is wrong" in refusal(tmp_path, blob)
+        return
+    picture = read_bytes(tmp_path, blob)
+    np.testing.assert_array_equal(picture.pixels, PHOTO)
+    assert picture.notes == (f"the checksum of its {kind.decode()} data is wrong: left out",)
+    assert picture.metadata == pictures.Metadata(texts=(b"tEXtAuthor\0me",))
+
+
+def test_a_png_for_iphones_is_refused_by_name(tmp_path: Path) -> None:
+    blob = samples.by_pillow(PHOTO, "PNG")
+    message = refusal(tmp_path, blob[:8] + samples.chunk(b"CgBI", b"\x50\0\x20\2") + blob[8:])
+    assert "made for iPhones (CgBI)" in message
+    assert "fresh copy" not in message
+
+
+@pytest.mark.parametrize("junk", [b"\0", b"\x12\x34" * 20, b"ab\xff\0cd\xff\xff"])
+def test_junk_between_the_segments_of_a_jpeg_is_skipped(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], junk: bytes
+) -> None:
+    blob = samples.by_pillow(PHOTO, "JPEG", exif=samples.exif())
+    right = read_bytes(tmp_path, blob)
+    table = blob.index(b"\xff\xdb")
+    picture = read_bytes(tmp_path, blob[:table] + junk + blob[table:])
+    np.testing.assert_array_equal(picture.pixels, right.pixels)
+    assert picture.metadata == right.metadata
+    assert "between its segments" in picture.notes[0]
+    assert capfd.readouterr().err == ""
+    half = blob[:table] + junk + blob[table : (len(blob) + blob.index(b"\xff\xda")) // 2] + b"\xff\xd9"
+    assert "premature end" in refusal(tmp_path, half)
+
+
+def test_bytes_that_fill_between_segments_are_no_junk(tmp_path: Path) -> None:
+    blob = samples.by_pillow(PHOTO, "JPEG")
+    table = blob.index(b"\xff\xdb")
+    assert read_bytes(tmp_path, blob[:table] + b"\xff" * 5 + blob[table:]).notes == ()
+
+
+def test_gray_is_no_answer_where_the_header_says_colours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codec, "decode", lambda *_: PHOTO[..., 0])
+    assert "colours cannot be decoded" in refusal(tmp_path, samples.by_pillow(PHOTO, "PNG"))
+
+
+@pytest.mark.parametrize("form", ["full", "limited"])
+def test_a_gray_avif_reaches_black_and_white(tmp_path: Path, form: str) -> None:
+    ramp = np.tile(np.arange(256, dtype=np.uint8), (32, 1))
+    blob = samples.by_pillow(ramp, "AVIF", quality=100, range=form, subsampling="4:0:0", speed=9)
+    pixels = read_bytes(tmp_path, blob).pixels
+    assert np.abs(pixels.astype(int) - ramp).max() <= 2
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+@pytest.mark.parametrize("limited", [False, True])
+def test_gray_of_10_and_12_bits_is_spread_from_the_range_it_is_coded_in(bits: int, limited: bool) -> None:
+    """No encoder at hand writes them with a limited range."""
+    shift, top = bits - 8, (1 << bits) - 1
+    low, high = (16 << shift, 235 << shift) if limited else (0, top)
+    coded = np.linspace(low, high, 50).round().astype(np.uint16).reshape(5, 10)
+    exact = (coded.astype(float) - low) / (high - low)
+    spread = avif._gray(coded.copy(), bits, np.round(exact * 255).astype(np.uint8))
+    assert np.abs(spread - exact * 65535).max() <= 0.5
+
+
+def box(kind: bytes, *content: bytes) -> bytes:
+    """An ISO base media box."""
+    body = b"".join(content)
+    return struct.pack(">I4s", len(body) + 8, kind) + body
+
+
+def avif_file(
+    items: list[tuple[bytes, bytes, list[int]]], properties: list[bytes], links: bytes = b""
+) -> bytes:
+    """An AVIF of items (type, content, numbers of properties from 1), of which the first is the picture."""
+    count = struct.pack(">H", len(items))
+    infos = [
+        box(b"infe", struct.pack(">IHH4sx", 2 << 24, i, 0, kind)) for i, (kind, _, _) in enumerate(items, 1)
+    ]
+    owns = [struct.pack(">HB", i, len(own)) + bytes(own) for i, (_, _, own) in enumerate(items, 1)]
+
+    def head(places: list[int]) -> bytes:
+        spots = [
+            struct.pack(">HHHII", i, 0, 1, place, len(content))
+            for i, (place, (_, content, _)) in enumerate(zip(places, items, strict=True), 1)
+        ]
+        parts = (
+            box(b"hdlr", bytes(8), b"pict", bytes(13)),
+            box(b"pitm", struct.pack(">IH", 0, 1)),
+            box(b"iloc", b"\0\0\0\0\x44\0", count, *spots),
+            box(b"iinf", bytes(4), count, *infos),
+            box(b"iref", bytes(4), links),
+            box(b"iprp", box(b"ipco", *properties), box(b"ipma", struct.pack(">II", 0, len(items)), *owns)),
+        )
+        return box(b"ftyp", b"avif", bytes(4), b"avifmif1miaf") + box(b"meta", bytes(4), *parts)
+
+    start = len(head([0] * len(items))) + 8
+    places = [start + sum(len(content) for _, content, _ in items[:i]) for i in range(len(items))]
+    return head(places) + box(b"mdat", *(content for _, content, _ in items))
+
+
+def coded_avif(folder: Path, pixels: samples.Pixels) -> tuple[bytes, bytes]:
+    """(coded picture, its av1C box) of an AVIF that srcli wrote."""
+    pictures.write(folder / "part.avif", Picture(pixels), quality=100)
+    blob = (folder / "part.avif").read_bytes()
+    code, data = blob.index(b"av1C") - 4, blob.index(b"mdat") + 4
+    return blob[data:], blob[code : code + struct.unpack_from(">I", blob, code)[0]]
+
+
+def test_a_grid_of_12_bits_is_spread_from_12(tmp_path: Path) -> None:
+    parts = [np.full((64, 64, 3), value, np.uint16) for value in (65535, 20000)]
+    (left, code), (right, _) = (coded_avif(tmp_path, part) for part in parts)
+    sizes = [box(b"ispe", struct.pack(">III", 0, width, 64)) for width in (128, 64)]
+    depth = box(b"pixi", b"\0\0\0\0\3\x0c\x0c\x0c")
+    grid = struct.pack(">BBBBHH", 0, 0, 0, 1, 128, 64)
+    links = box(b"dimg", struct.pack(">HHHH", 1, 2, 2, 3))
+    items = [(b"grid", grid, [1, 3]), (b"av01", left, [2, 3, 4]), (b"av01", right, [2, 3, 4])]
+    pixels = read_bytes(tmp_path, avif_file(items, [*sizes, depth, code], links)).pixels
+    assert pixels.shape == (64, 128, 3)
+    assert np.abs(pixels[:, :64].astype(int) - 65535).max() <= 64
+    assert np.abs(pixels[:, 64:].astype(int) - 20000).max() <= 64
+
+
+def test_exif_behind_the_pixels_of_an_avif(tmp_path: Path) -> None:
+    coded, code = coded_avif(tmp_path, PHOTO)
+    size = box(b"ispe", struct.pack(">III", 0, 56, 40))
+    depth = box(b"pixi", b"\0\0\0\0\3\x08\x08\x08")
+    items = [(b"av01", coded, [1, 2, 3]), (b"Exif", bytes(4) + samples.exif(), [])]
+    links = box(b"cdsc", struct.pack(">HHH", 2, 1, 1))
+    picture = read_bytes(tmp_path, avif_file(items, [size, depth, code], links))
+    assert np.abs(picture.pixels.astype(int) - PHOTO).mean() < 2
+    assert picture.metadata.exif == samples.exif()
