@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = ("onnxruntime", "openvino", "torch", "onnx", "av", "tensorrt", "ray")
+HEAVY = ("onnxruntime", "openvino", "torch", "onnx", "av", "tensorrt", "ray", "PIL", "tifffile")
 
 
 def modules_after(code: str) -> set[str]:

@@ -1,18 +1,24 @@
-"""Windows bitmaps (8 bits a channel, no metadata but the resolution) and GIF 89a, which is only read."""
+"""Bitmaps of Windows and OS/2 (no metadata but the resolution), and GIF, which is only read."""
 
 import struct
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from srcli.io import codec, storage
+import numpy as np
+
+from srcli.io import codec, pillow, storage
 from srcli.io import metadata as meta
-from srcli.io.codec import INCOMPLETE, DamagedError, Data, Layout, Pixels
+from srcli.io.codec import INCOMPLETE, DamagedError, Data, Layout, Pixels, by_rows
 from srcli.io.metadata import Metadata
 from srcli.io.storage import Scratch
 
-_BITFIELDS = (3, 6)
+_OS2 = (12, 16, 64)
+"""Bytes of the headers of OS/2."""
+_PLAIN, _BIT_FIELDS = (0, 1, 2), (3, 6)
+"""Kinds of packing: none, run lengths of 8 bits, of 4; masks, masks with alpha."""
 _RESOLUTION = 38
 """Where the pixels a metre are, across and down, in headers of 40 bytes and more."""
-_CUT_OFF = "it is cut off: the end of the GIF is missing"
 
 
 class Bmp:
@@ -21,26 +27,29 @@ class Bmp:
     def layout(self, data: Data) -> Layout:
         """The file header and any of the information headers."""
         try:
-            (size,) = struct.unpack_from("<I", data, 14)
-            if size == 12:
-                width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
-                return Layout(height, width, _palette_channels(data, 26, 3, 1 << bits) if bits <= 8 else 3)
-            width, height, _, bits, packing = struct.unpack_from("<iiHHI", data, 18)
-            if bits <= 8:
-                used = struct.unpack_from("<I", data, 46)[0] or 1 << bits
-                return Layout(abs(height), width, _palette_channels(data, 14 + size, 4, min(used, 1 << bits)))
-            alpha = packing in _BITFIELDS and size >= 56 and struct.unpack_from("<I", data, 66)[0]
-            return Layout(abs(height), width, 4 if alpha and bits == 32 else 3)
+            if _is_rare(data):
+                with pillow.opened("Bmp", data) as image:
+                    return pillow.layout(image)
+            size, width, height, _, bits = struct.unpack_from("<IiiHH", data, 14)
+            if bits > 8:
+                return Layout(abs(height), width, 4 if len(_masks(data)) == 4 else 3)
+            used = struct.unpack_from("<I", data, 46)[0] or 1 << bits
+            return Layout(abs(height), width, _palette_channels(data, 14 + size, min(used, 1 << bits)))
         except struct.error as error:
             raise DamagedError("its BMP header is cut off") from error
 
     def check(self, data: Data) -> str:
-        """The decoder notices missing rows by itself."""
+        """The decoders notice missing rows by themselves."""
         return ""
 
     def decode(self, data: Data, layout: Layout, scratch: Scratch) -> Pixels:
         """Gray, BGR or BGRA."""
-        return codec.decode(data, layout.coded_shape, layout.dtype, scratch)
+        if masks := _masks(data):
+            return _by_masks(data, masks, layout, scratch)
+        if not _is_rare(data):
+            return codec.decode(data, layout.coded_shape, layout.dtype, scratch)
+        with pillow.opened("Bmp", data) as image:
+            return pillow.pixels(image, layout, scratch)
 
     def metadata(self, data: Data) -> Metadata:
         """The resolution, if there is one."""
@@ -64,31 +73,73 @@ class Bmp:
             storage.overwrite(file, _RESOLUTION, struct.pack("<ii", *meta.per_metre(metadata.dpi)))
 
 
-def _palette_channels(data: Data, start: int, step: int, colours: int) -> int:
+def _is_rare(data: Data) -> bool:
+    """Whether OpenCV reads it wrongly or not at all: headers of OS/2, and packings but run lengths."""
+    size, _, _, _, bits, packing = struct.unpack_from("<IiiHHI", data, 14)
+    return not _masks(data) and (size in _OS2 or bits not in (1, 4, 8, 24, 32) or packing not in _PLAIN)
+
+
+def _masks(data: Data) -> tuple[int, ...]:
+    """The bits of a pixel that are blue, green, red and perhaps alpha; empty where no masks tell."""
+    size, _, _, _, bits, packing = struct.unpack_from("<IiiHHI", data, 14)
+    if size in _OS2 or bits not in (16, 32) or packing not in (0, *_BIT_FIELDS):
+        return ()
+    if packing == 0:
+        return (0x1F, 0x3E0, 0x7C00) if bits == 16 else ()
+    red, green, blue = struct.unpack_from("<III", data, 54)
+    alpha = struct.unpack_from("<I", data, 66)[0] if size >= 56 or packing == _BIT_FIELDS[1] else 0
+    return (blue, green, red, alpha) if alpha else (blue, green, red)
+
+
+def _by_masks(data: Data, masks: tuple[int, ...], layout: Layout, scratch: Scratch) -> Pixels:
+    """Pixels of 16 or 32 bits, in which each channel has bits of its own: spread or rounded to 8."""
+    (start,), (height, bits) = struct.unpack_from("<I", data, 10), struct.unpack_from("<i2xH", data, 22)
+    step = (layout.width * bits // 8 + 3) // 4 * 4
+    if start + step * layout.height > len(data):
+        raise DamagedError("it is cut off: part of the BMP picture data is missing")
+    rows = np.frombuffer(data, np.uint8, step * layout.height, start).reshape(layout.height, step)
+    words = rows.view(f"<u{bits // 8}")[:: 1 if height < 0 else -1, : layout.width]
+    out = scratch.empty(layout.coded_shape, np.uint8)
+    for channel, mask in enumerate(masks):
+        by_rows(partial(_spread, mask), words, out[..., channel])
+    return out
+
+
+def _spread(mask: int, words: Pixels) -> Pixels:
+    """The bits of a mask as 8-bit samples over the full range; a channel without bits is 0."""
+    low = max(0, (mask & -mask).bit_length() - 1)
+    top = max(1, mask >> low)
+    return (((words & mask) >> low).astype(np.uint64) * 255 + top // 2) // top
+
+
+def _palette_channels(data: Data, start: int, colours: int) -> int:
     """1 if the palette holds nothing but grays."""
-    table = data[start : start + colours * step]
-    return 1 if table[0::step] == table[1::step] == table[2::step] else 3
+    table = data[start : start + colours * 4]
+    return 1 if table[0::4] == table[1::4] == table[2::4] else 3
 
 
 class Gif:
     """Reads GIF."""
 
     def layout(self, data: Data) -> Layout:
-        """Logical screen; alpha if the first frame has a transparent colour."""
-        try:
-            width, height = struct.unpack_from("<HH", data, 6)
-            frames, transparent = _walk(data)
-        except (IndexError, struct.error) as error:
-            raise DamagedError(_CUT_OFF) from error
-        return Layout(height, width, 4 if transparent else 3, frames=max(1, frames))
+        """The logical screen, enlarged to the first frame; alpha if that does not cover it with colours."""
+        with pillow.opened("Gif", data) as image:
+            clear = "transparency" in image.info or _frame(image) != (0, 0, *image.size)
+            return pillow.layout(image, channels=4 if clear else 3, frames=getattr(image, "n_frames", 1))
 
     def check(self, data: Data) -> str:
-        """`layout` has followed the blocks to the end."""
+        """The decoder notices missing rows by itself; what comes after the first frame is not needed."""
         return ""
 
     def decode(self, data: Data, layout: Layout, scratch: Scratch) -> Pixels:
-        """The first frame, BGR or BGRA."""
-        return codec.decode(data, layout.coded_shape, layout.dtype, scratch)
+        """The first frame, BGR or BGRA; what it leaves free is transparent."""
+        with pillow.opened("Gif", data) as image:
+            left, top, right, bottom = _frame(image)
+            image.load()
+            out = scratch.empty(layout.coded_shape, np.uint8)
+            out[...] = 0
+            pillow.fill(out[top:bottom, left:right], image.crop((left, top, right, bottom)))
+            return out
 
     def metadata(self, data: Data) -> Metadata:
         """None."""
@@ -99,26 +150,7 @@ class Gif:
         return 1
 
 
-def _walk(data: Data) -> tuple[int, bool]:
-    """(frames, transparency of the first), following the blocks to the trailer."""
-    position, frames, transparent = 13 + _table(data[10]), 0, False
-    while (kind := data[position]) != 0x3B:
-        if kind == 0x2C:
-            frames += 1
-            position = _skip(data, position + 11 + _table(data[position + 9]))
-        else:
-            if data[position + 1] == 0xF9 and frames == 0:
-                transparent = bool(data[position + 3] & 1)
-            position = _skip(data, position + 2)
-    return frames, transparent
-
-
-def _table(flags: int) -> int:
-    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
-
-
-def _skip(data: Data, position: int) -> int:
-    """Past a chain of sub-blocks."""
-    while length := data[position]:
-        position += length + 1
-    return position + 1
+def _frame(image: Any) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the first frame on the screen; before its pixels are decoded."""
+    left, top, right, bottom = image.tile[0].extents
+    return left, top, right, bottom

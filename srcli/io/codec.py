@@ -4,6 +4,7 @@ import errno
 import mmap
 import os
 import shutil
+import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,9 +30,13 @@ Data = mmap.mmap
 
 
 class DamagedError(Exception):
-    """The file is cut off or damaged; the text says which."""
+    """The file is cut off or damaged; the text says which, and the hint what to do."""
 
     hint = "Try a fresh copy."
+
+    def __init__(self, text: str, hint: str = "") -> None:
+        super().__init__(text)
+        self.hint = hint or self.hint
 
 
 class UnsupportedError(DamagedError):
@@ -73,6 +78,9 @@ def translated(path: Path | str) -> Iterator[None]:
         raise InputError(f"{shown(path)} does not fit into memory.", "Use a smaller picture.") from error
     except DamagedError as error:
         raise InputError(f"{shown(path)} cannot be used: {error}.", error.hint) from error
+    except (struct.error, IndexError, OverflowError) as error:  # places and lengths that cannot be
+        text = f"{shown(path)} cannot be used: its structure is damaged."
+        raise InputError(text, DamagedError.hint) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +210,9 @@ def _quiet() -> Iterator[None]:
                 cv2.utils.logging.setLogLevel(_saved_level)
 
 
-def decode(data: Data | memoryview, shape: tuple[int, ...], dtype: DTypeLike, scratch: Scratch) -> Pixels:
+def decode(
+    data: Data | memoryview | bytes, shape: tuple[int, ...], dtype: DTypeLike, scratch: Scratch
+) -> Pixels:
     """The first picture as stored: no orientation, no change of depth; BGR order.
 
     Args:
@@ -225,7 +235,7 @@ def decode(data: Data | memoryview, shape: tuple[int, ...], dtype: DTypeLike, sc
     return pixels
 
 
-def _decoded_into(data: Data | memoryview, pixels: Pixels, folder: Path) -> Pixels | None:
+def _decoded_into(data: Data | memoryview | bytes, pixels: Pixels, folder: Path) -> Pixels | None:
     """Decoded in the memory of `pixels`, unless the header is wrong about the shape."""
     sweep(folder)  # copies of killed processes
     with NamedTemporaryFile(dir=folder, prefix=".srcli-", suffix=".part", delete=False) as copy:

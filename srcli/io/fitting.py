@@ -45,12 +45,15 @@ def matching(pixels: Pixels, layout: Layout, scratch: Scratch) -> Pixels:
 
     Raises:
         DamagedError: the decoder gave another size or depth than the header promised.
+        UnsupportedError: or gray where the header promised colours.
     """
     if pixels.dtype not in (np.uint8, np.uint16):
         raise UnsupportedError(f"its samples ({pixels.dtype}) are not supported")
     declared = (layout.height, layout.width, layout.bit_depth)
     if (*pixels.shape[:2], pixels.itemsize * 8) != declared:
         raise DamagedError("it is damaged: its header and its picture data disagree")
+    if channels_of(pixels) < 3 <= layout.channels:
+        raise UnsupportedError("this kind of file is not supported: its colours cannot be decoded")
     return _with_channels(pixels, layout.channels, scratch)
 
 
@@ -65,11 +68,8 @@ def _with_channels(pixels: Pixels, channels: int, scratch: Scratch) -> Pixels:
 
 
 def _rows_with_channels(rows: Pixels, channels: int) -> Pixels:
-    """Gray repeated, colour and alpha dropped or an opaque alpha added."""
+    """Colour and alpha dropped, or an opaque alpha added."""
     has = rows.shape[2]
-    if has == 1:
-        rows = np.repeat(rows, 3, axis=2) if channels >= 3 else rows
-        return rows if channels == 3 else _opaque(rows)
     if channels == 1:
         return rows[..., 0]
     if channels == 2:

@@ -36,6 +36,7 @@ _HAS_MORE = re.compile(
 _SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF markers
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 _IN_SCANS = {0xC4, 0xDB, 0xDC, 0xDD, 0xFE, _SOS} | set(range(0xE0, 0xF0))
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # of a segment: the others stand alone
 _NEXT = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # a marker inside coded data that is no stuffing or restart
 SEGMENT = 65533
 """Most bytes a segment holds beside its length."""
@@ -55,15 +56,15 @@ _CUT_OFF = "it is cut off: the end of the JPEG is missing"
 
 
 def _segments(data: Data) -> Iterator[tuple[int, int, int]]:
-    """(marker, start, end) of each segment before the first scan, that one included."""
+    """(marker, start, end) of each segment before the first scan, that one included.
+
+    Bytes between segments, which some cameras leave there, are skipped as decoders do.
+    """
     position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            raise DamagedError("its JPEG header is damaged")
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
+    while found := _MARKER.search(data, position):
+        position, marker = found.end() - 2, data[found.end() - 1]
+        if position + 4 > len(data):
+            break
         end = position + 2 + struct.unpack_from(">H", data, position + 2)[0]
         if end > len(data):
             break
@@ -119,13 +120,26 @@ def _unkept(data: Data) -> tuple[str, ...]:
 def check(data: Data) -> str:
     """The scans end with EOI, and what is coded in them can be decoded. Bytes after EOI are allowed."""
     _check_markers(data)
-    said = _decoder_says(data)
+    clean, skipped = _without_junk(data)
+    said = _decoder_says(clean)
     if any(phrase in said for phrase in _DAMAGE):
         raise DamagedError(f"it is damaged: {said}")
-    return f"part of the picture may be damaged: {said}" if "extraneous bytes" in said else ""
+    if "extraneous bytes" in said:
+        return f"part of the picture may be damaged: {said}"
+    return f"{skipped} bytes between its segments belong to nothing and were skipped" if skipped else ""
 
 
-def _decoder_says(data: Data) -> str:
+def _without_junk(data: Data) -> tuple[Data | bytes, int]:
+    """The file without the bytes between its segments, and their number; fill bytes are none."""
+    places, last, skipped = [slice(0, 2)], 2, 0
+    for _, start, end in _segments(data):
+        skipped += len(data[last : start - 4].strip(b"\xff"))
+        places.append(slice(start - 4, end))
+        last = end
+    return (b"".join(data[place] for place in [*places, slice(last, None)]) if skipped else data), skipped
+
+
+def _decoder_says(data: Data | bytes) -> str:
     """The decoder's first warning. OpenCV's decoder reports none and fills the rest with gray."""
     import simplejpeg
 
@@ -155,7 +169,7 @@ def _check_markers(data: Data) -> None:
 
 def decode(data: Data, layout: Layout, scratch: Scratch) -> Pixels:
     """Gray, or BGR; CMYK and YCCK come back as BGR."""
-    return codec.decode(data, layout.coded_shape, layout.dtype, scratch)
+    return codec.decode(_without_junk(data)[0], layout.coded_shape, layout.dtype, scratch)
 
 
 def metadata(data: Data) -> Metadata:

@@ -3,7 +3,6 @@
 import mmap
 import os
 import stat
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -116,7 +115,7 @@ class Header:
     @property
     def decoder_bytes(self) -> int:
         """What the decoder holds beside the pixels, wherever those go."""
-        pixel = {"webp": 9, "gif": 8}.get(self.format, 0)
+        pixel = 9 if self.format == "webp" else 0
         if self.format == "avif":
             pixel = (38 if self.channels == 4 else 22) * (3 if self.bit_depth == 16 else 2) // 2
         return self.buffer + self.height * self.width * pixel
@@ -194,10 +193,7 @@ def xmp_of(path: Path | str) -> bytes | None:
         _refuse_unfit(path)
         with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             name, _ = _reader(path, data)
-            try:
-                return _xmp(name, data)
-            except (LookupError, struct.error) as error:
-                raise DamagedError(f"its {name.upper()} structure is damaged") from error
+            return _xmp(name, data)
 
 
 def _xmp(name: str, data: mmap.mmap) -> bytes | None:

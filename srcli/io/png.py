@@ -12,13 +12,17 @@ import numpy as np
 
 from srcli.io import codec, storage
 from srcli.io import metadata as meta
-from srcli.io.codec import INCOMPLETE, DamagedError, Data, Layout, Pixels, by_rows
+from srcli.io.codec import INCOMPLETE, DamagedError, Data, Layout, Pixels, UnsupportedError, by_rows
 from srcli.io.metadata import Metadata
 from srcli.io.storage import Scratch
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 MAX_SIDE = 1_000_000
 """What readers accept."""
+_PICTURE = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+"""Chunks that decide about pixels."""
+_BLOCK = 1 << 20
+"""Bytes unpacked at a time."""
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _COPIES = {
     b"Raw profile type exif": "exif",
@@ -34,6 +38,8 @@ _TRIVIAL = (_XMP_KEYWORD, b"Software")
 _MOST_NAMED = 6
 _MAX_METADATA = 64 << 20  # a few kilobytes can unpack to gigabytes; no real profile is this large
 _METRE = 1  # pHYs: its unit; 0 is none
+_APPLE = b"CgBI"
+"""What stands before the header of files for iPhones, whose pixels are coded otherwise."""
 _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 _CODED = _CHANNELS | {4: 4}  # what OpenCV gives
 _PALETTE, _GRAY_ALPHA = 3, 4  # colour types
@@ -52,17 +58,13 @@ _ROWS = (*_FAST, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
 
 
 def _chunks(data: Data) -> Iterator[tuple[bytes, int, int]]:
-    """(type, start, end) of each chunk's content, up to and with IEND."""
-    position = len(MAGIC)
-    while position + 12 <= len(data):
+    """(type, start, end) of each whole chunk's content, up to and with IEND, if it is there."""
+    position, kind = len(MAGIC), b""
+    while kind != b"IEND" and position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
-        if position + 12 + length > len(data):
-            break
-        yield kind, position + 8, position + 8 + length
-        if kind == b"IEND":
-            return
-        position += 12 + length
-    raise DamagedError("it is cut off: the end of the PNG is missing")
+        start, position = position + 8, position + 12 + length
+        if position <= len(data):
+            yield kind, start, start + length
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
@@ -82,6 +84,11 @@ def _before_pixels(data: Data) -> dict[bytes, bytes]:
 def layout(data: Data) -> Layout:
     """IHDR, with tRNS counted as alpha and acTL as frames."""
     found = _before_pixels(data)
+    if data[12:16] == _APPLE:
+        raise UnsupportedError(
+            "it is a PNG made for iPhones (CgBI)",
+            "Convert it first: `pngcrush -revert-iphone-optimizations` does it.",
+        )
     if data[12:16] != b"IHDR":
         raise DamagedError("its PNG header is damaged")
     try:
@@ -140,24 +147,48 @@ def _colour(found: dict[bytes, bytes]) -> str:
 
 
 def check(data: Data) -> str:
-    """Every chunk is whole and its checksum right."""
+    """The checksums of all that makes the picture are right, and it is whole even if the file is not."""
+    kind, wrong = b"", list[str]()
     for kind, start, end in _chunks(data):
-        stored = struct.unpack_from(">I", data, end)[0]
-        if zlib.crc32(memoryview(data)[start - 4 : end]) != stored:
-            raise DamagedError(f"it is damaged: the checksum of its {kind.decode('latin-1')} data is wrong")
-    return ""
+        if not _is_right(data, start, end):
+            wrong.append(kind.decode("latin-1"))
+            if kind in _PICTURE:
+                raise DamagedError(f"it is damaged: the checksum of its {wrong[-1]} data is wrong")
+    if kind != b"IEND" and not _is_whole(data):
+        raise DamagedError("it is cut off: the end of the PNG is missing")
+    notes = [f"the checksum of its {', '.join(wrong)} data is wrong: left out"] * bool(wrong)
+    return "; ".join(notes + ["its end is missing, but no pixel"] * (kind != b"IEND"))
+
+
+def _is_right(data: Data, start: int, end: int) -> bool:
+    """Whether a chunk's checksum fits its type and content."""
+    return zlib.crc32(memoryview(data)[start - 4 : end]) == int.from_bytes(data[end : end + 4], "big")
+
+
+def _is_whole(data: Data) -> bool:
+    """Whether the picture data has an end."""
+    unpacker = zlib.decompressobj()
+    try:
+        for _, start, end in (chunk for chunk in _chunks(data) if chunk[0] == b"IDAT"):
+            unpacker.decompress(data[start:end], _BLOCK)
+            while unpacker.unconsumed_tail:
+                unpacker.decompress(unpacker.unconsumed_tail, _BLOCK)
+    except zlib.error as error:
+        raise DamagedError("its picture data cannot be decoded") from error
+    return unpacker.eof
 
 
 def decode(data: Data, layout: Layout, scratch: Scratch) -> Pixels:
     """Only the picture's own chunks reach the decoder: no animation, no colour management."""
     colour, depth = data[25], data[24]
     key = _before_pixels(data).get(b"tRNS") if colour in (0, 2) else None
-    wanted = {b"IHDR", b"PLTE", b"IDAT", b"IEND"} | ({b"tRNS"} if colour == _PALETTE else set())
+    kind, end = b"", 0
     for kind, start, end in list(_chunks(data)):
-        if kind not in wanted:
+        if kind not in _PICTURE or (kind == b"tRNS" and colour != _PALETTE):
             data[start - 4 : start] = _SKIPPED
             data[end : end + 4] = struct.pack(">I", zlib.crc32(memoryview(data)[start - 4 : end]))
-    pixels = codec.decode(data, layout.coded_shape, layout.dtype, scratch)
+    whole = data if kind == b"IEND" else memoryview(data[: end + 4] + _ENDING)
+    pixels = codec.decode(whole, layout.coded_shape, layout.dtype, scratch)
     if key is not None:
         return _with_key(pixels, key, depth, scratch)
     if colour != _GRAY_ALPHA:
@@ -171,6 +202,7 @@ def _with_key(pixels: Pixels, key: bytes, depth: int, scratch: Scratch) -> Pixel
     planes = pixels.reshape(*pixels.shape[:2], -1)
     if len(names) != planes.shape[2]:
         raise DamagedError("its transparent colour (tRNS) is damaged")
+    names &= (1 << depth) - 1  # further bits mean nothing
     if depth < 8:
         names = names * 255 // ((1 << depth) - 1)
 
@@ -188,6 +220,8 @@ def metadata(data: Data) -> Metadata:
     exif = icc = xmp = dpi = None
     texts, room = list[bytes](), _MAX_METADATA
     for kind, start, end in _chunks(data):
+        if kind in _PICTURE or not _is_right(data, start, end):
+            continue
         if kind == b"eXIf":
             exif = meta.bare_exif(data[start:end])
         elif kind == b"iCCP":
