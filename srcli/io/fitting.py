@@ -195,6 +195,8 @@ def holdable(metadata: Metadata, name: str, pixels: Pixels) -> tuple[Metadata, t
         ("ICC profile", metadata.icc),
         ("XMP", metadata.xmp),
         (texts, metadata.texts),
+        ("a comment", metadata.comments),
+        ("IPTC and Photoshop data", metadata.photoshop),
     )
     present = [label for label, blob in names if blob]
     if name in _NO_METADATA and present:
@@ -206,6 +208,16 @@ def holdable(metadata: Metadata, name: str, pixels: Pixels) -> tuple[Metadata, t
         metadata, notes = replace(metadata, exif=None), (*notes, "the EXIF data is damaged: left out")
     if metadata.texts and name != "png":
         metadata, notes = replace(metadata, texts=()), (*notes, f"its {texts} is left out: only PNG holds it")
+    if metadata.colour and name != "png":
+        if meant := png.colour_of(metadata.colour, profile=bool(metadata.icc)):
+            notes += (f"its colour description ({meant}) is left out: colours may look different",)
+        metadata = replace(metadata, colour=())
+    for what, held in (
+        ("comment is", metadata.comments),
+        ("IPTC and Photoshop data are", metadata.photoshop),
+    ):
+        if held and name != "jpeg":
+            notes += (f"its {what} left out: only JPEG holds them",)
     if name == "jpeg":
         metadata, large = jpeg.fits(metadata)
         notes += tuple(f"{label} is too large for a JPEG: left out" for label in large)

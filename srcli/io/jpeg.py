@@ -1,8 +1,9 @@
-"""JPEG (ITU-T T.81): dpi in JFIF's APP0, EXIF and XMP in APP1, ICC in APP2; IPTC in APP13 is only noticed."""
+"""JPEG (ITU-T T.81): dpi in JFIF's APP0, EXIF and XMP in APP1, ICC in APP2, Photoshop's data in APP13."""
 
 import re
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -27,8 +28,19 @@ MAX_SIDE = 65500
 _EXIF, _XMP, _ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
 _JFIF = b"JFIF\0"
 _UNITS = {1: 1.0, 2: meta.CENTIMETRES}  # JFIF: pixels an inch or a centimetre; 0 is no unit
-_APP0, _APP1, _APP2, _APP13, _SOS, _EOI = 0xE0, 0xE1, 0xE2, 0xED, 0xDA, 0xD9
-_MORE_XMP, _IPTC = b"http://ns.adobe.com/xmp/extension/\0", b"8BIM\x04\x04"  # the latter among Photoshop's
+_APP0, _APP1, _APP2, _APP13, _COM, _SOS, _EOI = 0xE0, 0xE1, 0xE2, 0xED, 0xFE, 0xDA, 0xD9
+_MORE_XMP, _PHOTOSHOP, _MPF = b"http://ns.adobe.com/xmp/extension/\0", b"Photoshop 3.0\0", b"MPF\0"
+_ABOUT_FILE = frozenset((0x03ED, 0x0408, 0x0409, 0x040C, 0x041A, 0x0432))
+"""Photoshop's resources of the file's own size: resolution, guides, thumbnails, slices, measurement."""
+_OTHERS = {
+    b"hdrgm:Version": "gain map (Ultra HDR)",
+    b"HDRGainMap:HDRGainMapVersion": "gain map (HDR)",
+    b':MotionPhoto="1"': "film (motion photo)",
+    b":MotionPhoto>1<": "film (motion photo)",
+    b':MicroVideo="1"': "film (motion photo)",
+    b"GDepth:Format": "depth map",
+}
+"""What XMP names -> what else is in the file."""
 _HAS_MORE = re.compile(
     rb"""\s*xmpNote:HasExtendedXMP\s*=\s*("[^"]*"|'[^']*')"""
     rb"|<xmpNote:HasExtendedXMP>[^<]*</xmpNote:HasExtendedXMP>"
@@ -112,8 +124,10 @@ def _unkept(data: Data) -> tuple[str, ...]:
     for marker, start, end in _segments(data):
         if marker == _APP1 and data[start : start + len(_MORE_XMP)] == _MORE_XMP:
             found["extended XMP"] = None
-        if marker == _APP13 and _IPTC in data[start:end]:
-            found["IPTC data"] = None
+        if marker == _APP1 and data[start : start + len(_XMP)] == _XMP:
+            found |= {what: None for name, what in _OTHERS.items() if name in data[start:end]}
+        if marker == _APP2 and data[start : start + len(_MPF)] == _MPF and not found:
+            found["further pictures (MPF)"] = None
     return tuple(found)
 
 
@@ -173,12 +187,17 @@ def decode(data: Data, layout: Layout, scratch: Scratch) -> Pixels:
 
 
 def metadata(data: Data) -> Metadata:
-    """EXIF, XMP without its extension, the joined pieces of the ICC profile, and JFIF's resolution."""
+    """EXIF, XMP without its extension, ICC profile, Photoshop's resources, comments, JFIF's resolution."""
     exif = xmp = dpi = None
     profile: dict[int, bytes] = {}
+    comments, photoshop = list[bytes](), b""
     for marker, start, end in _segments(data):
-        content = data[start:end] if marker in (_APP0, _APP1, _APP2) else b""
-        if content.startswith(_JFIF) and len(content) >= len(_JFIF) + 7:
+        content = data[start:end] if marker in (_APP0, _APP1, _APP2, _APP13, _COM) else b""
+        if marker == _COM:
+            comments.append(content)
+        elif marker == _APP13 and content.startswith(_PHOTOSHOP):
+            photoshop += content[len(_PHOTOSHOP) :]
+        elif content.startswith(_JFIF) and len(content) >= len(_JFIF) + 7:
             unit, across, down = struct.unpack_from(">BHH", content, len(_JFIF) + 2)
             dpi = meta.resolution(across, down, _UNITS.get(unit))
         elif content.startswith(_EXIF):
@@ -187,12 +206,29 @@ def metadata(data: Data) -> Metadata:
             xmp = xmp or _HAS_MORE.sub(b"", content[len(_XMP) :])
         elif content.startswith(_ICC) and len(content) > len(_ICC) + 2:
             profile[content[len(_ICC)]] = content[len(_ICC) + 2 :]
-    return Metadata(exif, b"".join(profile[i] for i in sorted(profile)) or None, xmp, dpi)
+    icc = b"".join(profile[i] for i in sorted(profile)) or None
+    kept = b"".join(_resources(photoshop)) or None
+    return Metadata(exif, icc, xmp, dpi, comments=tuple(comments), photoshop=kept)
+
+
+def _resources(block: bytes) -> Iterator[bytes]:
+    """Photoshop's resources, those about the file left out (Photoshop file formats, image resources)."""
+    position = 0
+    while position + 12 <= len(block):
+        (code,) = struct.unpack_from(">H", block, position + 4)
+        size_at = position + 6 + (block[position + 6] + 2) // 2 * 2
+        if size_at + 4 > len(block):
+            return
+        (size,) = struct.unpack_from(">I", block, size_at)
+        end = size_at + 4 + size + size % 2
+        if code not in _ABOUT_FILE and end <= len(block) + size % 2:
+            yield block[position:end]
+        position = end
 
 
 def orientation(data: Data, metadata: Metadata) -> int:
-    """From EXIF."""
-    return meta.orientation(metadata.exif)
+    """From EXIF, else XMP."""
+    return meta.orientation(metadata)
 
 
 def encode(file: Path, pixels: Pixels, quality: int | None, metadata: Metadata) -> None:
@@ -217,6 +253,11 @@ def _segments_of(metadata: Metadata) -> Iterator[bytes]:
         yield _segment(_APP1, _EXIF + metadata.exif)
     if metadata.xmp:
         yield _segment(_APP1, _XMP + metadata.xmp)
+    block = metadata.photoshop or b""
+    for at in range(0, len(block), SEGMENT - len(_PHOTOSHOP)):
+        yield _segment(_APP13, _PHOTOSHOP + block[at : at + SEGMENT - len(_PHOTOSHOP)])
+    for comment in metadata.comments:
+        yield _segment(_COM, comment)
     if metadata.icc:
         step = SEGMENT - len(_ICC) - 2
         pieces = [metadata.icc[i : i + step] for i in range(0, len(metadata.icc), step)]
@@ -233,6 +274,6 @@ def fits(metadata: Metadata) -> tuple[Metadata, tuple[str, ...]]:
     exif = metadata.exif if len(_EXIF + (metadata.exif or b"")) <= SEGMENT else None
     xmp = metadata.xmp if len(_XMP + (metadata.xmp or b"")) <= SEGMENT else None
     icc = metadata.icc if len(metadata.icc or b"") <= 255 * (SEGMENT - len(_ICC) - 2) else None
-    kept = Metadata(exif, icc, xmp, metadata.dpi)
+    kept = replace(metadata, exif=exif, icc=icc, xmp=xmp)
     pairs = (("EXIF", metadata.exif, exif), ("ICC profile", metadata.icc, icc), ("XMP", metadata.xmp, xmp))
     return kept, tuple(name for name, had, has in pairs if had and not has)

@@ -28,7 +28,7 @@ from srcli.io.codec import (
 )
 from srcli.io.metadata import SIDEWAYS, Metadata, resized, upright
 from srcli.io.storage import Scratch, unfinished
-from srcli.settings import DEFAULT_MEMORY
+from srcli.settings import DEFAULT_MEMORY, Size
 
 __all__ = [
     "READ_ONLY_SUFFIXES", "SUFFIXES", "Header", "Metadata", "Picture", "check_output", "format_of",
@@ -77,6 +77,7 @@ class Picture:
         notes: what the user should know, one sentence each.
         lossless: a WebP without loss; written as WebP it stays that unless a quality is given.
         order: "RGB" or "BGR": channel order of the pixels in memory. `read` gives RGB; encoders take BGR.
+        size: height and width of the pixels that the metadata speak of; None: of these.
     """
 
     pixels: Pixels
@@ -85,6 +86,7 @@ class Picture:
     notes: tuple[str, ...] = ()
     lossless: bool = False
     order: Literal["RGB", "BGR"] = "RGB"
+    size: Size | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +239,8 @@ def read(
         pixels = fitting.turned(fitting.to_rgb(pixels), orientation, scratch)
     kept, dropped = fitting.profile_of_pixels(upright(metadata), layout)
     notes = (*_reading_notes(path, name, layout, doubt), *dropped)
-    return Picture(pixels, kept, name, notes, lossless=layout.lossless)
+    size = (pixels.shape[0], pixels.shape[1])
+    return Picture(pixels, kept, name, notes, lossless=layout.lossless, size=size)
 
 
 def _loaded(path: Path | str) -> Data:
@@ -331,6 +334,7 @@ def write(
     *,
     format: str | None = None,  # noqa: A002
     quality: int | None = None,
+    keep_dpi: bool = False,
     memory: int = DEFAULT_MEMORY,
     folder: Path | None = None,
 ) -> tuple[str, ...]:
@@ -343,6 +347,7 @@ def write(
         format: a value of SUFFIXES; None takes it from the suffix.
         quality: 0-100 for JPEG (default 95, 4:4:4), WebP (95, or lossless as the picture was) and
             AVIF (90); the others are lossless.
+        keep_dpi: leave the resolution as it is; else it follows the size, so that prints stay as large.
         memory: bytes that a converted copy of the pixels may take; a larger one goes to a scratch file.
         folder: for the scratch file; None: that of the output.
 
@@ -365,7 +370,9 @@ def write(
         pixels, changes = fitting.storable(pixels, picture.order, name, scratch)
         metadata, dropped = fitting.holdable(picture.metadata, name, pixels)
         level = webp.LOSSLESS if quality is None and picture.lossless and name == "webp" else quality
-        _WRITERS[name].encode(file, pixels, level, resized(metadata, *size))
+        _WRITERS[name].encode(
+            file, pixels, level, resized(metadata, picture.size or size, size, keep_dpi=keep_dpi)
+        )
     return (*changes, *dropped)
 
 

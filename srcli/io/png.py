@@ -43,6 +43,11 @@ _APPLE = b"CgBI"
 _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 _CODED = _CHANNELS | {4: 4}  # what OpenCV gives
 _PALETTE, _GRAY_ALPHA = 3, 4  # colour types
+_COLOUR = (b"cICP", b"mDCV", b"cLLI", b"cHRM", b"gAMA", b"sRGB")
+_LIKE_SRGB = (b"\x01\x0d", b"\x01\x01")
+"""cICP: the colours of BT.709 with the curve of sRGB or BT.709."""
+_SRGB_PLACES = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+"""cHRM: where sRGB has white, red, green and blue, in 1/100,000."""
 _ENDING = b"\0\0\0\0IEND\xaeB`\x82"
 _HEADER_END = len(MAGIC) + 25
 _SKIPPED = b"skIp"  # a private, ancillary chunk that no reader knows
@@ -103,7 +108,6 @@ def layout(data: Data) -> Layout:
         channels,
         16 if depth == 16 else 8,
         max(1, frames),
-        colour=_colour(found),
         coded_channels=_CODED[colour] + (colour == _PALETTE and b"tRNS" in found),
     )
 
@@ -133,17 +137,23 @@ def _is_copy(text: bytes, metadata: Metadata) -> bool:
     return field is not None and bool(getattr(metadata, field))
 
 
-def _colour(found: dict[bytes, bytes]) -> str:
-    """What would be lost of how the colours are meant: anything but an ICC profile and sRGB."""
-    meant = found.get(b"cICP", b"")[:2]
-    if b"cICP" in found and meant not in (
-        b"\x01\x0d",
-        b"\x01\x01",
-    ):  # BT.709 colours, curve of sRGB or BT.709
-        return "cICP"
+def colour_of(chunks: Sequence[bytes], *, profile: bool) -> str:
+    """What `Metadata.colour` says of how the colours are meant, in a few words; empty where that is sRGB.
+
+    Args:
+        profile: there is an ICC profile too, which goes before all but cICP.
+    """
+    found = {chunk[:4]: chunk[4:] for chunk in chunks}
+    if b"cICP" in found:
+        return "" if found[b"cICP"][:2] in _LIKE_SRGB else "cICP"
     gamma = int.from_bytes(found.get(b"gAMA", b"")[:4], "big")
-    plain = b"iCCP" in found or b"sRGB" in found or b"cICP" in found
-    return "" if plain or gamma == 0 or abs(gamma - 45455) < 1000 else f"gamma {gamma / 100_000:.2f}"
+    if profile or b"sRGB" in found:
+        return ""
+    if gamma and abs(gamma - 45455) >= 1000:
+        return f"gamma {gamma / 100_000:.2f}"
+    places = struct.unpack(">8I", found[b"cHRM"]) if len(found.get(b"cHRM", b"")) == 32 else _SRGB_PLACES
+    near = all(abs(one - other) < 1000 for one, other in zip(places, _SRGB_PLACES, strict=True))
+    return "" if near else "cHRM"
 
 
 def check(data: Data) -> str:
@@ -216,9 +226,9 @@ def _with_key(pixels: Pixels, key: bytes, depth: int, scratch: Scratch) -> Pixel
 
 
 def metadata(data: Data) -> Metadata:
-    """eXIf, iCCP, pHYs, the XMP iTXt chunk and other texts, wherever they stand."""
+    """eXIf, iCCP, colours, pHYs, the XMP iTXt chunk and other texts, wherever they stand."""
     exif = icc = xmp = dpi = None
-    texts, room = list[bytes](), _MAX_METADATA
+    texts, colour, room = list[bytes](), list[bytes](), _MAX_METADATA
     for kind, start, end in _chunks(data):
         if kind in _PICTURE or not _is_right(data, start, end):
             continue
@@ -228,13 +238,15 @@ def metadata(data: Data) -> Metadata:
             icc = _inflated(data[start:end].partition(b"\0")[2][1:])
         elif kind == b"iTXt" and data[start:end].startswith(_XMP_KEYWORD + b"\0"):
             xmp = _text(data[start:end])
+        elif kind in _COLOUR:
+            colour.append(kind + data[start:end])
         elif kind in _TEXTS and end - start <= room and _is_about_picture(kind, content := data[start:end]):
             texts.append(kind + content)
             room -= end - start
         elif kind == b"pHYs" and end - start == 9:
             across, down, unit = struct.unpack_from(">IIB", data, start)
             dpi = meta.resolution(across, down, meta.INCH if unit == _METRE else None)
-    found = Metadata(exif, icc, xmp, dpi)
+    found = Metadata(exif, icc, xmp, dpi, colour=tuple(colour))
     return replace(found, texts=tuple(text for text in texts if not _is_copy(text, found)))
 
 
@@ -266,8 +278,8 @@ def _text(chunk: bytes) -> bytes | None:
 
 
 def orientation(data: Data, metadata: Metadata) -> int:
-    """From EXIF."""
-    return meta.orientation(metadata.exif)
+    """From EXIF, else XMP."""
+    return meta.orientation(metadata)
 
 
 def encode(file: Path, pixels: Pixels, quality: int | None, metadata: Metadata) -> None:
@@ -298,6 +310,8 @@ def _encode_gray_alpha(file: Path, pixels: Pixels) -> None:
 
 
 def _chunks_of(metadata: Metadata) -> Iterator[bytes]:
+    for chunk in metadata.colour:
+        yield _chunk(chunk[:4], chunk[4:])
     if metadata.icc:
         yield _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
     if metadata.dpi:

@@ -305,7 +305,7 @@ def _fraction(tag: meta.Tag | None) -> float:
 
 def orientation(data: Data, metadata: Metadata) -> int:
     """From the first directory, which is also EXIF's."""
-    return meta.orientation(metadata.exif)
+    return meta.orientation(metadata)
 
 
 def encode(file: Path, pixels: Pixels, quality: int | None, metadata: Metadata) -> None:

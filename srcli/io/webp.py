@@ -91,8 +91,8 @@ def metadata(data: Data) -> Metadata:
 
 
 def orientation(data: Data, metadata: Metadata) -> int:
-    """From EXIF."""
-    return meta.orientation(metadata.exif)
+    """From EXIF, else XMP."""
+    return meta.orientation(metadata)
 
 
 def encode(file: Path, pixels: Pixels, quality: int | None, metadata: Metadata) -> None:

@@ -1,9 +1,9 @@
-"""XMP packets (ISO 16684-1): one text property is added or read, and every other byte stays as it is."""
+"""XMP packets (ISO 16684-1): properties are read, added or changed, and every other byte stays as it is."""
 
 import html
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from xml.parsers.expat import ExpatError, ParserCreate
 
@@ -111,6 +111,56 @@ def without_value(packet: bytes, wanted: Property) -> bytes:
     if not any(_places(rdf, wanted)):
         return packet
     return b"".join((*_kept(data, rdf, wanted), data[rdf.inner_end :]))
+
+
+def edited(packet: bytes, edit: Callable[[str, str], str | None]) -> bytes:
+    """A packet with properties changed; one in which none is stays byte for byte as it is.
+
+    Args:
+        packet: in any encoding of XML.
+        edit: is given the name of each property, "namespace local", and its text (of a structure: the white
+            space in it); gives the text to stand there, or None where the property is to go.
+
+    Raises:
+        DamagedError: the packet cannot be read.
+    """
+    data = _utf8(packet)
+    changes: list[tuple[int, int, bytes]] = []
+    for description in (part for part in _rdf(data).children if part.name == _DESCRIPTION):
+        for index, (name, old) in enumerate(description.attributes.items()):
+            new = edit(name, old)
+            if new != old:
+                start, end = _attribute(data, description, index)
+                key = data[start:end].partition(b"=")[0]
+                changes.append((start, end, b"" if new is None else key + b'="' + _escaped(new) + b'"'))
+        for element in description.children:
+            old = "".join(element.texts)
+            new = edit(element.name, old)
+            if new is None:
+                changes.append((element.start, element.end, b""))
+            elif new != old and not element.children:
+                start = _content(data, element)
+                changes.append((start, element.inner_end, _escaped(new)))
+    if not changes:
+        return packet
+    parts, position = list[bytes](), 0
+    for start, end, text in sorted(changes):
+        parts += [data[position:start], text]
+        position = end
+    return b"".join((*parts, data[position:]))
+
+
+def _escaped(text: str) -> bytes:
+    return html.escape(text).encode("ascii", "xmlcharrefreplace")
+
+
+def _content(data: bytes, element: _Element) -> int:
+    """Where the content of an element begins."""
+    name = _NAME.match(data, element.start)
+    position = name.end() if name else element.start
+    while attribute := _ATTRIBUTE.match(data, position):
+        position = attribute.end()
+    return data.index(b">", position) + 1
 
 
 def without_padding(packet: bytes) -> bytes:

@@ -17,7 +17,8 @@ Pixels = NDArray[Any]
 
 XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-    b'<rdf:Description tiff:Orientation="6" title="\xc3\xa4"/></rdf:RDF></x:xmpmeta>'
+    b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6" title="\xc3\xa4"/>'
+    b"</rdf:RDF></x:xmpmeta>"
 )
 
 

@@ -77,12 +77,30 @@ def test_turned_as_pillow_does(orientation: int) -> None:
         (samples.chunk(b"sRGB", b"\0") + samples.chunk(b"gAMA", struct.pack(">I", 100_000)), ""),
         (samples.chunk(b"cICP", bytes((9, 16, 0, 1))), "cICP"),
         (samples.chunk(b"cICP", bytes((1, 13, 0, 1))), ""),
+        (
+            samples.chunk(
+                b"cHRM", struct.pack(">8I", *[31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000])
+            ),
+            "cHRM",
+        ),
+        (
+            samples.chunk(
+                b"cHRM", struct.pack(">8I", *[31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000])
+            ),
+            "",
+        ),
     ],
 )
-def test_colour_descriptions_that_are_lost_are_said(tmp_path: Path, extra: bytes, said: str) -> None:
+def test_colour_descriptions_stay_in_a_png_and_are_said_elsewhere(
+    tmp_path: Path, extra: bytes, said: str
+) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(samples.raw_png(2, 1, 8, 0, b"\0\1\2", extra))
-    notes = pictures.read(path).notes
+    picture = pictures.read(path)
+    assert picture.notes == ()
+    assert pictures.write(tmp_path / "b.png", picture) == ()
+    assert extra in (tmp_path / "b.png").read_bytes()
+    notes = pictures.write(tmp_path / "b.webp", picture)
     assert (said in notes[0]) if said else notes == ()
 
 

@@ -177,7 +177,7 @@ def test_profile_of_another_colour_space(
 def test_orientation_is_reset_and_size_follows(tmp_path: Path, order: str) -> None:
     turned = replace(samples.METADATA, exif=samples.exif(6, order), xmp=samples.XMP)
     upright = metadata.upright(turned)
-    assert metadata.orientation(turned.exif) == 6
+    assert metadata.orientation(turned) == 6
     assert upright == Metadata(samples.exif(1, order), samples.icc(), samples.METADATA.xmp)
     pictures.write(tmp_path / "a.png", Picture(np.zeros((90, 70_000), np.uint8), upright))
     inner = Image.open(tmp_path / "a.png").getexif().get_ifd(34665)
@@ -190,7 +190,7 @@ def test_read_resets_orientation_in_every_part(tmp_path: Path) -> None:
     picture = pictures.read(path)
     assert picture.pixels.shape == (40, 24, 3)
     assert picture.metadata.exif is not None
-    assert metadata.orientation(picture.metadata.exif) == 1
+    assert metadata.orientation(replace(picture.metadata, xmp=None)) == 1
     assert b'tiff:Orientation="1"' in (picture.metadata.xmp or b"")
 
 
@@ -205,7 +205,7 @@ def test_thumbnail_of_a_turned_picture_is_unlinked() -> None:
 def test_damaged_exif_is_harmless(tmp_path: Path, cut: int) -> None:
     """Metadata that cannot be read never costs the picture."""
     broken = Metadata(exif=samples.exif(6)[:cut] or None)
-    assert metadata.orientation(broken.exif) in (1, 6)
+    assert metadata.orientation(broken) in (1, 6)
     for name in ALL_KEPT:
         path, _ = stored(tmp_path, name, broken)
         assert pictures.read(path).pixels.size == 24 * 40 * 3
@@ -260,13 +260,145 @@ def test_extended_xmp_is_dropped_with_note(tmp_path: Path, packet: bytes) -> Non
     assert picture.metadata.xmp == samples.METADATA.xmp
 
 
-def test_iptc_alone_of_photoshop_data_is_noted(tmp_path: Path) -> None:
+IPTC = b"8BIM\x04\x04\0\0\0\0\0\x08\x1c\x02\x78\0\x03abc"
+RESOLUTION = b"8BIM\x03\xed\0\0\0\0\0\x10" + bytes(16)
+THUMBNAIL = b"8BIM\x04\x0c\x05thumb\0\0\0\x05" + bytes(6)
+COPYRIGHT = b"8BIM\x04\x0a\0\0\0\0\0\x01\x01\0"
+
+
+def test_photoshop_data_stay_in_a_jpeg_without_those_about_the_file(tmp_path: Path) -> None:
+    block = IPTC + RESOLUTION + THUMBNAIL + COPYRIGHT
     photoshop = b"Photoshop 3.0\0"
-    iptc = photoshop + b"8BIM\x04\x04\0\0\0\0\0\x08\x1c\x02\x78\0\x03abc"
-    resolution = photoshop + b"8BIM\x03\xed\0\0\0\0\0\x10" + bytes(16)
-    for content, notes in ((iptc, ("its IPTC data is not kept",)), (resolution, ())):
-        (tmp_path / "a.jpg").write_bytes(with_segments((0xED, content)))
-        assert pictures.read(tmp_path / "a.jpg").notes == notes
+    (tmp_path / "a.jpg").write_bytes(
+        with_segments((0xED, photoshop + block[:20]), (0xED, photoshop + block[20:]))
+    )
+    picture = pictures.read(tmp_path / "a.jpg")
+    assert picture.notes == ()
+    assert picture.metadata.photoshop == IPTC + COPYRIGHT
+    assert pictures.write(tmp_path / "b.jpg", picture) == ()
+    assert pictures.read(tmp_path / "b.jpg").metadata.photoshop == IPTC + COPYRIGHT
+    assert Image.open(tmp_path / "b.jpg").info["photoshop"].keys() == {0x0404, 0x040A}
+    assert any("IPTC" in note for note in pictures.write(tmp_path / "b.png", picture))
+
+
+@pytest.mark.parametrize("cut", [5, 7, 12, 21, 30])
+def test_damaged_photoshop_data_are_harmless(tmp_path: Path, cut: int) -> None:
+    (tmp_path / "a.jpg").write_bytes(with_segments((0xED, b"Photoshop 3.0\0" + (IPTC + COPYRIGHT)[:cut])))
+    assert pictures.read(tmp_path / "a.jpg").metadata.photoshop in (None, IPTC)
+
+
+def test_long_photoshop_data_take_several_segments(tmp_path: Path) -> None:
+    long = b"8BIM\x04\x04\0\0" + struct.pack(">I", 100_000) + bytes(100_000)
+    pictures.write(tmp_path / "a.jpg", Picture(samples.photo("rgb"), Metadata(photoshop=long)))
+    assert pictures.read(tmp_path / "a.jpg").metadata.photoshop == long
+
+
+def test_a_comment_stays_in_a_jpeg_and_is_said_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(with_segments((0xFE, b"by hand"), (0xFE, b"again")))
+    picture = pictures.read(tmp_path / "a.jpg")
+    assert pictures.write(tmp_path / "b.jpg", picture) == ()
+    assert Image.open(tmp_path / "b.jpg").info["comment"] == b"again"
+    assert b"by hand" in (tmp_path / "b.jpg").read_bytes()
+    assert any("comment" in note for note in pictures.write(tmp_path / "b.png", picture))
+
+
+def packet(content: str) -> bytes:
+    names = {
+        "tiff": "http://ns.adobe.com/tiff/1.0/", "exif": "http://ns.adobe.com/exif/1.0/",
+        "dc": "http://purl.org/dc/elements/1.1/", "GPano": "http://ns.google.com/photos/1.0/panorama/",
+        "GCamera": "http://ns.google.com/photos/1.0/camera/", "hdrgm": "http://ns.adobe.com/hdr-gain-map/1.0/",
+        "Container": "http://ns.google.com/photos/1.0/container/",
+    }  # fmt: skip
+    spaces = " ".join(f'xmlns:{prefix}="{name}"' for prefix, name in names.items())
+    rdf = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+    return (
+        f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{rdf}">'
+        f"<rdf:Description {spaces} {content}</rdf:Description></rdf:RDF></x:xmpmeta>"
+    ).encode()
+
+
+def in_jpeg(path: Path, xmp: bytes) -> Picture:
+    path.write_bytes(with_segments((0xE1, b"http://ns.adobe.com/xap/1.0/\0" + xmp)))
+    return pictures.read(path)
+
+
+@pytest.mark.parametrize("written", ['tiff:Orientation="6">', "><tiff:Orientation>6</tiff:Orientation>"])
+def test_an_orientation_in_xmp_alone_turns_the_picture_once(tmp_path: Path, written: str) -> None:
+    picture = in_jpeg(tmp_path / "a.jpg", packet(written))
+    assert picture.pixels.shape[:2] == samples.photo("rgb").shape[1::-1]
+    header = pictures.probe(tmp_path / "a.jpg")
+    assert (header.height, header.width) == picture.pixels.shape[:2]
+    assert picture.metadata.xmp == packet(written.replace("6", "1"))
+    assert metadata.orientation(picture.metadata) == 1
+
+
+def test_an_orientation_in_exif_counts_before_that_in_xmp() -> None:
+    both = Metadata(exif=samples.exif(1), xmp=packet('tiff:Orientation="6">'))
+    assert metadata.orientation(both) == 1
+
+
+def test_what_xmp_says_of_pixels_follows_the_picture() -> None:
+    given = packet(
+        'exif:PixelXDimension="100" tiff:ImageLength="50" GPano:CroppedAreaLeftPixels="30"'
+        ' tiff:XResolution="300/1"'
+        " dc:format='image/jpeg'><exif:PixelYDimension>50</exif:PixelYDimension>"
+        "<GPano:FullPanoWidthPixels>400</GPano:FullPanoWidthPixels><dc:title>&lt;50&gt;</dc:title>"
+    )
+    found = metadata.resized(Metadata(xmp=given), (50, 100), (200, 400)).xmp
+    assert found == packet(
+        'exif:PixelXDimension="400" tiff:ImageLength="200" GPano:CroppedAreaLeftPixels="120"'
+        ' tiff:XResolution="1200/1"'
+        " dc:format='image/jpeg'><exif:PixelYDimension>200</exif:PixelYDimension>"
+        "<GPano:FullPanoWidthPixels>1600</GPano:FullPanoWidthPixels><dc:title>&lt;50&gt;</dc:title>"
+    )
+    same = metadata.resized(Metadata(xmp=given), (50, 100), (50, 100)).xmp
+    assert same == given
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (
+            'hdrgm:Version="1.0" dc:format="a"><Container:Directory><rdf:Seq><rdf:li/></rdf:Seq>'
+            "</Container:Directory>",
+            "gain map",
+        ),
+        ('GCamera:MotionPhoto="1" GCamera:MotionPhotoVersion="1" dc:format="a">', "motion photo"),
+        ('GCamera:MicroVideo="1" GCamera:MicroVideoOffset="123" dc:format="a">', "motion photo"),
+    ],
+)  # fmt: skip
+def test_pictures_and_films_behind_a_jpeg_are_said_and_no_longer_announced(
+    tmp_path: Path, content: str, what: str
+) -> None:
+    picture = in_jpeg(tmp_path / "a.jpg", packet(content))
+    assert any(what in note for note in picture.notes)
+    pictures.write(tmp_path / "b.jpg", picture)
+    kept = pictures.read(tmp_path / "b.jpg")
+    assert kept.notes == ()
+    xmp = kept.metadata.xmp or b""
+    assert b'dc:format="a"' in xmp
+    for gone in (b"hdrgm:Version", b"Container:Directory", b"MotionPhoto=", b"MicroVideo"):
+        assert gone not in xmp
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".bmp"])
+def test_the_resolution_follows_the_size(tmp_path: Path, suffix: str) -> None:
+    """A page of 300 dpi is 1200 dpi at four times its size, and as large on paper."""
+    dpi = {} if suffix == ".webp" else {"dpi": (300, 300)}
+    exif = Image.Exif()
+    exif[282], exif[283], exif[296] = 300.0, 300.0, 2
+    if suffix in (".jpg", ".webp", ".png"):
+        dpi["exif"] = exif.tobytes()  # type: ignore[assignment]
+    Image.fromarray(samples.photo("rgb")).save(tmp_path / f"a{suffix}", **dpi)
+    picture = pictures.read(tmp_path / f"a{suffix}")
+    larger = replace(picture, pixels=picture.pixels.repeat(4, 0).repeat(4, 1))
+    for keep, wanted in ((False, 1200), (True, 300)):
+        pictures.write(tmp_path / f"b{suffix}", larger, keep_dpi=keep)
+        with Image.open(tmp_path / f"b{suffix}") as image:
+            found = [image.getexif().get(282)] if "exif" in dpi else []
+            found += [image.info["dpi"][0]] if suffix != ".webp" else []
+        assert [round(float(value)) for value in found] == [wanted] * len(found)
+        assert found
 
 
 TEXTS = [(b"tEXt", b"Title\0a"), (b"zTXt", b"Title\0\0a"), (b"iTXt", b"Author\0\0\0\0\0\xc3\xa9")]

@@ -25,7 +25,7 @@ from srcli.io.films.facts import Facts
 from srcli.io.films.reader import pulled
 from srcli.io.films.source import is_png_or_webp
 from srcli.io.films.streams import ANIMATED
-from srcli.io.metadata import Metadata, resized, upright
+from srcli.io.metadata import Metadata, resized
 from srcli.settings import Size
 
 _GIF_START = 13
@@ -272,7 +272,7 @@ def finish(path: Path, encoding: Encoding, facts: Facts, text: str) -> None:
     if suffix == ".gif":
         _add_comment(path, text.encode())
         return
-    metadata = _metadata(facts)
+    metadata = _metadata(facts, encoding)
     packet = metadata.xmp or xmp.EMPTY
     with suppress(xmp.DamagedError):
         packet = xmp.without_value(packet, provenance.RECORD)
@@ -284,18 +284,18 @@ def finish(path: Path, encoding: Encoding, facts: Facts, text: str) -> None:
     metadata = replace(metadata, xmp=None if packet == xmp.EMPTY else packet)
     if suffix == ".webp":
         webp.set_last_duration(path, round(facts.last_duration * facts.time_base * 1000))
-        webp.embed(path, resized(metadata, *encoding.size))
+        webp.embed(path, replace(metadata, texts=()))
     else:
-        png.embed(path, resized(metadata, *encoding.size))
+        png.embed(path, metadata)
 
 
-def _metadata(facts: Facts) -> Metadata:
+def _metadata(facts: Facts, encoding: Encoding) -> Metadata:
     """Of the picture that a film is; nothing where it is none."""
     try:
         found = pictures.metadata_of(facts.path)
     except InputError:
         return Metadata()
-    return upright(found) if facts.display_matrix else found
+    return resized(found, (facts.height, facts.width), encoding.size)
 
 
 def _add_comment(path: Path, text: bytes) -> None:
