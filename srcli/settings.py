@@ -106,6 +106,8 @@ class Settings:
         quality: 1 to 100 for lossy formats; None leaves it to the format.
         overwrite: replace outputs that exist.
         provenance: write into each output what made it.
+        keep_dpi: leave a picture's resolution as it is; else it follows the size, and prints stay as large.
+        keep_times: give each output the modification time of its input.
         workers: threads that decode pictures, and as many that encode.
         film: what only films have.
     """
@@ -127,6 +129,8 @@ class Settings:
     quality: int | None = None
     overwrite: bool = False
     provenance: bool = True
+    keep_dpi: bool = False
+    keep_times: bool = True
     workers: int = 2
     film: FilmSettings = FilmSettings()
 

@@ -137,6 +137,15 @@ def upscale(
             help="Write into each output's XMP what made it, by which a later run knows what is done.",
         ),
     ] = True,
+    keep_dpi: Annotated[
+        bool,
+        typer.Option(
+            "--keep-dpi", help="Leave the resolution; else a page stays as large on paper as it was."
+        ),
+    ] = False,
+    keep_times: Annotated[
+        bool, typer.Option("--times/--no-times", help="Give results the dates of their inputs.")
+    ] = True,
     memory: Annotated[
         str | None,
         typer.Option(
@@ -266,6 +275,8 @@ def upscale(
         quality=quality,
         overwrite=overwrite,
         provenance=provenance,
+        keep_dpi=keep_dpi,
+        keep_times=keep_times,
         workers=workers,
         film=FilmSettings(
             codec,

@@ -171,6 +171,13 @@ def overwrite(file: Path, at: int, content: bytes) -> None:
         stream.write(content)
 
 
+def copy_times(source: Path, target: Path) -> None:
+    """Give a file the dates of another, where the file system lets us."""
+    with suppress(OSError):
+        facts = source.stat()
+        os.utime(target, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+
 def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """Replace a file by these bytes, one part after the other: all of them, on the disk, or nothing.
 

@@ -330,6 +330,8 @@ class FilmRun:
         _check(self.job.target, found, len(kept))
         self._check_input()
         target.replace(self.job.target)
+        if self.settings.keep_times:
+            storage.copy_times(self.job.source, self.job.target)
         return _checks(found)
 
     def _check_input(self) -> None:

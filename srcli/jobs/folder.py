@@ -23,7 +23,7 @@ from srcli.errors import InputError, OutputError, shown
 from srcli.imaging.pixels import Pixels
 from srcli.io import pictures, provenance
 from srcli.io.pictures import Picture
-from srcli.io.storage import check_space, sweep
+from srcli.io.storage import check_space, copy_times, sweep
 from srcli.jobs import plan
 from srcli.jobs.inputs import Job
 from srcli.jobs.plan import Upscale
@@ -279,8 +279,15 @@ class FolderRun:
                 metadata = provenance.remove_from(metadata)
             picture = replace(picture, metadata=metadata)
             notes = pictures.write(
-                job.target, picture, quality=settings.quality, memory=self._limit, folder=job.target.parent
+                job.target,
+                picture,
+                quality=settings.quality,
+                keep_dpi=settings.keep_dpi,
+                memory=self._limit,
+                folder=job.target.parent,
             )
+            if settings.keep_times:
+                copy_times(job.source, job.target)
             flight.result.set_result(
                 PictureResult(
                     job.source,

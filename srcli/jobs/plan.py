@@ -333,8 +333,10 @@ def check_made_by(job: Job, existing: Provenance, wanted: Sequence[Provenance]) 
     Raises:
         OutputError: other settings, another model or another input made it.
     """
-    facts = job.source.stat()
-    older = job.target.stat().st_mtime < max(facts.st_mtime, facts.st_ctime)  # the latter tells of `mv`, too
+    source, made = job.source.stat(), job.target.stat()
+    # The times of changes tell of `mv`, too. A result that has its input's date was made after both.
+    dated = made.st_mtime_ns == source.st_mtime_ns and made.st_ctime_ns >= source.st_ctime_ns
+    older = not dated and made.st_mtime < max(source.st_mtime, source.st_ctime)
     found, difference = provenance.finished(
         existing, wanted, older=older, input_sha256=lambda: provenance.file_sha256(job.source)
     )
@@ -387,6 +389,7 @@ def _wanted(
         "model chosen": chosen,
         "format": written,
         "quality": settings.quality if written in _LOSSY else None,
+        **({"dpi": "kept"} if settings.keep_dpi else {}),
     }
     model = provenance.model_sha256(computed.files) if computed.files else ""
     return Provenance(__version__, computed.model, model, resolved, input_size)

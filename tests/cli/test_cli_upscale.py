@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 from cli_runs import Command, picture
+from PIL import Image
 
 from srcli import Upscaler
-from srcli.io import pictures
+from srcli.io import pictures, provenance
 from srcli.jobs.folder import FolderRun
 from srcli.models import auto
 
@@ -266,6 +267,48 @@ def test_an_input_that_was_only_touched_is_the_same(srcli: Command) -> None:
     os.utime("in/a.png", (later, later))
     assert srcli("upscale", "in", "--report", "r.json", *BICUBIC).code == 0
     assert statuses() == ["skipped"]
+
+
+def test_results_have_the_dates_of_their_inputs(srcli: Command) -> None:
+    picture("in/a.png")
+    os.utime("in/a.png", (1_000_000_000, 1_000_000_000))
+    assert srcli("upscale", "in", *BICUBIC).code == 0
+    assert Path("upscaled/a.png").stat().st_mtime == 1_000_000_000
+    assert srcli("upscale", "in", "-o", "now", "--no-times", *BICUBIC).code == 0
+    assert Path("now/a.png").stat().st_mtime > 1_700_000_000
+
+
+def test_no_input_is_read_again_whose_result_has_its_date(
+    srcli: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture("in/a.png")
+    assert srcli("upscale", "in", *BICUBIC).code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance, "file_sha256", lambda path: pytest.fail(f"{path} was read"))
+        assert srcli("upscale", "in", "--report", "r.json", *BICUBIC).code == 0
+    assert statuses() == ["skipped"]
+
+
+def test_another_input_with_the_same_date_and_size_is_noticed(srcli: Command) -> None:
+    picture("in/a.bmp")
+    assert srcli("upscale", "in", "--format", "png", *BICUBIC).code == 0
+    facts, content = Path("in/a.bmp").stat(), bytearray(Path("in/a.bmp").read_bytes())
+    content[-20] ^= 0xFF
+    time.sleep(0.02)  # times of changes are as coarse as the kernel's clock
+    Path("in/a.bmp").write_bytes(content)
+    os.utime("in/a.bmp", ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    run = srcli("upscale", "in", "--format", "png", "--report", "r.json", *BICUBIC)
+    assert (run.code, statuses()) == (1, ["failed"])
+
+
+def test_a_page_stays_as_large_on_paper(srcli: Command) -> None:
+    picture("in/a.png")
+    with Image.open("in/a.png") as image:
+        image.save("in/a.png", dpi=(300, 300))
+    assert srcli("upscale", "in", "-s", "4", *BICUBIC).code == 0
+    assert srcli("upscale", "in", "-s", "4", "--keep-dpi", "-o", "kept", *BICUBIC).code == 0
+    dpi = [round(Image.open(f"{folder}/a.png").info["dpi"][0]) for folder in ("upscaled", "kept")]
+    assert dpi == [1200, 300]
 
 
 @pytest.mark.parametrize("unsaid", [("--format", "bmp"), ("--no-provenance",)])
