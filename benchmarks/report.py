@@ -24,6 +24,7 @@ _FILES = {
     "experiments": "",
     "compare": "",
     "films": "",
+    "kills": "",
 }
 """Results by name, and what is to be added to the titles of their sections."""
 _PLOTS = {

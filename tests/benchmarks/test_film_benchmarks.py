@@ -16,6 +16,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 
 import clips  # noqa: E402
 import films  # noqa: E402
+import kills  # noqa: E402
 import usual  # noqa: E402
 
 SMALL = [
@@ -55,6 +56,25 @@ def test_memory_and_start_are_of_processes_of_their_own(
     assert all(set(one) == {"4", "9"} and min(one.values()) > 2e7 for one in sizes.values())
     starts = measured(tmp_path, network, "start", "--size", "32", "32")["seconds"]
     assert all(0.1 < seconds[0] < 60 for seconds in starts.values())
+
+
+def test_killed_films_are_finished_and_compared(tmp_path: Path) -> None:
+    out = tmp_path / "kills.json"
+    kills.main(["--kills", "3", "--frames", "30", "--only", "ffv1", "h264", "--out", str(out)])
+    found = json.loads(out.read_text())["kills"]["measurements"]
+    assert {name: (sum(one["kills"].values()), one["wrong"]) for name, one in found.items()} == {
+        "ffv1": (2, 0),
+        "h264": (1, 0),
+    }
+    assert all(one["films"] >= 1 for one in found.values())
+
+
+def test_films_that_differ_are_counted(tmp_path: Path) -> None:
+    whole, target = tmp_path / "whole", tmp_path / "out" / "film"
+    target.parent.mkdir()
+    whole.write_bytes(b"a"), target.write_bytes(b"b")
+    kills._compare(kills.CASES["av1"], whole, target, found := kills.Found(1.0))
+    assert (found.films, found.wrong, target.parent.exists()) == (1, 1, False)
 
 
 def test_equal_windows_give_equal_pixels_in_less_time(tmp_path: Path, network: Path) -> None:
