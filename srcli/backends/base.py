@@ -68,6 +68,24 @@ class Engine(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What a network takes: name, dtype and shape, in which None is any size; no shape: not told."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+@runtime_checkable
+class Described(Protocol):
+    """An engine that tells what its network takes."""
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """All that must be given at each run."""
+
+
 @runtime_checkable
 class Concurrent(Protocol):
     """An engine that computes several batches at once: on CUDA streams, or on several devices."""

@@ -21,6 +21,7 @@ from srcli.backends import devices
 from srcli.backends.base import (
     Batch,
     EngineInfo,
+    Input,
     choose_precision,
     load_failed,
     one_line,
@@ -108,11 +109,21 @@ class OnnxRuntimeEngine:
         self.scale, self.info = scale, info
         self._session = session
         self._input, self._output = _names(session)
+        self._dtype = _dtype(session.get_inputs()[0])
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """What the network takes."""
+        return tuple(
+            Input(one.name, _dtype(one), tuple(side if isinstance(side, int) else None for side in one.shape))
+            for one in self._session.get_inputs()
+        )
 
     def run(self, lr: Batch) -> Batch:
         """(N, 3, H, W) -> (N, 3, scale*H, scale*W)."""
         try:
-            return np.asarray(self._session.run([self._output], {self._input: lr})[0])
+            given = {self._input: lr.astype(self._dtype, copy=False)}
+            return np.asarray(self._session.run([self._output], given)[0], np.float32)
         except Exception as error:  # its exceptions share no other base class
             raise run_failed(NAME, error) from error
 
@@ -294,6 +305,12 @@ def _missing_library(folder: Path) -> str:
     return ""
 
 
+def _dtype(one: Any) -> str:
+    """NumPy's name of the type of an input or output."""
+    name = str(one.type).removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
 def _names(session: Any) -> tuple[str, str]:
     return session.get_inputs()[0].name, session.get_outputs()[0].name
 
@@ -324,8 +341,9 @@ class BoundSession:
         batch, channels, height, width = shape
         larger = batch, channels, height * self._scale, width * self._scale
         create, (lr, sr) = self._values.ortvalue_from_shape_and_type, _names(self._session)
-        self._lr = create(list(shape), np.float32, *self._device)
-        self._sr = create(list(larger), np.float32, *self._device)
+        one, other = self.get_inputs()[0], self.get_outputs()[0]
+        self._lr = create(list(shape), np.dtype(_dtype(one)), *self._device)
+        self._sr = create(list(larger), np.dtype(_dtype(other)), *self._device)
         self._binding = self._session.io_binding()
         self._binding.bind_ortvalue_input(lr, self._lr)
         self._binding.bind_ortvalue_output(sr, self._sr)

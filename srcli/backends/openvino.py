@@ -22,6 +22,7 @@ import numpy as np
 from srcli.backends.base import (
     Batch,
     EngineInfo,
+    Input,
     choose_precision,
     load_failed,
     refused,
@@ -71,12 +72,22 @@ class OpenVinoEngine:
         self.scale = scale
         self.info = EngineInfo(NAME, *_device_and_precision(network))
         self._compiled, self._request = network, network.create_infer_request()
+        self._dtype = network.inputs[0].get_element_type().to_dtype()
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """What the network takes."""
+        return tuple(
+            Input(one.get_any_name(), one.get_element_type().to_dtype().name, _sides(one.get_partial_shape()))
+            for one in self._compiled.inputs
+        )
 
     def run(self, lr: Batch) -> Batch:
         """(N, 3, H, W) -> (N, 3, scale*H, scale*W); the result is a copy and stays valid."""
         try:
             self._request = self._request or self._compiled.create_infer_request()
-            return np.asarray(self._request.infer([lr], share_inputs=True)[0])
+            result = self._request.infer([lr.astype(self._dtype, copy=False)], share_inputs=True)[0]
+            return np.asarray(result, np.float32)
         except (RuntimeError, MemoryError) as error:
             raise run_failed(NAME, error) from error
 
@@ -85,6 +96,13 @@ class OpenVinoEngine:
         self._request = None
         if hasattr(self._compiled, "release_memory"):
             self._compiled.release_memory()
+
+
+def _sides(shape: Any) -> tuple[int | None, ...]:
+    """Of a partial shape; empty if even the number of its sides is open."""
+    if shape.rank.is_dynamic:
+        return ()
+    return tuple(side.get_length() if side.is_static else None for side in shape)
 
 
 def load(path: Path, spec: ModelSpec, settings: Settings) -> OpenVinoEngine:

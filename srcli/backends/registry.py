@@ -12,6 +12,7 @@ from typing import Any
 from srcli.backends import devices
 from srcli.backends.base import Backend, Engine, refused
 from srcli.backends.devices import combine, split
+from srcli.backends.feeding import fed
 from srcli.errors import BackendUnavailableError, MissingExtraError, UsageError
 from srcli.models.spec import ModelSpec
 from srcli.settings import Settings
@@ -158,7 +159,8 @@ def load(name: str, path: Path, spec: ModelSpec, settings: Settings) -> Engine:
     entry = BACKENDS[canonical(name)]
     backend: Backend = getattr(import_module(entry.module), entry.load)
     settings = for_file(path, spec, for_int8(name, settings))
-    engines = [backend(path, spec, replace(settings, device=one)) for one in split(settings.device)]
+    each = (replace(settings, device=one) for one in split(settings.device))
+    engines = [fed(backend(path, spec, one), spec.feed) for one in each]
     return engines[0] if len(engines) == 1 else combine(engines)
 
 

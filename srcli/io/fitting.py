@@ -6,7 +6,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from srcli.io import avif, jpeg, png, webp
+from srcli.io import avif, jpeg, pillow, png, webp
 from srcli.io.codec import DamagedError, Layout, Pixels, UnsupportedError, by_rows, narrow
 from srcli.io.metadata import Metadata, is_exif, profile_space
 from srcli.io.storage import Scratch
@@ -117,8 +117,10 @@ def contiguous(pixels: Pixels, scratch: Scratch) -> Pixels:
 def profile_of_pixels(metadata: Metadata, layout: Layout) -> tuple[Metadata, tuple[str, ...]]:
     """Without the ICC profile of the CMYK or Lab values that were stored; the pixels are RGB now."""
     space = profile_space(metadata.icc) if metadata.icc else "RGB"
-    if layout.cmyk:
-        profile = ", its CMYK profile is dropped" if metadata.icc else ""
+    if layout.cmyk and metadata.icc and pillow.to_srgb(metadata.icc):
+        note = "stored as CMYK: converted to sRGB through its profile"
+    elif layout.cmyk:
+        profile = ", its profile cannot be used" if metadata.icc else ""
         note = f"stored as CMYK: converted to RGB without colour management{profile}"
     elif space not in ("RGB", "GRAY"):
         note = f"its {space} profile is dropped: the pixels are RGB now"

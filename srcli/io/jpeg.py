@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cv2
 
-from srcli.io import codec, storage
+from srcli.io import codec, pillow, storage
 from srcli.io import metadata as meta
 from srcli.io.codec import (
     INCOMPLETE,
@@ -100,7 +100,7 @@ def layout(data: Data) -> Layout:
                 1 if components == 1 else 3,
                 cmyk=components == 4,
                 unkept=_unkept(data),
-                buffer=_coefficients(data, marker, start),
+                buffer=_coefficients(data, marker, start) + (components == 4) * height * width * pillow.PIXEL,
             )
     raise DamagedError("its JPEG header is damaged")
 
@@ -182,7 +182,10 @@ def _check_markers(data: Data) -> None:
 
 
 def decode(data: Data, layout: Layout, scratch: Scratch) -> Pixels:
-    """Gray, or BGR; CMYK and YCCK come back as BGR."""
+    """Gray, or BGR; CMYK and YCCK come back as BGR, through their profile if there is one."""
+    if layout.cmyk:
+        with pillow.opened("Jpeg", bytes(_without_junk(data)[0])) as image:
+            return pillow.pixels(image, layout, scratch, metadata(data).icc)
     return codec.decode(_without_junk(data)[0], layout.coded_shape, layout.dtype, scratch)
 
 

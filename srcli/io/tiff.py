@@ -12,7 +12,7 @@ from typing import IO, Any, cast
 import cv2
 import numpy as np
 
-from srcli.io import codec
+from srcli.io import codec, pillow
 from srcli.io import metadata as meta
 from srcli.io.codec import (
     INCOMPLETE,
@@ -28,13 +28,18 @@ from srcli.io.storage import Scratch
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _ORIENTATION, _SAMPLES, _PLANES, _PREDICTOR, _EXTRA, _FORMAT = 274, 277, 284, 317, 338, 339
-_STRIPS, _ROWS, _STRIP_SIZES = 273, 278, 279
+_STRIPS, _ROWS, _STRIP_SIZES, _INNER, _DNG = 273, 278, 279, 330, 50706
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_SIZES = 322, 323, 324, 325
 _XMP, _ICC = 700, 34675
 _ACROSS, _DOWN, _UNIT, _INCHES = 282, 283, 296, 2
 _UNITS = {_INCHES: 1.0, 3: meta.CENTIMETRES}  # pixels an inch or a centimetre; 1 is no unit
 _ASSOCIATED, _UNASSOCIATED = 1, 2
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK = 0, 1, 2, 3, 5
+_COPY = 1 | 4  # of NewSubfileType: a smaller copy of another page, or its mask
+_KIND = (_SUBFILE, _COMPRESSION, _PHOTOMETRIC)
+_MOST_PAGES, _MOST_INNER = 10_000, 16
+_RAW = frozenset((32803, 34892, 34713, 32767, 65000))
+"""Kinds of pixels (colour filter array, LinearRaw) and compressions (Nikon, Sony, Kodak) of raw photos."""
 
 CLASSIC = 2_800_000_000
 """Most bytes of pixels in a TIFF with 32-bit offsets: LZW makes noise half as large again."""
@@ -53,16 +58,67 @@ _DESCRIPTIVE = frozenset(
         *(meta.EXIF_POINTER, meta.GPS_POINTER, 40091, 40092, 40093, 40094, 40095),
     )
 )
+_OWN = frozenset((_ORIENTATION, _ACROSS, _DOWN, _UNIT))
+"""Those of them that hold for one page only."""
+
+
+def _chain(data: Data) -> Iterator[tuple[int, dict[int, int]]]:
+    """(place, what kind of picture it is, by tag) of each page."""
+    form, place = meta.tiff_header(data)
+    seen = set[int]()
+    while place and place not in seen and len(seen) < _MOST_PAGES:
+        seen.add(place)
+        try:
+            yield place, _kind(data, place, form)
+            (place,) = struct.unpack_from(form.order + form.offset, data, meta.link(data, place, form))
+        except (struct.error, OverflowError):
+            return
+
+
+def _kind(data: Data, place: int, form: meta.Form) -> dict[int, int]:
+    """The first number of the tags that tell what a directory's picture is."""
+    found = (entry for entry in meta.entries(data, place, form) if entry.code in _KIND)
+    return {
+        e.code: _unpacked(data, form.order + ("H" if e.kind == meta.SHORT else "I"), e.position)
+        for e in found
+    }
+
+
+def _unpacked(data: Data, layout: str, place: int) -> int:
+    return int(struct.unpack_from(layout, data, place)[0])
+
+
+def _is_copy(kind: dict[int, int]) -> bool:
+    return bool(kind.get(_SUBFILE, 0) & _COPY)
+
+
+def _start(data: Data) -> tuple[meta.Form, int]:
+    """(form, place) of the first page that is no smaller copy of another; of the first if there is none."""
+    form, first = meta.tiff_header(data)
+    return form, next((place for place, kind in _chain(data) if not _is_copy(kind)), first)
 
 
 def _first(data: Data) -> dict[int, meta.Tag]:
-    """The tags of the first page."""
+    """The tags of that page."""
     try:
-        with memoryview(data) as view:
-            form, start = meta.tiff_header(view)
-            return {tag.code: tag for tag in meta.directory(view, start, form)}
-    except (ValueError, struct.error) as error:
+        form, start = _start(data)
+        return {tag.code: tag for tag in meta.directory(data, start, form)}
+    except (ValueError, struct.error, OverflowError) as error:
         raise DamagedError("its TIFF directory is missing or damaged") from error
+
+
+def _raw(data: Data) -> str:
+    """The name of a camera's raw file, whose finished pictures are mere previews; "" for other files."""
+    form, place = meta.tiff_header(data)
+    page = {tag.code: tag for tag in meta.directory(data, place, form)}
+    if _DNG in page:
+        return "DNG"
+    if data[8:10] == b"CR":
+        return "CR2"
+    inner = page[_INNER].numbers[:_MOST_INNER] if _INNER in page else ()
+    kinds = [kind for _, kind in _chain(data)] + [_kind(data, place, form) for place in inner]
+    is_raw = any(kind.get(code) in _RAW for kind in kinds for code in (_PHOTOMETRIC, _COMPRESSION))
+    return "of a camera" if is_raw else ""
 
 
 def _number(page: dict[int, meta.Tag], code: int, default: int) -> int:
@@ -71,8 +127,11 @@ def _number(page: dict[int, meta.Tag], code: int, default: int) -> int:
 
 
 def layout(data: Data) -> Layout:
-    """The first directory; the others are counted."""
+    """The first page that is no smaller copy of another; the others are counted."""
     page = _first(data)
+    if raw := _raw(data):
+        hint = "Develop it first: open it in a raw converter and store it as TIFF or JPEG."
+        raise UnsupportedError(f"it is a raw file ({raw})", hint)
     height, width = _number(page, _HEIGHT, 0), _number(page, _WIDTH, 0)
     depth, sample = _number(page, _BITS, 1), _number(page, _FORMAT, 1)
     if not height or not width:
@@ -82,12 +141,21 @@ def layout(data: Data) -> Layout:
         raise UnsupportedError(
             " ".join(f"its {depth}-bit {kind} samples are not supported, 8 and 16 bits are".split())
         )
-    cmyk = _number(page, _PHOTOMETRIC, 1) == _CMYK
-    channels = _channels(page)
+    pages = max(1, sum(not _is_copy(kind) for _, kind in _chain(data)))
+    if _is_for_pillow(page):
+        cmyk = _number(page, _PHOTOMETRIC, 1) == _CMYK
+        lost = ("16-bit depth",) * (depth == 16)
+        buffer = width * height * pillow.PIXEL
+        return Layout(height, width, _channels(page), 8, pages, cmyk, unkept=lost, buffer=buffer)
     size = 2 if depth == 16 else 1
-    found = Layout(height, width, channels, size * 8, _pages(data), cmyk)
+    found = Layout(height, width, _channels(page), size * 8, pages)
     block = 0 if _has_large_strips(page, found) else _block(page, height, width, size)
     return replace(found, buffer=block)
+
+
+def _is_for_pillow(page: dict[int, meta.Tag]) -> bool:
+    """Palettes and CMYK, which OpenCV makes gray or shifts in colour, and gray of 2 and 4 bits."""
+    return _number(page, _PHOTOMETRIC, 1) in (_PALETTE, _CMYK) or _number(page, _BITS, 1) in (2, 4)
 
 
 def _block(page: dict[int, meta.Tag], height: int, width: int, size: int) -> int:
@@ -101,32 +169,16 @@ def _channels(page: dict[int, meta.Tag]) -> int:
     colour, samples = _number(page, _PHOTOMETRIC, 1), _number(page, _SAMPLES, 1)
     if colour in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
         return min(samples, 2)
+    if colour == _PALETTE:
+        return 4 if samples == 2 and _number(page, _EXTRA, 0) == _UNASSOCIATED else 3
     return 4 if colour == _RGB and samples >= 4 else 3
-
-
-def _pages(data: Data) -> int:
-    """Pages that are no smaller copies of another (NewSubfileType bit 0), at least 1."""
-    number, seen = 0, set[int]()
-    with memoryview(data) as view:
-        form, offset = meta.tiff_header(view)
-        try:
-            while offset and offset not in seen and len(seen) < 10_000:
-                seen.add(offset)
-                kinds = (e.position for e in meta.entries(view, offset, form) if e.code == _SUBFILE)
-                number += not any(struct.unpack_from(form.order + "I", view, at)[0] & 1 for at in kinds)
-                (offset,) = struct.unpack_from(form.order + form.offset, view, meta.link(view, offset, form))
-        except struct.error:
-            pass
-    return max(1, number)
 
 
 def check(data: Data) -> str:
     """All values, strips and tiles of the first page lie inside the file."""
-    page = _first(data)
-    with memoryview(data) as view:
-        form, start = meta.tiff_header(view)
-        if any(entry.code not in page for entry in meta.entries(view, start, form) if entry.count):
-            raise DamagedError("it is cut off: part of the TIFF directory is missing")
+    page, (form, start) = _first(data), _start(data)
+    if any(entry.code not in page for entry in meta.entries(data, start, form) if entry.count):
+        raise DamagedError("it is cut off: part of the TIFF directory is missing")
     for offsets, counts in ((_STRIPS, _STRIP_SIZES), (_TILES, _TILE_SIZES)):
         if offsets in page and counts in page:
             pairs = zip(page[offsets].numbers, page[counts].numbers, strict=False)
@@ -136,12 +188,15 @@ def check(data: Data) -> str:
 
 
 def decode(data: Data, layout: Layout, scratch: Scratch) -> Pixels:
-    """The first page as stored; premultiplied alpha is divided out."""
-    page = _first(data)
+    """That page as stored; premultiplied alpha is divided out."""
+    page, (form, start) = _first(data), _start(data)
+    struct.pack_into(form.order + form.offset, data, 8 if form.big else 4, start)  # now it is the first
     samples, associated = _number(page, _SAMPLES, 1), _number(page, _EXTRA, 0) == _ASSOCIATED
     changes: dict[int, meta.Tag | None] = {_ORIENTATION: None}  # OpenCV would turn some TIFFs and not others
     if _EXTRA in page and samples == 4:  # and multiply straight alpha into 8-bit colour
         changes[_EXTRA] = meta.shorts(_EXTRA, _ASSOCIATED)
+    if _is_for_pillow(page):
+        return _by_pillow(data, page, layout, scratch)
     if _has_large_strips(page, layout):
         pixels = _copied(data, page, layout, scratch)
     elif codec.MAX_SAMPLES < prod(layout.coded_shape) > scratch.limit // layout.dtype.itemsize:
@@ -151,7 +206,12 @@ def decode(data: Data, layout: Layout, scratch: Scratch) -> Pixels:
     elif layout.channels == 2:
         pixels = _gray_alpha(data, page, layout, scratch)
     else:
-        pixels = _decoded(data, changes, layout.coded_shape, layout.dtype, scratch)
+        try:
+            pixels = _decoded(data, changes, layout.coded_shape, layout.dtype, scratch)
+        except DamagedError:
+            if layout.bit_depth != 8 or layout.channels == 4:
+                raise
+            pixels = _by_pillow(data, page, layout, scratch)  # it knows older kinds of JPEG coding
     if layout.bit_depth == 16 and pixels.dtype != np.uint16:
         raise UnsupportedError("this kind of 16-bit TIFF cannot be decoded without losing depth")
     if layout.bit_depth == 16 and _number(page, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO:
@@ -198,6 +258,13 @@ def _by_tifffile(data: Data, page: dict[int, meta.Tag], layout: Layout, scratch:
     except (ValueError, RuntimeError, ImportError, zlib.error, struct.error) as error:
         raise UnsupportedError(f"this kind of TIFF is not supported at this size ({error})") from error
     return by_rows(lambda rows: rows[..., order], pixels, pixels) if order else pixels
+
+
+def _by_pillow(data: Data, page: dict[int, meta.Tag], layout: Layout, scratch: Scratch) -> Pixels:
+    """In 8 bits; CMYK through its profile, if it has one."""
+    meta.edit_directory(data, meta.tiff_header(data)[1], meta.tiff_header(data)[0], {_ORIENTATION: None})
+    with pillow.opened("Tiff", data) as image:
+        return pillow.pixels(image, layout, scratch, page[_ICC].data if _ICC in page else None)
 
 
 def _decoded(
@@ -281,9 +348,13 @@ def _gray_alpha(data: Data, page: dict[int, meta.Tag], layout: Layout, scratch: 
 
 
 def metadata(data: Data) -> Metadata:
-    """ICC and XMP tags, resolution; the descriptive tags and EXIF and GPS directories as one EXIF block."""
-    page = _first(data)
-    kept = [tag for tag in page.values() if tag.code in _DESCRIPTIVE]
+    """ICC and XMP tags, resolution; the descriptive tags and EXIF and GPS directories as one EXIF block.
+
+    What only the file's first page says counts for the page that is read, too.
+    """
+    page, (form, start) = _first(data), meta.tiff_header(data)
+    others = {t.code: t for t in meta.directory(data, start, form) if t.code in _DESCRIPTIVE - _OWN}
+    kept = [tag for tag in (others | page).values() if tag.code in _DESCRIPTIVE]
     exif = b"II*\0\x08\0\0\0" + meta.directory_bytes(kept, 8, meta.Form("<")) if kept else None
     icc, xmp = (page[code].data if code in page else None for code in (_ICC, _XMP))
     return Metadata(exif, icc or None, xmp or None, _dpi(page))

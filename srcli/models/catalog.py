@@ -14,10 +14,8 @@ from itertools import combinations_with_replacement
 from math import prod
 from pathlib import Path
 
-import numpy as np
-
-from srcli.backends import registry
-from srcli.errors import ModelFileError, ModelNotFoundError, SrcliError
+from srcli.errors import ModelFileError, ModelNotFoundError
+from srcli.models import foreign
 from srcli.models.spec import (
     WEIGHTS_FILE_KEY,
     WEIGHTS_SHA256_KEY,
@@ -27,7 +25,6 @@ from srcli.models.spec import (
     read_spec,
     weights_of,
 )
-from srcli.settings import Settings
 
 MODELS_FOLDER = Path(__file__).parent
 """Where the shipped networks lie, as <name>-x<scale>.onnx."""
@@ -254,7 +251,7 @@ def _of_user(path: Path, taken: set[str]) -> ModelFile:
     if named is None:
         hint = f"Call it {path.stem}-xN.onnx, where N is its scale, or give its path."
         raise ModelFileError(f"{path}: carries no description.", hint)
-    return ModelFile(path, unknown(named["name"], int(named["scale"])), yours=True)
+    return ModelFile(path, foreign.unknown(named["name"], int(named["scale"])), yours=True)
 
 
 def _name_of(path: Path) -> str:
@@ -287,15 +284,14 @@ def _described(path: Path, modified: int) -> ModelFile:
 
 
 def probe(path: Path) -> ModelFile:
-    """Find out what a foreign network does by running it once on a small black picture, on the CPU.
+    """Find out what a foreign network does by running it on a small picture, on the CPU.
 
     Raises:
-        ModelFileError: it does not turn (1, 3, H, W) into (1, 3, sH, sW).
+        ModelFileError: it does not turn one (1, 3, H, W) into (1, 3, sH, sW).
         MissingExtraError, BackendUnavailableError: no backend for the CPU is installed.
     """
-    spec = unknown(path.stem, measure_scale(path))
-    note = f"{path.name} carries no description: found x{spec.scale}, halo assumed {spec.halo}"
-    return ModelFile(path, spec, note)
+    spec = foreign.describe(path)
+    return ModelFile(path, spec, foreign.note(path, spec))
 
 
 def _quality(spec: ModelSpec) -> float:
@@ -309,36 +305,6 @@ def _not_found(model: str, names: list[str]) -> ModelNotFoundError:
         return ModelNotFoundError(f"No model {model!r}.", f"Did you mean {near[0]!r}?")
     listing = f"There are {', '.join(known)}" if known else "None are shipped with this copy"
     return ModelNotFoundError(f"No model {model!r}.", f"{listing}; or give the path of an .onnx file.")
-
-
-UNKNOWN_HALO = 32
-"""LR pixels of halo for a network that does not say how far it sees; more than trained ones use."""
-_PROBE = 16
-
-
-def unknown(name: str, scale: int) -> ModelSpec:
-    """What can be said about a network of which only the scale is known."""
-    return ModelSpec(name=name, family="other", scale=scale, exact_halo=UNKNOWN_HALO, halo=UNKNOWN_HALO)
-
-
-def measure_scale(path: Path) -> int:
-    """The scale of a network, by running it once on a small black picture on the CPU.
-
-    Raises:
-        ModelFileError: it does not turn (1, 3, H, W) into (1, 3, sH, sW).
-        MissingExtraError, BackendUnavailableError: no backend for the CPU is installed.
-    """
-    options = Settings(precision="fp32", device="cpu")  # a GPU's engine would be built for this alone
-    hint = "srcli runs networks that turn (N, 3, H, W) RGB 0-1 of any size into (N, 3, sH, sW)."
-    engine = registry.load(registry.choose("auto", options).name, path, unknown(path.stem, 1), options)
-    try:
-        shape = engine.run(np.zeros((1, 3, _PROBE, _PROBE), np.float32)).shape
-    except (SrcliError, MemoryError) as error:
-        raise ModelFileError(f"{path}: fails on a {_PROBE}x{_PROBE} RGB picture ({error}).", hint) from error
-    scale = shape[-1] // _PROBE
-    if shape != (1, 3, _PROBE * scale, _PROBE * scale) or scale < 1:
-        raise ModelFileError(f"{path}: turns (1, 3, {_PROBE}, {_PROBE}) into {shape}.", hint)
-    return int(scale)
 
 
 def check_sum_beside(path: Path) -> None:

@@ -36,6 +36,21 @@ class TrainingFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Feed:
+    """How a network of others wants pictures.
+
+    Attributes:
+        white: value of full white in its input.
+        out_white: the same in its output.
+        multiple: height and width must be multiples of this.
+    """
+
+    white: float = 1.0
+    out_white: float = 1.0
+    multiple: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """One network at one scale.
 
@@ -63,6 +78,7 @@ class ModelSpec:
         quality: PSNR in dB (Y, shave = scale, no ensemble) by test set, e.g. {"Set5": 37.6}.
         verified: how the file compared with the fp32 checkpoint at export, by what was measured; empty for
             files that were not exported from one. See `srcli_export.verify.Accuracy`.
+        feed: how it wants pictures; what `from_json` reads takes them as srcli gives them.
     """
 
     name: str
@@ -82,6 +98,7 @@ class ModelSpec:
     training: TrainingFacts = field(default_factory=TrainingFacts)
     quality: Mapping[str, float] = field(default_factory=dict)
     verified: Mapping[str, float] = field(default_factory=dict)
+    feed: Feed = field(default_factory=Feed)
 
     def __post_init__(self) -> None:
         if not 1 <= self.scale <= 16:
@@ -103,7 +120,9 @@ class ModelSpec:
 
     def to_json(self) -> str:
         """The spec as one line of JSON, keys sorted."""
-        return json.dumps(asdict(self), sort_keys=True)
+        described = asdict(self)
+        del described["feed"]
+        return json.dumps(described, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "ModelSpec":
@@ -115,6 +134,7 @@ class ModelSpec:
         try:
             raw = json.loads(text)
             training = TrainingFacts(**_known(TrainingFacts, raw.pop("training", {})))
+            raw.pop("feed", None)
             return cls(training=training, **_known(cls, raw))
         except (ValueError, TypeError, AttributeError) as error:
             raise ModelFileError(f"The model's description cannot be read ({error}).") from error

@@ -4,11 +4,13 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import media_samples as samples
 import numpy as np
 import pytest
-from PIL import Image
+import tifffile
+from PIL import Image, ImageCms
 
 from srcli.errors import InputError
 from srcli.io import avif, codec, pictures
@@ -322,3 +324,147 @@ def test_exif_behind_the_pixels_of_an_avif(tmp_path: Path) -> None:
     picture = read_bytes(tmp_path, avif_file(items, [size, depth, code], links))
     assert np.abs(picture.pixels.astype(int) - PHOTO).mean() < 2
     assert picture.metadata.exif == samples.exif()
+
+
+def few_bits(values: samples.Pixels, bits: int) -> bytes:
+    """Rows of samples of 1, 2 or 4 bits, each row padded to a byte."""
+    spread = (values[..., None] >> np.arange(bits)[::-1]) & 1
+    return np.packbits(spread.reshape(len(values), -1), axis=1).tobytes()
+
+
+def tiff(tags: dict[int, tuple[str, tuple[int, ...]]], data: bytes, *, order: str = "<") -> bytes:
+    """A TIFF of one strip, from tags as (struct codes, values); where the strip is and its size are added."""
+    tags = tags | {273: ("I", (8,)), 279: ("I", (len(data),))}
+    start = 8 + len(data) + len(data) % 2
+    free, table, more = start + 6 + 12 * len(tags), b"", b""
+    for code, (kind, values) in sorted(tags.items()):
+        value = struct.pack(f"{order}{len(values)}{kind}", *values)
+        place = struct.pack(order + "I", free + len(more)) if len(value) > 4 else value.ljust(4, b"\0")
+        more += value if len(value) > 4 else b""
+        table += struct.pack(order + "HHI", code, {"H": 3, "I": 4, "Q": 16}[kind], len(values)) + place
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", start)
+    body = head + data + bytes(len(data) % 2)
+    return body + struct.pack(order + "H", len(tags)) + table + bytes(4) + more
+
+
+def tags_of(
+    size: tuple[int, int], bits: tuple[int, ...], photometric: int
+) -> dict[int, tuple[str, tuple[int, ...]]]:
+    shorts = {256: size[1], 257: size[0], 259: 1, 262: photometric, 277: len(bits), 278: size[0]}
+    return {code: ("H", (value,)) for code, value in shorts.items()} | {258: ("H", bits)}
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_palettes_of_tiffs_keep_their_colours(tmp_path: Path, bits: int, order: str) -> None:
+    values = (np.arange(15).reshape(3, 5) % (1 << bits)).astype(np.uint8)
+    palette = np.random.default_rng(1).integers(0, 256, (1 << bits, 3), np.uint8)
+    colours = ("H", tuple(int(v) * 257 for v in palette.T.ravel()))
+    blob = tiff(tags_of((3, 5), (bits,), 3) | {320: colours}, few_bits(values, bits), order=order)
+    np.testing.assert_array_equal(read_bytes(tmp_path, blob).pixels, palette[values])
+
+
+@pytest.mark.parametrize("white_is_zero", [False, True])
+@pytest.mark.parametrize("bits", [2, 4])
+def test_gray_of_2_and_4_bits_becomes_8(tmp_path: Path, bits: int, white_is_zero: bool) -> None:
+    values = np.arange(15, dtype=np.uint8).reshape(3, 5) % (1 << bits)
+    blob = tiff(tags_of((3, 5), (bits,), 0 if white_is_zero else 1), few_bits(values, bits))
+    right = values * (255 // ((1 << bits) - 1))
+    np.testing.assert_array_equal(read_bytes(tmp_path, blob).pixels, 255 - right if white_is_zero else right)
+
+
+def cmyk_profile() -> bytes:
+    """A small ICC profile of a printer: Lab of the 16 corners of CMYK, in between mixed."""
+    inks = np.indices((2, 2, 2, 2)).reshape(4, -1).T
+    lab = np.stack(
+        [255 - inks @ [60, 70, 15, 150], 128 + inks @ [-35, 70, -5, 0], 128 + inks @ [-45, -5, 85, 0]], 1
+    )
+    table = np.clip(lab, 0, 255).astype(np.uint8).tobytes()
+    same = bytes(range(256))
+    matrix = struct.pack(">9i", *(65536 * (i % 4 == 0) for i in range(9)))
+    parts = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", 2) + b"x\0" + bytes(78),
+        b"wtpt": b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061),
+        b"A2B0": b"mft1" + bytes(4) + bytes((4, 3, 2, 0)) + matrix + same * 4 + table + same * 3,
+    }
+    body, directory = b"", struct.pack(">I", len(parts))
+    for name, part in parts.items():
+        directory += struct.pack(">4sII", name, 132 + 12 * len(parts) + len(body), len(part))
+        body += part + bytes(-len(part) % 4)
+    size = 128 + len(directory) + len(body)
+    head = struct.pack(
+        ">I4sI4s4s4s12s4s", size, b"none", 0x02400000, b"prtr", b"CMYK", b"Lab ", bytes(12), b"acsp"
+    )
+    return (head + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)).ljust(128, b"\0") + directory + body
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("with_profile", [True, False])
+def test_cmyk_goes_through_its_profile(tmp_path: Path, depth: int, with_profile: bool) -> None:
+    image = Image.fromarray(samples.photo("rgba"), "CMYK")
+    stored, profile = np.asarray(image), cmyk_profile()
+    samples_of = stored if depth == 8 else stored.astype("<u2") * 257
+    tags = tags_of((40, 56), (depth,) * 4, 5)
+    if with_profile:
+        tags[34675] = ("I", struct.unpack(f"<{len(profile) // 4}I", profile))
+    picture = read_bytes(tmp_path, tiff(tags, samples_of.tobytes()))
+    plain = np.asarray(image.convert("RGB")).astype(int)
+    managed = ImageCms.profileToProfile(
+        image, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB"
+    )
+    right = np.asarray(managed) if with_profile else plain
+    assert np.abs(picture.pixels - right.astype(int)).max() <= 1
+    assert np.abs(plain - np.asarray(managed)).max() > 20
+    assert picture.metadata.icc is None
+    note = "converted to sRGB through its profile" if with_profile else "without colour management"
+    assert note in picture.notes[-1]
+    assert ("its 16-bit depth is not kept" in picture.notes) == (depth == 16)
+
+
+def test_a_jpeg_of_cmyk_goes_through_its_profile(tmp_path: Path) -> None:
+    profile, buffer = cmyk_profile(), io.BytesIO()
+    Image.fromarray(samples.photo("rgba"), "CMYK").save(buffer, "JPEG", quality=95, icc_profile=profile)
+    image, target = Image.open(buffer), ImageCms.createProfile("sRGB")
+    right = np.asarray(ImageCms.profileToProfile(image, io.BytesIO(profile), target, outputMode="RGB"))
+    picture = read_bytes(tmp_path, buffer.getvalue())
+    assert np.abs(picture.pixels - right.astype(int)).max() <= 1
+    assert picture.notes == ("stored as CMYK: converted to sRGB through its profile",)
+
+
+def test_the_full_page_of_a_tiff_is_read_where_a_smaller_copy_stands_first(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(PHOTO[::4, ::4], photometric="rgb", subfiletype=1, software="me")
+        file.write(
+            PHOTO, photometric="rgb", subfiletype=0, software=False, extratags=[(274, "H", 1, 6, True)]
+        )
+        file.write(255 - PHOTO, photometric="rgb")
+    picture = read_bytes(tmp_path, (tmp_path / "a.tif").read_bytes())
+    np.testing.assert_array_equal(picture.pixels, np.rot90(PHOTO, -1))
+    assert picture.notes == ("several pages: only the first of 2 pages is used",)
+    assert b"me\0" in (picture.metadata.exif or b"")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ({"photometric": "cfa"}, "of a camera"),
+        ({"photometric": 34892}, "of a camera"),
+        ({"dng": True}, "DNG"),
+    ],
+)
+def test_raw_photos_are_refused_by_name(tmp_path: Path, kind: dict[str, Any], name: str) -> None:
+    dng = [(50706, "B", 4, b"\1\4\0\0", True)] if kind.pop("dng", False) else []
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(PHOTO[::4, ::4], photometric="rgb", subfiletype=1, subifds=1, extratags=dng)
+        linear = kind.get("photometric") == 34892
+        file.write(samples.photo("rgb" if linear else "gray", 16), **({"photometric": "minisblack"} | kind))
+    message = refusal(tmp_path, (tmp_path / "a.tif").read_bytes())
+    assert f"raw file ({name})" in message
+    assert "Develop it first" in message
+    with pytest.raises(InputError, match="raw file"):
+        pictures.probe(tmp_path / "x.bin")
+
+
+@pytest.mark.parametrize("place", [2**63 + 5, 2**64 - 1, 10**6])
+def test_places_beyond_any_file_are_damage(tmp_path: Path, place: int) -> None:
+    assert "damaged" in refusal(tmp_path, b"II+\0\x08\0\0\0" + struct.pack("<Q", place) + bytes(64))

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from srcli import Upscaler
 from srcli.errors import ModelFileError, ModelNotFoundError
 from srcli.models import catalog
-from srcli.models.catalog import UNKNOWN_HALO
+from srcli.models.foreign import UNKNOWN_HALO
 from srcli.models.spec import check_weights
 
 LARGEST_SHIPPED = 25_000_000
