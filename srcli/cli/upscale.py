@@ -467,6 +467,7 @@ def _noun(plan: "Plan", settings: Settings) -> str:
 def _left_out(plan: "Plan") -> Iterator[str]:
     """What lies in the input folders and is no input."""
     from srcli.io.films.signatures import SUFFIXES
+    from srcli.io.pictures import READ_ONLY_SUFFIXES
 
     if plan.left_out is not None:
         yield f"{plan.left_out} is the output folder; the pictures in it are no inputs."
@@ -476,9 +477,11 @@ def _left_out(plan: "Plan") -> Iterator[str]:
         names = ", ".join([*map(str, plan.sound[:_NAMED]), *(["..."] if len(plan.sound) > _NAMED else [])])
         yield f"{count(len(plan.sound), 'file')} with sound and no picture left out: {names}."
     films = [(kind, many) for kind, many in plan.unread if kind in SUFFIXES]
-    pictures = [(kind, many) for kind, many in plan.unread if kind not in SUFFIXES]
+    phones = [(kind, many) for kind, many in plan.unread if kind in READ_ONLY_SUFFIXES]
+    pictures = [one for one in plan.unread if one not in (*films, *phones)]
     for what, other, found, hint in (
         ("picture", " of other kinds", pictures, "convert to TIFF or JPEG first"),
+        ("picture", "", phones, 'install what reads them with: pip install "srcli[heif]"'),
         ("film", "", films, 'install what reads them with: pip install "srcli[video]"'),
     ):
         if found:

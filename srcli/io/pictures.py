@@ -13,7 +13,7 @@ from typing import Literal
 import cv2
 
 from srcli.errors import InputError, OutputError, UsageError, shown
-from srcli.io import avif, bitmaps, fitting, jpeg, png, tiff, webp
+from srcli.io import avif, bitmaps, fitting, heif, jpeg, png, tiff, webp
 from srcli.io.codec import (
     MAX_SAMPLES,
     DamagedError,
@@ -32,7 +32,7 @@ from srcli.settings import DEFAULT_MEMORY, Size
 
 __all__ = [
     "READ_ONLY_SUFFIXES", "SUFFIXES", "Header", "Metadata", "Picture", "check_output", "format_of",
-    "metadata_of", "probe", "read", "write", "xmp_of",
+    "kind_of", "metadata_of", "probe", "read", "write", "xmp_of",
 ]  # fmt: skip
 
 SUFFIXES: Mapping[str, str] = {
@@ -41,11 +41,13 @@ SUFFIXES: Mapping[str, str] = {
 }  # fmt: skip
 """File name suffix (lower case) -> format; all of these are read and written."""
 
-READ_ONLY_SUFFIXES: Mapping[str, str] = {".gif": "gif", ".apng": "png"}
+READ_ONLY_SUFFIXES: Mapping[str, str] = {
+    ".gif": "gif", ".apng": "png", ".heic": "heif", ".heif": "heif", ".hif": "heif",
+}  # fmt: skip
 
 _READERS: Mapping[str, Reader] = {
     "png": png, "jpeg": jpeg, "webp": webp, "tiff": tiff, "bmp": bitmaps.Bmp(), "avif": avif,
-    "gif": bitmaps.Gif(),
+    "gif": bitmaps.Gif(), "heif": heif,
 }  # fmt: skip
 _WRITERS: Mapping[str, Writer] = {
     "png": png, "jpeg": jpeg, "webp": webp, "tiff": tiff, "bmp": bitmaps.Bmp(), "avif": avif,
@@ -56,13 +58,14 @@ _ENDS: Mapping[str, bytes] = {"png": b"IEND\xae\x42\x60\x82", "jpeg": b"\xff\xd9
 
 _OURS = b"urn:srcli:provenance:"
 """What packets hold that `srcli.io.provenance` wrote."""
+_SEVERAL = {"tiff": ("several pages", "pages"), "heif": ("several pictures", "pictures")}
 _NO_METADATA = Metadata()
 _MAX_PIXELS = 1 << 30
 _MAX_SIDE = 1 << 20
 _MAPPED = 32 << 20
 """Bytes; larger files are mapped instead of read."""
 
-_READABLE = "PNG, JPEG, WebP, TIFF, BMP, AVIF and GIF can be read."
+_READABLE = "PNG, JPEG, WebP, TIFF, BMP, AVIF, GIF and HEIC can be read."
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class Picture:
         pixels: (H, W) gray, (H, W, 2) gray + alpha, (H, W, 3) RGB or (H, W, 4) RGBA; uint8 0-255 or
             uint16 0-65535, upright; alpha is straight, not multiplied into the colour.
         metadata: EXIF (its orientation reset to 1), ICC, XMP, dpi and the texts of a PNG.
-        format: the file's real format: "png", "jpeg", "webp", "tiff", "bmp", "avif" or "gif".
+        format: the file's real format: "png", "jpeg", "webp", "tiff", "bmp", "avif", "gif" or "heif".
         notes: what the user should know, one sentence each.
         lossless: a WebP without loss; written as WebP it stays that unless a quality is given.
         order: "RGB" or "BGR": channel order of the pixels in memory. `read` gives RGB; encoders take BGR.
@@ -136,6 +139,15 @@ def format_of(path: Path | str) -> str:
             f"{shown(path)}: no picture format is written as {suffix!r}.", f"Use one of {known}."
         )
     return SUFFIXES[suffix]
+
+
+def kind_of(path: Path | str) -> str | None:
+    """The format by a file's first bytes, as of `Picture`; None where it is no picture or cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return _sniffed(file.read(64))
+    except OSError:
+        return None
 
 
 def probe(path: Path | str) -> Header:
@@ -281,8 +293,7 @@ def _reading_notes(path: Path | str, name: str, layout: Layout, doubt: str) -> I
     for what in layout.unkept:
         yield f"its {what} is not kept"
     if layout.frames > 1:
-        kind = "several pages" if name == "tiff" else "animation"
-        unit = "pages" if name == "tiff" else "frames"
+        kind, unit = _SEVERAL.get(name, ("animation", "frames"))
         yield f"{kind}: only the first of {layout.frames} {unit} is used"
 
 
@@ -313,7 +324,12 @@ def _sniffed(start: bytes) -> str | None:
         return "webp"
     if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "tiff"
-    return "avif" if start[4:8] == b"ftyp" and (b"avif" in start or b"avis" in start) else None
+    if start[4:8] != b"ftyp":
+        return None
+    brands = [start[at : at + 4] for at in range(8, len(start), 4)]
+    if b"avif" in brands or b"avis" in brands:
+        return "avif"
+    return "heif" if any(brand in brands for brand in heif.BRANDS) else None
 
 
 def _layout(reader: Reader, data: Data) -> Layout:

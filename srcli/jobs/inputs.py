@@ -10,11 +10,12 @@ from hashlib import sha256
 from pathlib import Path
 
 from srcli.errors import InputError
+from srcli.io import heif
 from srcli.io.films import signatures
-from srcli.io.pictures import READ_ONLY_SUFFIXES, SUFFIXES, probe
+from srcli.io.pictures import READ_ONLY_SUFFIXES, SUFFIXES, kind_of, probe
 
 _READABLE = (*SUFFIXES, *READ_ONLY_SUFFIXES)
-_PHONES = (".heic", ".heif", ".hif", ".jxl")
+_PHONES = (".jxl",)
 _CAMERAS = (
     ".arw",
     ".cr2",
@@ -150,7 +151,9 @@ def _add_folder(found: Discovery, folder: Path, out: Path, recursive: bool, film
     before = len(found.pictures)
     for path in _walk(found, folder, out, recursive):
         suffix = path.suffix.lower()
-        if suffix in _READABLE:
+        if READ_ONLY_SUFFIXES.get(suffix) == "heif" and not heif.installed() and kind_of(path) == "heif":
+            found.unread[suffix] += 1
+        elif suffix in _READABLE:
             found.pictures.append(Found(path, path.relative_to(folder), films and _is_animated(path)))
         elif suffix in signatures.SUFFIXES and films and not signatures.is_source(path):
             if _is_sound(path):
