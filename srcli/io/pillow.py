@@ -25,7 +25,9 @@ _BAND = 1 << 20
 """Pixels converted at a time."""
 PIXEL = 5
 """Bytes a pixel at most: Pillow's own, and a band."""
-_lock = threading.Lock()  # filters of warnings are the whole process's
+_MOST_PIXELS = 1 << 30
+"""Of a TIFF: what srcli takes. A GIF has Pillow's own limit, since opening it may already take memory."""
+_lock = threading.Lock()  # filters of warnings and Pillow's limit are the whole process's
 
 
 @contextmanager
@@ -41,16 +43,16 @@ def opened(kind: str, data: Data | bytes) -> "Iterator[Image]":
         DamagedError: the file is cut off or damaged.
         TooLargeError: more pixels than Pillow takes.
     """
-    from PIL.Image import DecompressionBombError
+    from PIL import Image
 
     plugin = getattr(import_module(f"PIL.{kind}ImagePlugin"), f"{kind}ImageFile")
     file: Any = io.BytesIO(data) if isinstance(data, bytes) else data
     file.seek(0)
-    with _lock, warnings.catch_warnings():
+    with _lock, warnings.catch_warnings(), _limit(Image, kind):
         warnings.simplefilter("ignore")
         try:
             image = plugin(file)
-        except DecompressionBombError as error:
+        except Image.DecompressionBombError as error:
             raise TooLargeError("it is too large for a file of its kind") from error
         except (OSError, SyntaxError, ValueError, NotImplementedError) as error:
             if "truncated" in str(error).lower():
@@ -58,10 +60,21 @@ def opened(kind: str, data: Data | bytes) -> "Iterator[Image]":
             raise UnsupportedError(f"this kind of {kind.upper()} is not supported ({error})") from error
         try:
             yield image
-        except DecompressionBombError as error:
+        except Image.DecompressionBombError as error:
             raise TooLargeError("it is too large for a file of its kind") from error
         except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
             raise DamagedError(f"its picture data cannot be decoded ({error})") from error
+
+
+@contextmanager
+def _limit(module: Any, kind: str) -> Iterator[None]:
+    """Pillow's limit of pixels, which it refuses beyond the double of, as `_MOST_PIXELS` for a TIFF."""
+    before = module.MAX_IMAGE_PIXELS
+    module.MAX_IMAGE_PIXELS = _MOST_PIXELS // 2 if kind == "Tiff" else before
+    try:
+        yield
+    finally:
+        module.MAX_IMAGE_PIXELS = before
 
 
 def layout(image: "Image", **more: Any) -> Layout:

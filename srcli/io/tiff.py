@@ -149,7 +149,7 @@ def layout(data: Data) -> Layout:
         return Layout(height, width, _channels(page), 8, pages, cmyk, unkept=lost, buffer=buffer)
     size = 2 if depth == 16 else 1
     found = Layout(height, width, _channels(page), size * 8, pages)
-    block = 0 if _has_large_strips(page, found) else _block(page, height, width, size)
+    block = 0 if _has_large_strips(page, found, LARGE_STRIP) else _block(page, height, width, size)
     return replace(found, buffer=block)
 
 
@@ -197,9 +197,10 @@ def decode(data: Data, layout: Layout, scratch: Scratch) -> Pixels:
         changes[_EXTRA] = meta.shorts(_EXTRA, _ASSOCIATED)
     if _is_for_pillow(page):
         return _by_pillow(data, page, layout, scratch)
-    if _has_large_strips(page, layout):
+    large = codec.MAX_SAMPLES < prod(layout.coded_shape) > scratch.limit // layout.dtype.itemsize
+    if _has_large_strips(page, layout, 0 if large else LARGE_STRIP):
         pixels = _copied(data, page, layout, scratch)
-    elif codec.MAX_SAMPLES < prod(layout.coded_shape) > scratch.limit // layout.dtype.itemsize:
+    elif large:
         pixels = _by_tifffile(data, page, layout, scratch)
     elif layout.bit_depth == 16 and layout.channels > 1 and _number(page, _PLANES, 1) == 2:
         pixels = _planes(data, page, layout, scratch)  # OpenCV garbles these
@@ -221,13 +222,13 @@ def decode(data: Data, layout: Layout, scratch: Scratch) -> Pixels:
     return pixels
 
 
-def _has_large_strips(page: dict[int, meta.Tag], layout: Layout) -> bool:
-    """Whether pixels lie in the file as they are, in strips that OpenCV would hold beside the picture."""
+def _has_large_strips(page: dict[int, meta.Tag], layout: Layout, least: int) -> bool:
+    """Whether pixels lie in the file as they are, in strips of more than `least` bytes."""
     plain = _number(page, _COMPRESSION, 1) == 1 and _PREDICTOR not in page and _STRIPS in page
     known = _number(page, _PHOTOMETRIC, 1) in (_BLACK_IS_ZERO, _RGB) and _number(page, _PLANES, 1) == 1
     samples, bits = _number(page, _SAMPLES, 1), _number(page, _BITS, 1)
     strip = min(layout.height, _number(page, _ROWS, layout.height)) * layout.width * samples * bits // 8
-    return plain and known and bits >= 8 and samples == layout.channels and strip > LARGE_STRIP
+    return plain and known and bits >= 8 and samples == layout.channels and strip > least
 
 
 def _copied(data: Data, page: dict[int, meta.Tag], layout: Layout, scratch: Scratch) -> Pixels:

@@ -143,12 +143,12 @@ def test_the_tree_is_mirrored(srcli: Command) -> None:
 
 def test_pictures_that_cannot_be_read_are_told(srcli: Command) -> None:
     picture("in/a.png")
-    for name in ("IMG_1.HEIC", "IMG_2.heic", "raw/b.CR2", "notes.txt", ".hidden.heic"):
+    for name in ("IMG_1.JXL", "IMG_2.jxl", "raw/b.CR2", "notes.txt", ".hidden.jxl"):
         path = Path("in", name)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
-    assert "note: 2 pictures of other kinds (.heic) left out;" in srcli("upscale", "in", *BICUBIC).err
-    assert "3 pictures of other kinds (.cr2, .heic)" in srcli("upscale", "in", "-r", *BICUBIC).err
+    assert "note: 2 pictures of other kinds (.jxl) left out;" in srcli("upscale", "in", *BICUBIC).err
+    assert "3 pictures of other kinds (.cr2, .jxl)" in srcli("upscale", "in", "-r", *BICUBIC).err
     assert "other kinds" not in srcli("upscale", "in", "-q", *BICUBIC).err
 
 

@@ -358,3 +358,14 @@ def test_a_bigtiff_beyond_what_opencv_decodes_is_read(
     with pytest.raises(InputError, match=r"a\.png") as caught:
         pictures.read(tmp_path / "a.png", memory=1000)
     assert "--memory" in caught.value.hint
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib", "predictor": 2}, {"tile": (16, 16)}])
+def test_a_tiff_beyond_what_opencv_decodes_is_read_in_either_byte_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: Any, options: dict[str, Any]
+) -> None:
+    pixels = samples.photo("rgb", 16)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, byteorder=order, photometric="rgb", **options)
+    monkeypatch.setattr(codec, "MAX_SAMPLES", 1000)
+    np.testing.assert_array_equal(pictures.read(tmp_path / "a.tif", limit=0).pixels, pixels)

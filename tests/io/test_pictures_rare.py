@@ -468,3 +468,13 @@ def test_raw_photos_are_refused_by_name(tmp_path: Path, kind: dict[str, Any], na
 @pytest.mark.parametrize("place", [2**63 + 5, 2**64 - 1, 10**6])
 def test_places_beyond_any_file_are_damage(tmp_path: Path, place: int) -> None:
     assert "damaged" in refusal(tmp_path, b"II+\0\x08\0\0\0" + struct.pack("<Q", place) + bytes(64))
+
+
+def test_pillows_limit_of_pixels_does_not_count_for_tiffs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    values = (np.arange(60).reshape(6, 10) % 4).astype(np.uint8)
+    blob = tiff(tags_of((6, 10), (2,), 1), few_bits(values, 2))
+    np.testing.assert_array_equal(read_bytes(tmp_path, blob).pixels, values * 85)
+    assert Image.MAX_IMAGE_PIXELS == 10
