@@ -21,6 +21,12 @@ _CODEC = 64 << 20
 """Bytes that reading or writing takes whatever the picture: a file that is not mapped, and rows."""
 LEAST = 32 << 20
 """Bytes that pictures may take in any case."""
+LOSSLESS = ("png", "tiff", "bmp")
+"""Formats that keep every pixel."""
+_DEFLATE = 1032
+"""Deflate makes no bytes shorter than by this."""
+_JPEG = 256
+"""Pixels that take a byte of a JPEG at least: a bit for each table of a block of 64."""
 
 
 def give_back() -> None:
@@ -150,7 +156,16 @@ def file_bytes(format: str, size: Size, channels: int, bit_depth: int) -> int:  
     Photographs take less; noise may take half as much again.
     """
     pixels = size[0] * size[1] * channels * (2 if bit_depth == 16 else 1)
-    return pixels if format in ("png", "tiff", "bmp") else pixels // 2
+    return pixels if format in LOSSLESS else pixels // 2
+
+
+def least_file_bytes(format: str, size: Size, channels: int, bit_depth: int) -> int:  # noqa: A002
+    """Bytes that a file takes whatever it shows."""
+    if format == "bmp":
+        return size[0] * size[1] * (3 if channels > 2 else 1)
+    if format in LOSSLESS:
+        return file_bytes(format, size, channels, bit_depth) // _DEFLATE
+    return size[0] * size[1] // _JPEG if format == "jpeg" else 0
 
 
 def _codec_bytes(pixels: int) -> int:

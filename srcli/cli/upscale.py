@@ -393,15 +393,15 @@ def _run(
         messages.note(text)
     upscalers = _load(settings, planned)
     with Interrupt() as interrupt:  # SIGTERM ends the run as Ctrl-C does, and both are reported
-        begin, interrupted = perf_counter(), False
+        begin, interrupted, full = perf_counter(), False, False
         results = [problem(one.path, one.error) for one in planned.problems]
         if dry_run:
             results += _foresee(planned, upscalers, settings, interrupt, as_json)
         elif upscalers:
             work = _preview if settings.film.preview else _work
-            more, interrupted = work(planned, upscalers, settings, messages, interrupt, as_json)
+            more, interrupted, full = work(planned, upscalers, settings, messages, interrupt, as_json)
             results += more
-        found = Report(_loaded(upscalers, messages), results, perf_counter() - begin, interrupted)
+        found = Report(_loaded(upscalers, messages), results, perf_counter() - begin, interrupted, full)
         if report is not None:
             write_report(found, report)
         if as_json:
@@ -470,8 +470,8 @@ def _work(
     messages: Messages,
     interrupt: Interrupt,
     as_json: bool,
-) -> tuple[list["PictureResult"], bool]:
-    """Do it: results, and whether it was interrupted."""
+) -> tuple[list["PictureResult"], bool, bool]:
+    """Do it: results, and whether it was interrupted, or found the disk full."""
     from srcli.jobs.folder import FolderRun
     from srcli.jobs.report import Status
 
@@ -488,17 +488,18 @@ def _work(
     ):
         progress = FolderProgress(shown, len(plan.jobs), notes=not messages.quiet, paths=paths)
         run = FolderRun(pictures, upscalers, settings, progress, lambda: interrupt.wanted).run()
-        results, interrupted = run.results, run.interrupted
+        results, interrupted, full = run.results, run.interrupted, run.full
         if films:
             runs = [
                 FilmRun(
-                    job, upscalers, settings, progress, lambda: run.interrupted or interrupt.wanted, sink
+                    job, upscalers, settings, progress, lambda: interrupted or full or interrupt.wanted, sink
                 ) for job in films
             ]  # fmt: skip
             results += run_films(runs)
-            interrupted = interrupted or any(one.status is Status.PENDING for one in results)
+            full = full or any(one.full for one in runs)
+            interrupted = interrupted or (not full and any(one.status is Status.PENDING for one in results))
     order = {job.source: number for number, job in enumerate(plan.jobs)}
-    return sorted(results, key=lambda result: order[result.input]), interrupted
+    return sorted(results, key=lambda result: order[result.input]), interrupted, full
 
 
 def _preview(
@@ -508,8 +509,8 @@ def _preview(
     messages: Messages,
     interrupt: Interrupt,
     as_json: bool,
-) -> tuple[list["PictureResult"], bool]:
-    """A contact sheet of each film: results, and whether it was interrupted."""
+) -> tuple[list["PictureResult"], bool, bool]:
+    """A contact sheet of each film: results, and as `_work`."""
     from srcli.jobs.film_preview import preview, sheet_of
 
     results = []
@@ -520,25 +521,28 @@ def _preview(
             place = plan.out if plan.out.suffix.lower() == ".png" else sheet_of(job.target)
             results.append(preview(job, place, upscalers[0], settings, lambda: interrupt.wanted))
             progress.finished(results[-1])
-    return results, interrupt.wanted
+    return results, interrupt.wanted, False
 
 
 def _foresee(
     plan: "Plan", upscalers: "list[Upscaler]", settings: Settings, interrupt: Interrupt, as_json: bool
 ) -> list["PictureResult"]:
     """What would happen to each picture, a line each on stdout."""
-    from srcli.jobs.folder import foresee
+    from srcli.jobs.preflight import Preflight
     from srcli.jobs.report import Status
 
     if any(job.film for job in plan.jobs):
         from srcli.jobs import film_plan
 
-    results = []
+    if not upscalers:
+        return []
+    results, preflight = [], Preflight(upscalers[0], settings)
     for job in plan.jobs:
         if interrupt.wanted:
             raise KeyboardInterrupt
-        look = film_plan.foresee if job.film else foresee
-        results.append(look(job, upscalers[0], settings))
+        film = film_plan.foresee(job, upscalers[0], settings) if job.film else None
+        results.append(film or preflight.look(job).result)
+    preflight.check_space()
     for result in results:
         if result.status is Status.FAILED:
             show_error(result.error, result.hint)
@@ -587,10 +591,10 @@ def _summary(report: "Report", out: Path, settings: Settings, noun: str) -> str:
         parts.append(f"{count(kept, 'file')} in {out} left alone: nothing in them says that srcli made them")
     if failed := report.count(Status.FAILED):
         parts.append(f"{failed} failed")
-    if report.interrupted:
-        left = report.count(Status.PENDING)
+    if report.interrupted or report.disk_full:
+        left, why = report.count(Status.PENDING), "the disk is full" if report.disk_full else "interrupted"
         rest = "older results of these are as they were" if settings.overwrite else "the same command goes on"
-        parts.append(f"interrupted with {left} left; {rest}")
+        parts.append(f"{why} with {left} left; {rest}")
     return "; ".join(parts)
 
 
