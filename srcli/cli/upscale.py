@@ -1,5 +1,6 @@
 """`srcli upscale`: pictures and films in, larger ones out."""
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -81,7 +82,8 @@ def upscale(
             "-o",
             "--out",
             metavar="FOLDER",
-            help="Output folder; for one picture or film also a file name; - sends one film to stdout.",
+            help="Output folder; for one picture or film also a file name (without / at its end); - sends "
+            "one film to stdout.",
         ),
     ] = "upscaled",
     backend: Annotated[
@@ -288,7 +290,8 @@ def upscale(
     messages.quiet = quiet
     with ExitStack() as pipes:
         inputs, folder = _from_pipes(inputs, out, pipes)
-        raise typer.Exit(_run(inputs, folder, settings, messages, recursive, report, dry_run, as_json))
+        ends = out.endswith(("/", os.sep))  # which no Path keeps
+        raise typer.Exit(_run(inputs, folder, ends, settings, messages, recursive, report, dry_run, as_json))
 
 
 def _check(inputs: list[str], out: str, report: Path | None) -> None:
@@ -368,6 +371,7 @@ def _way_with_damage(name: str) -> OnError:
 def _run(
     inputs: list[str],
     out: Path,
+    as_folder: bool,
     settings: Settings,
     messages: Messages,
     recursive: bool,
@@ -380,9 +384,16 @@ def _run(
     from srcli.jobs.report import Report, problem, write_report
 
     container = settings.film.container or ("mkv" if settings.film.lossless else None)
-    sheet = out if settings.film.preview and out.suffix.lower() == ".png" else None
+    sheet = out if settings.film.preview and out.suffix.lower() == ".png" and not as_folder else None
     named = out if sheet is None else out.with_suffix(f".{container or 'mkv'}")
-    planned = plan(inputs, named, recursive=recursive, format=settings.format, container=container)
+    planned = plan(
+        inputs,
+        named,
+        recursive=recursive,
+        format=settings.format,
+        container=container,
+        as_folder=as_folder,
+    )
     if settings.film.preview:
         planned = _films_only(planned, sheet or out, messages)
     if report is not None:
@@ -518,7 +529,8 @@ def _preview(
     with closing(screen(quiet=messages.quiet)) as shown, messages.above(shown.line):
         progress = FolderProgress(shown, len(plan.jobs), notes=not messages.quiet, paths=paths)
         for job in plan.jobs:
-            place = plan.out if plan.out.suffix.lower() == ".png" else sheet_of(job.target)
+            named = plan.out.suffix.lower() == ".png" and job.target.parent != plan.out
+            place = plan.out if named else sheet_of(job.target)
             results.append(preview(job, place, upscalers[0], settings, lambda: interrupt.wanted))
             progress.finished(results[-1])
     return results, interrupt.wanted, False

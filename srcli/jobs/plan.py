@@ -58,6 +58,7 @@ def plan(
     recursive: bool = False,
     format: str | None = None,  # noqa: A002
     container: str | None = None,
+    as_folder: bool = False,
 ) -> Plan:
     """Find the pictures and films that the inputs name, and give each an output.
 
@@ -67,6 +68,7 @@ def plan(
         recursive: also search the folders in folders, and those that links in them lead to.
         format: "png", "jpg", ...: makes all pictures that; None keeps the format of each input.
         container: "mkv", "mp4", "mov", "webm", "gif", "apng" or "webp": the same of films.
+        as_folder: `out` is a folder whatever its suffix.
 
     Raises:
         UsageError: an output would overwrite an input, or the format is not known.
@@ -74,11 +76,12 @@ def plan(
     """
     wanted = None if format is None else _format(format)
     held = None if container is None else _container(container)
-    if out.suffix.lower() in (*SUFFIXES, *WRITTEN, *ANIMATED) and not is_folder(out):
+    suffix = "" if as_folder or is_folder(out) else out.suffix.lower()
+    if suffix in (*SUFFIXES, *WRITTEN, *ANIMATED):
         return _plan_file(inputs, out, wanted, held)
-    if out.suffix.lower() in FILM_SUFFIXES and not is_folder(out):
+    if suffix in FILM_SUFFIXES:
         raise UsageError(f"{out}: such films can be read, not written.", f"Name it {out.stem}.mkv.")
-    if out.suffix.lower() in READ_ONLY_SUFFIXES and not is_folder(out):
+    if suffix in READ_ONLY_SUFFIXES:
         raise UsageError(f"{out}: this format can be read, not written.", f"Name it {out.stem}.png.")
     check_folder(inputs, out)
     found = discover(inputs, out, recursive=recursive, films=_reads_films())

@@ -212,6 +212,14 @@ def statuses(path: str = "r.json") -> list[str]:
     return [one["status"] for one in json.loads(Path(path).read_text())["pictures"]]
 
 
+@pytest.mark.parametrize("name", ["new.jpg/", "new.gif/", "new.mkv/"])
+def test_a_slash_at_the_end_makes_any_name_a_folder(srcli: Command, name: str) -> None:
+    picture("a.png")
+    assert srcli("upscale", "a.png", "-o", name, *BICUBIC).code == 0
+    assert Path(name, "a.png").is_file()
+    assert srcli("upscale", "a.png", "-o", "a.png/", *BICUBIC).code == 1  # a file is there
+
+
 def test_the_same_command_goes_on_where_it_stopped(srcli: Command) -> None:
     picture("in/a.png")
     assert srcli("upscale", "in", "-s", "2", *BICUBIC).code == 0
