@@ -105,9 +105,12 @@ def of_scratch(header: pictures.Header, settings: Settings, scales: tuple[int, .
 def _between(source: Size, settings: Settings, scales: tuple[int, ...]) -> list[Size]:
     """Sizes that networks make that are not yet the output: another one or bicubic goes on with them."""
     factor, made = settings.factor(source), [source]
-    for scale in scales_for(scales, factor) if scales and factor > 1 else ():
+    run = scales_for(scales, factor) if scales and factor > 1 else ()
+    if settings.output_size(source) == source:  # a network may clean it
+        run = scales[:1]
+    for scale in run:
         made.append(scaled(made[-1], scale))
-    return made[1:-1] if made[-1] == settings.output_size(source) else made[1:]
+    return made[1:-1] if len(made) > 1 and made[-1] == settings.output_size(source) else made[1:]
 
 
 def decode_bytes(header: pictures.Header, *, limit: int | None = None) -> int:

@@ -30,10 +30,8 @@ if TYPE_CHECKING:
     from srcli_train.networks import NetworkSpec
 
 
-_MODEL, _RECIPE = "mdsr-baseline", "paper"
-
-
 def train(
+    context: typer.Context,
     folder: Annotated[
         Path | None,
         typer.Argument(
@@ -41,22 +39,18 @@ def train(
         ),
     ] = None,
     model: Annotated[
-        str | None,
-        typer.Option(
-            help="edsr-baseline, edsr, mdsr-baseline, mdsr or srresnet. [default: mdsr-baseline; with "
-            "--resume, the run's]"
-        ),
-    ] = None,
+        str, typer.Option(help="edsr-baseline, edsr, mdsr-baseline, mdsr or srresnet.")
+    ] = "mdsr-baseline",
     scale: Annotated[
         int | None, typer.Option("-s", "--scale", help="2, 3 or 4; MDSR takes none and learns all three.")
     ] = None,
     recipe: Annotated[
-        str | None,
+        str,
         typer.Option(
             help="paper (the paper's numbers), fast (for CPUs), modern (what gained on it in experiments) or "
-            "photo (fast, on degraded LR). [default: paper; with --resume, the run's]"
+            "photo (fast, on degraded LR)."
         ),
-    ] = None,
+    ] = "paper",
     run: Annotated[
         Path | None,
         typer.Option("-o", "--out", help="Folder for checkpoint and logs. [default: runs/MODEL-xSCALE]"),
@@ -64,7 +58,7 @@ def train(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Go on from the last checkpoint of a run: --resume RUN takes all of its options."
+            "--resume", help="Go on from the last checkpoint of a run: --resume RUN takes its options, too."
         ),
     ] = False,
     init: Annotated[
@@ -114,9 +108,7 @@ def train(
             help="Any other number of the recipe, or network.FIELD=VALUE; may be repeated.",
         ),
     ] = None,
-    validate_every: Annotated[
-        int | None, typer.Option(min=1, help="Updates between validations. [default: 1000]")
-    ] = None,
+    validate_every: Annotated[int, typer.Option(min=1, help="Updates between validations.")] = 1000,
 ) -> None:
     """Train a network on a folder of HR images."""
     try:
@@ -132,15 +124,18 @@ def train(
     named = {**numbers, "loss": loss, "precision": precision, "seed": seed}
     given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     of_network, of_recipe = split_settings(settings or ())
-    home, data = _places(folder, run, model or _MODEL, scale, resume=resume)
+    by_default = {name for name in context.params if not _is_given(context, name)}
+    home, data = _places(folder, run, model, scale, resume=resume)
     before = load(home)[1] if resume and holds_run(home) else None
     known = remembered(home) if resume else Remembered()
-    base = find(recipe or _RECIPE)
-    if before and recipe is None:
+    base = find(recipe)
+    if before and "recipe" in by_default:
         base = replace(before.recipe, precision="auto")  # the run's own, or what this device has
     job = Job(
         data=_data(data or known.data, home, resume=resume),
-        network=_network(model, scale, of_network, before.network if before else None),
+        network=_network(
+            model, scale, of_network, before.network if before and "model" in by_default else None
+        ),
         recipe=replace(with_settings(base, of_recipe), **given),
         folder=home,
         valid=valid or known.valid,
@@ -149,7 +144,7 @@ def train(
         minutes=minutes,
         init=init,
         resume=resume,
-        validate_every=validate_every or known.validate_every,
+        validate_every=known.validate_every if "validate_every" in by_default else validate_every,
         data_name=data_name or known.data_name,
         command=command_line(sys.argv[1:]),
     )
@@ -157,6 +152,12 @@ def train(
         check(job, gpus)
         _launch(gpus)
     _run(job)
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Whether an option is on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _places(
@@ -192,20 +193,19 @@ def _data(data: Path | None, home: Path, *, resume: bool) -> Path:
 
 
 def _network(
-    model: str | None, scale: int | None, settings: Sequence[str], before: "NetworkSpec | None"
+    model: str, scale: int | None, settings: Sequence[str], before: "NetworkSpec | None"
 ) -> "NetworkSpec":
     """The preset, with what was set; a changed one is no longer called by the preset's name.
 
     Args:
-        before: of the run that is resumed; what is not given is taken from it.
+        before: of the run that is resumed, in place of the preset.
     """
     from srcli_train.networks import preset
     from srcli_train.recipes import with_settings
 
-    if before and model is None:
+    if before:
         network = with_settings(before, settings)
         return replace(network, scales=(scale,)) if scale else network
-    model = model or _MODEL
     named = [f"name={model}-custom", *settings] if settings else []
     network = with_settings(preset(model, scale), named)
     if scale is not None and network.family == "mdsr":

@@ -53,7 +53,7 @@ def upscale(
             "-s",
             "--scale",
             metavar="NUMBER",
-            help="Output size / input size, any number from 1 to 16. [default: 4]",
+            help="Output size / input size, any number from 1 to 16; 1 cleans with mdsr-photo. [default: 4]",
         ),
     ] = None,
     width: Annotated[
@@ -567,6 +567,10 @@ def _foresee(
 
 def _line(result: "PictureResult") -> str:
     """One picture of a dry run."""
+    from srcli.jobs.report import Status
+
+    if result.status is Status.UNCHANGED:
+        return f"{result.input} (unchanged)"
     if result.input_size is None or result.output_size is None:
         return f"{result.input} -> {result.output} ({result.status.value}: it is there)"
     sizes = [f"{width}×{height}" for height, width in (result.input_size, result.output_size)]
@@ -601,6 +605,10 @@ def _summary(report: "Report", out: Path, settings: Settings, noun: str) -> str:
         parts.append(f"{_are(skipped, noun)} in {out} already, made by the same input and settings")
     if kept := report.count(Status.KEPT):
         parts.append(f"{count(kept, 'file')} in {out} left alone: nothing in them says that srcli made them")
+    if left := report.count(Status.UNCHANGED):
+        parts.append(
+            f"nothing to do for {count(left, noun)}: of this size already, by a network that only enlarges"
+        )
     if failed := report.count(Status.FAILED):
         parts.append(f"{failed} failed")
     if report.interrupted or report.disk_full:

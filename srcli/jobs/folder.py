@@ -47,6 +47,14 @@ class _Decoded:
     seconds: float
 
 
+class _LeftAloneError(Exception):
+    """Ends the way of a picture for which there is nothing to do."""
+
+    def __init__(self, result: PictureResult) -> None:
+        super().__init__()
+        self.result = result
+
+
 @dataclass(slots=True, eq=False)
 class _Flight:
     """A picture on its way: the bytes it was granted, its decoding, and the end of its way.
@@ -228,6 +236,9 @@ class FolderRun:
         with plan.unchanged(job.source) as given:
             picture = pictures.read(job.source, limit=self._limit, memory=self._budget, folder=folder)
         model = self.upscalers[0].model_for(picture.pixels)
+        source = picture.pixels.shape[0], picture.pixels.shape[1]
+        if self.upscalers[0].leaves(source, self.settings.output_size(source), model):
+            raise _LeftAloneError(plan.left_alone(job, source, model))
         return _Decoded(picture, given, model, perf_counter() - start)
 
     def _serve(self, upscale: Upscale, encoders: ThreadPoolExecutor) -> None:
@@ -375,6 +386,8 @@ def _outcome(flight: _Flight) -> PictureResult:
     """The result of a picture at its end; its error becomes a failed picture."""
     try:
         return flight.result.result()
+    except _LeftAloneError as left:
+        return left.result
     except CancelledError:
         return PictureResult(flight.job.source, flight.job.target, Status.PENDING)
     except Exception as error:  # a bug in one picture must not lose the others

@@ -256,6 +256,9 @@ class Upscale(Protocol):
     def model_for(self, image: Pixels) -> str | Path:
         """The model that an image is enlarged with."""
 
+    def leaves(self, source: Size, target: Size, model: str | Path) -> bool:
+        """Whether there is nothing to do: the size is the image's own, and the model only enlarges."""
+
     def candidates(self, source: Size, target: Size) -> list[Computed]:
         """What may compute an image of that size, by what is known before it is decoded."""
 
@@ -263,6 +266,12 @@ class Upscale(Protocol):
         self, images: Iterable[Image | Wait], on_tile: Callable[[int, int, int], None]
     ) -> Generator[Result]:
         """Enlarge images in order."""
+
+
+def left_alone(job: Job, source: Size, model: str | Path) -> PictureResult:
+    """The result of a picture that has the size asked for, of which a clean network makes nothing better."""
+    note = f"nothing to do: it has this size already, and {model} only enlarges ({auto.PHOTO} also cleans)"
+    return PictureResult(job.source, job.target, Status.UNCHANGED, source, notes=(note,))
 
 
 def done_already(job: Job, upscale: Upscale, settings: Settings) -> PictureResult | None:

@@ -16,6 +16,7 @@ from srcli.jobs import plan
 from srcli.jobs.inputs import Job
 from srcli.jobs.plan import Upscale
 from srcli.jobs.report import PictureResult, Status, failure
+from srcli.models import auto
 from srcli.settings import Settings, Size
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Preflight:
     def look(self, job: Job) -> Outlook:
         """What would become of a picture; nothing is decoded or kept. Errors become its result."""
         try:
-            finished = plan.done_already(job, self.upscale, self.settings)
+            finished = self._left_alone(job) or plan.done_already(job, self.upscale, self.settings)
             return self._planned(job) if finished is None else Outlook(finished)
         except Exception as error:  # whatever a file does to a reader must not stop the others
             return Outlook(failure(job, error))
@@ -89,6 +90,16 @@ class Preflight:
                         "and the same command goes on.",
                         shown(disk.folder), amount(disk.likely + disk.scratch), amount(free),
                     )  # fmt: skip
+
+    def _left_alone(self, job: Job) -> PictureResult | None:
+        """The end of a picture that has the size asked for, where that is known without its pixels."""
+        models = auto.models(self.settings.model)
+        if len(models) > 1 or (self.settings.by_factor and self.settings.scale > 1):
+            return None
+        header = pictures.probe(job.source)
+        source = header.height, header.width
+        same = self.upscale.leaves(source, self.settings.output_size(source), models[0])
+        return plan.left_alone(job, source, models[0]) if same else None
 
     def _planned(self, job: Job) -> Outlook:
         """Refuse what its format, its place, the memory or the disk cannot hold."""

@@ -27,6 +27,8 @@ class Status(StrEnum):
     WRITTEN = "written"
     SKIPPED = "skipped"
     """Its output is there, made by the same input, model and settings."""
+    UNCHANGED = "unchanged"
+    """It has the size asked for, and its network only enlarges: nothing is written."""
     KEPT = "kept"
     """A file that says nothing of srcli is where its output goes."""
     FAILED = "failed"
