@@ -97,7 +97,8 @@ def shown(path: Path | str) -> str:
     return text if text.isprintable() else repr(text)
 
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""A terminal that is closed sends the last one; Windows has none."""
 _SAME = 3.0
 """Seconds in which signals count as one: a launcher passes on what the terminal has sent already."""
 

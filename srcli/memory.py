@@ -21,6 +21,12 @@ _CODEC = 64 << 20
 """Bytes that reading or writing takes whatever the picture: a file that is not mapped, and rows."""
 LEAST = 32 << 20
 """Bytes that pictures may take in any case."""
+LOSSLESS = ("png", "tiff", "bmp")
+"""Formats that keep every pixel."""
+_DEFLATE = 1032
+"""Deflate makes no bytes shorter than by this."""
+_JPEG = 256
+"""Pixels that take a byte of a JPEG at least: a bit for each table of a block of 64."""
 
 
 def give_back() -> None:
@@ -99,9 +105,12 @@ def of_scratch(header: pictures.Header, settings: Settings, scales: tuple[int, .
 def _between(source: Size, settings: Settings, scales: tuple[int, ...]) -> list[Size]:
     """Sizes that networks make that are not yet the output: another one or bicubic goes on with them."""
     factor, made = settings.factor(source), [source]
-    for scale in scales_for(scales, factor) if scales and factor > 1 else ():
+    run = scales_for(scales, factor) if scales and factor > 1 else ()
+    if settings.output_size(source) == source:  # a network may clean it
+        run = scales[:1]
+    for scale in run:
         made.append(scaled(made[-1], scale))
-    return made[1:-1] if made[-1] == settings.output_size(source) else made[1:]
+    return made[1:-1] if len(made) > 1 and made[-1] == settings.output_size(source) else made[1:]
 
 
 def decode_bytes(header: pictures.Header, *, limit: int | None = None) -> int:
@@ -150,7 +159,16 @@ def file_bytes(format: str, size: Size, channels: int, bit_depth: int) -> int:  
     Photographs take less; noise may take half as much again.
     """
     pixels = size[0] * size[1] * channels * (2 if bit_depth == 16 else 1)
-    return pixels if format in ("png", "tiff", "bmp") else pixels // 2
+    return pixels if format in LOSSLESS else pixels // 2
+
+
+def least_file_bytes(format: str, size: Size, channels: int, bit_depth: int) -> int:  # noqa: A002
+    """Bytes that a file takes whatever it shows."""
+    if format == "bmp":
+        return size[0] * size[1] * (3 if channels > 2 else 1)
+    if format in LOSSLESS:
+        return file_bytes(format, size, channels, bit_depth) // _DEFLATE
+    return size[0] * size[1] // _JPEG if format == "jpeg" else 0
 
 
 def _codec_bytes(pixels: int) -> int:

@@ -82,9 +82,9 @@ class Upscaler:
         self._choice = registry.choose(by_name, settings)
         self.bicubic = self._choice.name == BICUBIC
         self.scales = () if self.bicubic else catalog.common_scales(auto.models(settings.model))
-        run, choice = self._steps(settings.scale), self._choice
+        (model, run), choice = self._first(settings.scale, same=settings.scale == 1), self._choice
         if run:
-            network = self._network(auto.models(settings.model)[0], run[0])
+            network = self._network(model, run[0])
             engine, self.spec = network.engine, network.file.spec
             if run != (settings.scale,):
                 names = " and ".join(f"x{scale}" for scale in run)
@@ -104,7 +104,8 @@ class Upscaler:
             image: (H, W) or (H, W, 1) gray, (H, W, 2) gray + alpha, (H, W, 3) RGB, (H, W, 4) RGBA;
                 uint8, uint16, or float32 / float64 0-1.
             size: (height, width) of the result instead of the scale; if neither side is larger than the
-                image's, only bicubic runs. The aspect ratio is the caller's to keep.
+                image's, only bicubic runs; at the image's own size a network that removes damage does, and
+                others change nothing. The aspect ratio is the caller's to keep.
             progress: called after each tile with (done, total).
 
         Raises:
@@ -144,15 +145,23 @@ class Upscaler:
 
     def candidates(self, source: Size, target: Size) -> list[Computed]:
         """What may compute an image of that size, by what is known before its pixels are: two for "auto"."""
-        run = self._steps(factor_between(source, target))
-        models = auto.models(self.settings.model) if run else (BICUBIC,)
-        return [Computed.by([self._network(model, scale) for scale in run]) for model in models]
+        if not self._first(factor_between(source, target), same=source == target)[1]:
+            return [Computed.by([])]
+        return [
+            Computed.by([self._network(model, scale) for scale in self._run(source, target, model)])
+            for model in auto.models(self.settings.model)
+        ]
+
+    def leaves(self, source: Size, target: Size, model: str | Path) -> bool:
+        """Whether there is nothing to do: the size is the image's own, and the model only enlarges."""
+        return not self.bicubic and source == target and not self._run(source, target, model)
 
     def network_memory(self, source: Size, target: Size) -> int:
         """Bytes that process and network take with an image of that size, whatever its pixels take."""
         taken = [0]
-        for scale in self._steps(factor_between(source, target)) if self._in_ram else ():
-            network = self._network(auto.models(self.settings.model)[0], scale)
+        model, run = self._first(factor_between(source, target), same=source == target)
+        for scale in run if self._in_ram else ():
+            network = self._network(model, scale)
             window = network.plan(source)[0].window
             taken.append(memory.of_network(network.file.spec, window.height, window.width))
             source = scaled(source, scale)
@@ -188,8 +197,10 @@ class Upscaler:
         pixels.check(given)
         source = (given.shape[0], given.shape[1])
         target = image.size or self.settings.output_size(source)
-        run = self._steps(factor_between(source, target))
-        model = image.model or (self.model_for(given) if run else self.settings.model)
+        factor = factor_between(source, target)
+        decides = self._first(factor, same=source == target)[1]
+        model = image.model or (self.model_for(given) if decides else self.settings.model)
+        run = self._run(source, target, model)
         networks = [self._network(model, scale) for scale in run]
         limit = self.picture_memory // 3 if image.limit is None else image.limit
         work.result = allocate((*target, *given.shape[2:]), given.dtype, limit=limit, folder=image.folder)
@@ -231,10 +242,29 @@ class Upscaler:
             if out.dtype.kind == "f":
                 np.clip(out, 0, 1, out=out)
 
-    def _steps(self, factor: float) -> tuple[int, ...]:
-        """Scales of the networks to run one after the other; none where bicubic does it alone."""
+    def _first(self, factor: float, *, same: bool) -> tuple[str | Path, tuple[int, ...]]:
+        """The first model that runs networks, and their scales; none where no model does.
+
+        Args:
+            factor: to enlarge by.
+            same: whether the size asked for is the image's own.
+        """
+        models = auto.models(self.settings.model)
+        runs = [(model, self._steps(factor, model, same=same)) for model in models]
+        return next((found for found in runs if found[1]), runs[0])
+
+    def _run(self, source: Size, target: Size, model: str | Path) -> tuple[int, ...]:
+        return self._steps(factor_between(source, target), model, same=source == target)
+
+    def _steps(self, factor: float, model: str | Path, *, same: bool) -> tuple[int, ...]:
+        """Scales of the networks to run one after the other; none where bicubic does it alone.
+
+        At an image's own size, a network that removes damage runs at its lowest scale, and bicubic goes back.
+        """
         if self.bicubic:
             return (int(factor),) if factor > 1 and factor == int(factor) else ()
+        if same and auto.cleans(catalog.resolve(model, self.scales[0]).spec):
+            return self.scales[:1]
         return catalog.scales_for(self.scales, factor) if factor > 1 else ()
 
     def _network(self, model: str | Path, scale: int) -> Network:

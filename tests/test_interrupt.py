@@ -40,6 +40,18 @@ def test_one_press_is_one_even_if_it_arrives_twice(monkeypatch: pytest.MonkeyPat
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has none")
+def test_a_terminal_that_is_closed_ends_a_run_and_nohup_keeps_it() -> None:
+    with Interrupt() as interrupt:
+        arrives(signal.SIGHUP)
+        assert interrupt.wanted
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Interrupt():
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def test_what_a_shell_starts_in_the_background_goes_on() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Interrupt() as interrupt:

@@ -1,10 +1,12 @@
 """One image through the Upscaler: tiles, layouts, sizes, alpha, and what it says about itself."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import skimage.data
+import tiny_networks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -14,9 +16,9 @@ from srcli.backends import registry
 from srcli.backends.base import EngineInfo
 from srcli.errors import InputError, MissingExtraError, ModelNotFoundError, UsageError
 from srcli.imaging.resize import imresize
-from srcli.models import catalog
+from srcli.models import auto, catalog
 from srcli.models.catalog import scales_for
-from srcli.models.spec import ModelSpec
+from srcli.models.spec import ModelSpec, TrainingFacts
 from srcli.upscaler import Computed, Upscaler
 
 SHIPPED = [
@@ -290,3 +292,54 @@ def test_ensemble_is_symmetric(tiny_catalog: Path) -> None:
     up = Upscaler("tiny", 2, precision="fp32", ensemble=True)
     assert np.abs(up(image)[:, ::-1] - up(np.ascontiguousarray(image[:, ::-1]))).max() < ROUNDING
     assert np.abs(up(image) - Upscaler("tiny", 2, precision="fp32")(image)).max() > 100 * ROUNDING
+
+
+def photo_catalog(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network for damaged pictures beside the clean ones, and both behind "auto"."""
+    for scale in (2, 3):
+        spec = replace(tiny_networks.tiny_spec(scale, "mend"), training=TrainingFacts(recipe="photo"))
+        tiny_networks.write(folder, spec, seed=1)
+    monkeypatch.setattr(auto, "CLEAN", "tiny")
+    monkeypatch.setattr(auto, "PHOTO", "mend")
+
+
+@pytest.mark.parametrize("shape", [(24, 31), (24, 31, 3), (24, 31, 4)])
+def test_x1_with_a_photo_network_is_x2_and_bicubic_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(catalog, "MODELS_FOLDER", tmp_path)
+    photo_catalog(tmp_path, monkeypatch)
+    image = np.random.default_rng(3).integers(0, 256, shape, np.uint8)
+    up = Upscaler("mend", 1, backend="onnxruntime")
+    cleaned = up(image)
+    assert up.computed is not None
+    assert (up.computed.model, up.computed.scales) == ("mend", (2,))
+    assert cleaned.shape == image.shape
+    assert not np.array_equal(cleaned, image)
+    np.testing.assert_array_equal(up(image, size=shape[:2]), cleaned)
+    if image.ndim == 2 or shape[2] == 3:
+        twice = Upscaler("mend", 2, backend="onnxruntime")(image)
+        np.testing.assert_array_equal(cleaned, imresize(twice, shape[:2]))
+
+
+def test_x1_with_a_clean_network_changes_nothing(tiny_catalog: Path) -> None:
+    image = np.random.default_rng(3).integers(0, 256, (9, 14, 3), np.uint8)
+    up = Upscaler("tiny", 1)
+    np.testing.assert_array_equal(up(image), image)
+    assert up.leaves((9, 14), (9, 14), "tiny")
+    assert not up.leaves((9, 14), (9, 15), "tiny")
+    assert not Upscaler("bicubic", 1).leaves((9, 14), (9, 14), "bicubic")
+
+
+def test_x1_with_auto_cleans_what_is_degraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for scale in (2, 3):
+        tiny_networks.write(tmp_path, tiny_networks.tiny_spec(scale))
+    monkeypatch.setattr(catalog, "MODELS_FOLDER", tmp_path)
+    photo_catalog(tmp_path, monkeypatch)
+    up = Upscaler("auto", 1, backend="onnxruntime")
+    image = np.random.default_rng(3).integers(0, 256, (32, 32, 3), np.uint8)
+    for chosen, scales in (("mend", (2,)), ("tiny", ())):
+        monkeypatch.setattr(auto, "choose", lambda model, image, chosen=chosen: chosen)
+        up(image)
+        assert up.computed is not None
+        assert up.computed.scales == scales

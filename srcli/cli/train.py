@@ -31,7 +31,13 @@ if TYPE_CHECKING:
 
 
 def train(
-    folder: Annotated[Path, typer.Argument(help="Folder of HR images, or DIV2K in its official layout.")],
+    context: typer.Context,
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Folder of HR images, or DIV2K in its official layout; with --resume also a run's alone."
+        ),
+    ] = None,
     model: Annotated[
         str, typer.Option(help="edsr-baseline, edsr, mdsr-baseline, mdsr or srresnet.")
     ] = "mdsr-baseline",
@@ -49,7 +55,12 @@ def train(
         Path | None,
         typer.Option("-o", "--out", help="Folder for checkpoint and logs. [default: runs/MODEL-xSCALE]"),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on from the last checkpoint of a run: --resume RUN takes its options, too."
+        ),
+    ] = False,
     init: Annotated[
         Path | None,
         typer.Option(help="Start from the weights of this checkpoint (x3 and x4 from x2) or this model."),
@@ -101,8 +112,9 @@ def train(
 ) -> None:
     """Train a network on a folder of HR images."""
     try:
+        from srcli_train.checkpoint import holds_run, load
         from srcli_train.command import check
-        from srcli_train.job import Job
+        from srcli_train.job import Job, Remembered, remembered
         from srcli_train.ranks import launched
         from srcli_train.recipes import find, split_settings, with_settings
     except ImportError as error:
@@ -112,21 +124,28 @@ def train(
     named = {**numbers, "loss": loss, "precision": precision, "seed": seed}
     given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     of_network, of_recipe = split_settings(settings or ())
-    chosen = replace(with_settings(find(recipe), of_recipe), **given)
-    home = run or Path("runs") / (f"{model}-x{scale}" if scale else model)
+    by_default = {name for name in context.params if not _is_given(context, name)}
+    home, data = _places(folder, run, model, scale, resume=resume)
+    before = load(home)[1] if resume and holds_run(home) else None
+    known = remembered(home) if resume else Remembered()
+    base = find(recipe)
+    if before and "recipe" in by_default:
+        base = replace(before.recipe, precision="auto")  # the run's own, or what this device has
     job = Job(
-        data=folder,
-        network=_network(model, scale, of_network),
-        recipe=chosen,
+        data=_data(data or known.data, home, resume=resume),
+        network=_network(
+            model, scale, of_network, before.network if before and "model" in by_default else None
+        ),
+        recipe=replace(with_settings(base, of_recipe), **given),
         folder=home,
-        valid=valid,
-        cache=cache,
+        valid=valid or known.valid,
+        cache=cache or known.cache,
         device=device,
         minutes=minutes,
         init=init,
         resume=resume,
-        validate_every=validate_every,
-        data_name=data_name,
+        validate_every=known.validate_every if "validate_every" in by_default else validate_every,
+        data_name=data_name or known.data_name,
         command=command_line(sys.argv[1:]),
     )
     if gpus > 1 and not launched():
@@ -135,11 +154,58 @@ def train(
     _run(job)
 
 
-def _network(model: str, scale: int | None, settings: Sequence[str]) -> "NetworkSpec":
-    """The preset, with what was set; a changed one is no longer called by the preset's name."""
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Whether an option is on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _places(
+    folder: Path | None, run: Path | None, model: str, scale: int | None, *, resume: bool
+) -> tuple[Path, Path | None]:
+    """The run's folder, and that of the pictures if it is given: `--resume RUN` names the run alone."""
+    from srcli_train.checkpoint import holds_run
+
+    home = run or Path("runs") / (f"{model}-x{scale}" if scale else model)
+    if resume and run is None and folder is not None and (holds_run(folder) or not holds_run(home)):
+        return folder, None
+    return home, folder
+
+
+def _data(data: Path | None, home: Path, *, resume: bool) -> Path:
+    """The folder of pictures.
+
+    Raises:
+        UsageError: it is neither given nor known.
+    """
+    from srcli_train.checkpoint import holds_run
+
+    if data is not None:
+        return data
+    if not resume:
+        raise UsageError("There is nothing to train on.", "Give a folder of HR images.")
+    if not holds_run(home):
+        raise UsageError(f"{home} holds no checkpoint to resume.", "Leave out --resume to start anew.")
+    raise UsageError(
+        f"{home} does not say what it was trained on.",
+        f"Give the folder of HR images too: srcli train FOLDER --resume -o {home}",
+    )
+
+
+def _network(
+    model: str, scale: int | None, settings: Sequence[str], before: "NetworkSpec | None"
+) -> "NetworkSpec":
+    """The preset, with what was set; a changed one is no longer called by the preset's name.
+
+    Args:
+        before: of the run that is resumed, in place of the preset.
+    """
     from srcli_train.networks import preset
     from srcli_train.recipes import with_settings
 
+    if before:
+        network = with_settings(before, settings)
+        return replace(network, scales=(scale,)) if scale else network
     named = [f"name={model}-custom", *settings] if settings else []
     network = with_settings(preset(model, scale), named)
     if scale is not None and network.family == "mdsr":
@@ -243,5 +309,6 @@ def _launch(processes: int) -> None:
 def _stopped(home: Path) -> str:
     """How to go on after Ctrl-C."""
     if any(home.glob("*.pt")):
-        return f"Stopped. The checkpoint is in {home}; go on with the same command and --resume."
+        again = f"or with srcli train --resume {home}"
+        return f"Stopped. The checkpoint is in {home}; go on with the same command and --resume, {again}."
     return "Stopped before there was anything to save; the same command starts anew."

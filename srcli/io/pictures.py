@@ -1,5 +1,6 @@
 """Picture files in and out: any supported format, 8 or 16 bits, gray to RGBA, with its metadata."""
 
+import errno
 import mmap
 import os
 import stat
@@ -15,6 +16,7 @@ import cv2
 from srcli.errors import InputError, OutputError, UsageError, shown
 from srcli.io import avif, bitmaps, fitting, heif, jpeg, png, tiff, webp
 from srcli.io.codec import (
+    INCOMPLETE,
     MAX_SAMPLES,
     DamagedError,
     Data,
@@ -27,7 +29,7 @@ from srcli.io.codec import (
     translated,
 )
 from srcli.io.metadata import SIDEWAYS, Metadata, resized, upright
-from srcli.io.storage import Scratch, unfinished
+from srcli.io.storage import Scratch, has_space, unfinished
 from srcli.settings import DEFAULT_MEMORY, Size
 
 __all__ = [
@@ -400,6 +402,8 @@ def _written(path: Path, name: str, size: tuple[int, int]) -> Iterator[None]:
     except (EncodeError, MemoryError, cv2.error) as error:
         raise _refused(path, name, size, str(error) or "not enough memory") from error
     except (OSError, ValueError) as error:
+        if error.args == (INCOMPLETE,) and not has_space(path.parent, 8 * prod(size)):
+            error = OSError(errno.ENOSPC, INCOMPLETE)  # encoders pass no error numbers on
         hint = "Check that the folder exists, is writable and has space, or choose another with -o."
         reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise OutputError(f"{shown(path)} cannot be written: {reason}.", hint) from error

@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from srcli.errors import InferenceError, OutputError, UsageError
+from srcli.errors import InferenceError, OutputError, UsageError, shown
 
 _BEGUN, _UNFINISHED = ".srcli-", (".part", "-part")
 """How the names of unfinished files begin and end. OpenCV takes the format of "x.png-part" from its suffix;
@@ -58,12 +58,7 @@ def check_takes_files(folder: Path, what: Path) -> None:
     Raises:
         UsageError, OutputError: no file can have this name; a file is in the way; nothing can be written.
     """
-    try:
-        folder.lstat()
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        pass
-    except (OSError, ValueError) as error:  # e.g. too long, or a null byte
-        raise UsageError(f"{what}: no file can have this name.", "Choose another one.") from error
+    _check_parts(folder, what, "Choose another one.")
     place = existing(folder)
     if not os.path.isdir(place):  # noqa: PTH112 - never raises
         raise OutputError(f"{what}: {place} is not a folder.", "Choose another place.")
@@ -75,19 +70,36 @@ def check_takes_files(folder: Path, what: Path) -> None:
         ) from error
 
 
-def check_space(folder: Path, needed: int) -> None:
-    """Refuse a disk with too little room, before work starts. A folder that does not exist yet may be given.
+def check_name(path: Path) -> None:
+    """Refuse the name of a file, or of its unfinished form, that its file system cannot take.
 
     Raises:
-        OutputError: fewer than `needed` bytes are free.
+        UsageError: it is too long, counted in bytes, or holds what no name may.
     """
-    with suppress(OSError):  # a file system that does not say
-        free = shutil.disk_usage(existing(folder)).free
-        if free < needed:
-            raise OutputError(
-                f"{folder}: {_size(needed)} are needed here and {_size(free)} are free.",
-                "Free some space, or choose another place.",
-            )
+    hint = "Shorten the input's name, or choose another output with -o."
+    _check_parts(path, path, hint)
+    _check_parts(_beside(path, path.suffix), path, hint)
+
+
+def _check_parts(path: Path, what: Path, hint: str) -> None:
+    """Look up each part of a path that is not there yet where the nearest folder is that is."""
+    try:
+        place = existing(path)
+        missing = path.absolute().relative_to(place.absolute()).parts
+        for name in (path, *(place / part for part in missing)):
+            with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                name.lstat()
+    except (OSError, ValueError) as error:  # e.g. too long, or a null byte
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"{shown(what)}: no file can have this name ({reason}).", hint) from error
+
+
+def has_space(folder: Path, needed: int) -> bool:
+    """Whether so many bytes are free where a folder is, or is to be; True where nobody knows."""
+    try:
+        return shutil.disk_usage(existing(folder)).free >= needed
+    except OSError:  # a file system that does not say
+        return True
 
 
 def is_full(error: BaseException | None) -> bool:
@@ -118,7 +130,8 @@ def existing(folder: Path) -> Path:
     return next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
 
 
-def _size(number: int) -> str:
+def amount(number: int) -> str:
+    """ "5.0 GB", "20.3 MB"."""
     return f"{number / 1e9:.1f} GB" if number >= 1e8 else f"{number / 1e6:.1f} MB"
 
 
@@ -135,7 +148,7 @@ def unfinished(path: Path, suffix: str = "") -> Iterator[Path]:
     Raises:
         OSError, ValueError: it cannot be written, or no file can have this name; what was there stays.
     """
-    temporary = path.parent / f"{_BEGUN}{uuid.uuid4().hex}{suffix}{_UNFINISHED[1 if suffix else 0]}"
+    temporary = _beside(path, suffix)
     with suppress(FileNotFoundError):
         path.lstat()  # a name that no file can have is refused before the work
     try:
@@ -147,6 +160,11 @@ def unfinished(path: Path, suffix: str = "") -> Iterator[Path]:
     finally:
         with suppress(OSError, ValueError):
             temporary.unlink(missing_ok=True)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """A new name for the unfinished file."""
+    return path.parent / f"{_BEGUN}{uuid.uuid4().hex}{suffix}{_UNFINISHED[1 if suffix else 0]}"
 
 
 def insert(file: Path, at: int, content: bytes) -> None:
@@ -260,7 +278,7 @@ def _mapped(shape: tuple[int, ...], dtype: DTypeLike, size: int, folder: Path | 
             return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
     except OSError as error:
         raise OutputError(
-            f"A scratch file of {_size(size)} cannot be made in {folder or 'the temporary folder'} "
+            f"A scratch file of {amount(size)} cannot be made in {folder or 'the temporary folder'} "
             f"({(error.strerror or str(error)).lower()}).",
             "Free some space, choose another folder, or give more memory with --memory.",
         ) from error

@@ -53,6 +53,7 @@ class FilmRun:
         stop: says whether the run is to end early.
         sink: where the film goes, with `settings.film.pipe`; the work on it still lies beside `job.target`.
         interrupted: whether it ended early.
+        full: whether it ended early as the disk was full.
     """
 
     job: Job
@@ -62,6 +63,7 @@ class FilmRun:
     stop: Callable[[], bool] = lambda: False
     sink: BinaryIO | None = None
     interrupted: bool = False
+    full: bool = False
     _facts: Facts | None = None
     _film: FilmPlan | None = None
     _work: Journal | None = None
@@ -139,6 +141,7 @@ class FilmRun:
             self.interrupted = True
             self._result = PictureResult(job.source, job.target, Status.PENDING)
         except Exception as error:
+            self.full = self.sink is None and storage.is_full(error)
             self._result = failure(job, error)
         self._seconds += perf_counter() - begin
 
@@ -350,7 +353,7 @@ def run_films(runs: Sequence[FilmRun]) -> list[PictureResult]:
     """Run films one after the other on the same engines, which do not wait for what needs none.
 
     While a film is computed, the next is probed; while it is joined and compared, the next is computed.
-    Once a film's run is to stop, those after it stay pending.
+    Once a film's run is to stop, or has found the disk full, those after it stay pending.
     """
     finishing: list[Future[PictureResult]] = []
     with ThreadPoolExecutor(1) as before, ThreadPoolExecutor(1, initializer=lower_priority) as after:
@@ -359,7 +362,7 @@ def run_films(runs: Sequence[FilmRun]) -> list[PictureResult]:
             probes.pop().result()
             if following is not None:
                 probes.append(before.submit(following.probe))
-            if not run.stop():
+            if not (run.stop() or any(one.full for one in runs)):
                 run.compute()
             if following is not None:
                 finishing.append(after.submit(run.finish))

@@ -12,8 +12,8 @@ from srcli import __version__
 from srcli.errors import InputError, shown
 from srcli.imaging import pixels, yuv
 from srcli.imaging.pixels import Pixels
-from srcli.io import provenance
-from srcli.io.films import animation, encoding, facts, pipes, reader, streams
+from srcli.io import provenance, storage
+from srcli.io.films import animation, encoding, facts, journal, pipes, reader, streams
 from srcli.io.films.encoding import Encoding
 from srcli.io.films.facts import Facts
 from srcli.io.films.reader import Frame
@@ -122,6 +122,7 @@ def foreseen(
         found: the film's facts, if they are known.
     """
     existing = None
+    storage.check_name(journal.folder_of(job.target))  # its name is the longer one
     if output_exists(job) and not settings.overwrite:
         existing = streams.record_of(job.target)
         if existing is None:

@@ -18,15 +18,15 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import perf_counter
 
-from srcli import memory
-from srcli.errors import InputError, OutputError, shown
+from srcli.errors import OutputError, shown
 from srcli.imaging.pixels import Pixels
 from srcli.io import pictures, provenance
 from srcli.io.pictures import Picture
-from srcli.io.storage import check_space, copy_times, sweep
+from srcli.io.storage import copy_times, has_space, is_full, sweep
 from srcli.jobs import plan
 from srcli.jobs.inputs import Job
 from srcli.jobs.plan import Upscale
+from srcli.jobs.preflight import Outlook, Preflight
 from srcli.jobs.report import PictureResult, Progress, Status, failure
 from srcli.settings import Settings, Size
 from srcli.stream import WAIT, Image, Result, Wait
@@ -47,12 +47,25 @@ class _Decoded:
     seconds: float
 
 
+class _LeftAloneError(Exception):
+    """Ends the way of a picture for which there is nothing to do."""
+
+    def __init__(self, result: PictureResult) -> None:
+        super().__init__()
+        self.result = result
+
+
 @dataclass(slots=True, eq=False)
 class _Flight:
-    """A picture on its way: the bytes it was granted, its decoding, and the end of its way."""
+    """A picture on its way: the bytes it was granted, its decoding, and the end of its way.
+
+    Attributes:
+        told: whether its end was said before it began.
+    """
 
     job: Job
     cost: int = 0
+    told: bool = False
     decoded: Future[_Decoded] | None = None
     result: Future[PictureResult] = field(default_factory=Future)
 
@@ -68,6 +81,7 @@ class FolderRun:
         progress: watches it.
         stop: says whether the run is to end early; it is asked between steps and while waiting.
         interrupted: whether it ended early.
+        full: whether it ended early as the disk was full.
     """
 
     jobs: Sequence[Job]
@@ -77,6 +91,9 @@ class FolderRun:
     stop: Callable[[], bool] = lambda: False
     results: list[PictureResult] = field(default_factory=list)
     interrupted: bool = False
+    full: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _ahead: dict[Path, Outlook] = field(default_factory=dict)
     _cancelled: threading.Event = field(default_factory=threading.Event)
     _flights: deque[_Flight] = field(default_factory=deque)
     _ready: SimpleQueue[_Flight | None] = field(default_factory=SimpleQueue)
@@ -90,12 +107,23 @@ class FolderRun:
         return _largest(self._budget)
 
     def run(self) -> "FolderRun":
-        """Do all jobs; `stop` or an interrupt ends the run early and sets `interrupted`.
+        """Do all jobs; `stop` or an interrupt ends the run early and sets `interrupted`, a full disk `full`.
 
+        The headers of all pictures are read first: what cannot be done is told before the first one begins.
         Failed pictures become results, they raise nothing. Signals are better remembered for `stop`
         (`srcli.errors.Interrupt`) than raised: an interrupt in the lock of a future would leave it taken.
+
+        Raises:
+            OutputError: the results cannot fit on their disk; nothing was begun.
         """
         self.progress.start()
+        try:
+            self._look_ahead()
+        except KeyboardInterrupt:
+            self.interrupted = True
+            self.progress.stopping()
+            self._settle()
+            return self
         for folder in {job.target.parent for job in self.jobs}:
             sweep(folder)
         decoders, encoders = (
@@ -113,7 +141,7 @@ class FolderRun:
                 self._admit(job, decoders)
             self._commit_while(lambda: bool(self._flights))
         except KeyboardInterrupt:
-            self.interrupted = True
+            self.interrupted = not self.full or self.stop()
             self._cancelled.set()
             self.progress.stopping()
         finally:
@@ -126,21 +154,26 @@ class FolderRun:
         self._settle()
         return self
 
+    def _look_ahead(self) -> None:
+        """Decide about every picture by its header, and say what fails."""
+        preflight = Preflight(self.upscalers[0], self.settings)
+        for job in self.jobs:
+            self._heed()
+            outlook = self._ahead[job.target] = preflight.look(job)
+            if outlook.result.status is Status.FAILED:
+                self.progress.finished(outlook.result)
+        preflight.check_space()
+
     def _admit(self, job: Job, decoders: ThreadPoolExecutor) -> None:
         """Start a picture as soon as there is room for it."""
-        flight = _Flight(job)
-        try:
-            finished = plan.done_already(job, self.upscalers[0], self.settings)
-            if finished is not None:
-                flight.result.set_result(finished)
-                self._append(flight)
-                return
-            flight.cost = _foreseen(job, self.upscalers[0], self.settings, self._limit).cost
-        except Exception as error:  # whatever a file does to a decoder must not stop the others
-            flight.result.set_exception(error)
+        outlook = self._ahead[job.target]
+        flight = _Flight(job, outlook.cost)
+        if outlook.result.status is not Status.PLANNED:
+            flight.told = outlook.result.status is Status.FAILED
+            flight.result.set_result(outlook.result)
             self._append(flight)
             return
-        self._commit_while(lambda: self._is_full(flight.cost))
+        self._commit_while(lambda: self._has_to_wait(flight.cost, outlook.scratch, job.target.parent))
         flight.decoded = decoders.submit(self._decode, job)
         self._ready.put(flight)
         self._append(flight)
@@ -149,10 +182,12 @@ class FolderRun:
         self._flights.append(flight)
         self._commit_while(lambda: bool(self._flights) and self._flights[0].result.done())
 
-    def _is_full(self, cost: int) -> bool:
-        """Whether a picture of `cost` bytes has to wait for one on its way."""
+    def _has_to_wait(self, cost: int, scratch: int, folder: Path) -> bool:
+        """Whether a picture of `cost` bytes, and `scratch` on disk, has to wait for one on its way."""
         if not self._flights:
             return False
+        if scratch and not has_space(folder, scratch):
+            return True
         granted = sum(flight.cost for flight in self._flights)
         most = 2 * self.settings.workers + len(self.upscalers) - 1
         return granted + cost > self._budget or len(self._flights) > most
@@ -164,17 +199,24 @@ class FolderRun:
                 self._heed()
                 wait([flight.result], _GLANCE)
             self._flights.popleft()
-            self._record(_outcome(flight))
+            result = _outcome(flight)
+            self.results.append(result)
+            if not (flight.told or result.status is Status.PENDING):  # an interrupt cut it off
+                self.progress.finished(result)
 
     def _heed(self) -> None:
         """Interrupt the run if it is to stop, here where nothing is half done."""
-        if self.stop():
+        if self.full or self.stop():
             raise KeyboardInterrupt
 
-    def _record(self, result: PictureResult) -> None:
-        self.results.append(result)
-        if result.status is not Status.PENDING:  # an interrupt cut it off
-            self.progress.finished(result)
+    def _fail(self, flight: _Flight, error: Exception) -> None:
+        """End a picture's way. A full disk ends the run: of the pictures that find it so, the first fails."""
+        if is_full(error):
+            with self._lock:
+                first, self.full = not self.full, True
+            self._cancelled.set()
+            error = _disk_full(flight.job, error) if first else CancelledError()
+        flight.result.set_exception(error)
 
     def _settle(self) -> None:
         """After the end: commit what was still finished, and say what is left."""
@@ -182,9 +224,11 @@ class FolderRun:
             if not flight.result.done():
                 flight.result.set_exception(CancelledError())
         self._commit_while(lambda: bool(self._flights))
-        settled = {result.output for result in self.results}
-        left = (job for job in self.jobs if job.target not in settled)
-        self.results += [PictureResult(job.source, job.target, Status.PENDING) for job in left]
+        for job in self.jobs[len(self.results) :]:
+            outlook = self._ahead.get(job.target)
+            failed = outlook is not None and outlook.result.status is Status.FAILED
+            pending = PictureResult(job.source, job.target, Status.PENDING)
+            self.results.append(outlook.result if outlook and failed else pending)
 
     def _decode(self, job: Job) -> _Decoded:
         start, folder = perf_counter(), job.target.parent
@@ -192,6 +236,9 @@ class FolderRun:
         with plan.unchanged(job.source) as given:
             picture = pictures.read(job.source, limit=self._limit, memory=self._budget, folder=folder)
         model = self.upscalers[0].model_for(picture.pixels)
+        source = picture.pixels.shape[0], picture.pixels.shape[1]
+        if self.upscalers[0].leaves(source, self.settings.output_size(source), model):
+            raise _LeftAloneError(plan.left_alone(job, source, model))
         return _Decoded(picture, given, model, perf_counter() - start)
 
     def _serve(self, upscale: Upscale, encoders: ThreadPoolExecutor) -> None:
@@ -203,7 +250,7 @@ class FolderRun:
                     self._hand_on(pending.popleft(), result, encoders)
         except Exception as error:  # the engine is lost, or the run is to stop
             for flight in chain(pending, iter(self._ready.get, None)):
-                flight.result.set_exception(error)
+                self._fail(flight, error)
             self._ready.put(None)
 
     def _images(self, pending: deque[_Flight], jobs: list[Job]) -> Iterator[Image | Wait]:
@@ -248,7 +295,7 @@ class FolderRun:
     def _hand_on(self, flight: _Flight, result: Result, encoders: ThreadPoolExecutor) -> None:
         """Give an enlarged picture to an encoder, without the pixels that it was made from."""
         if result.error is not None or result.pixels is None or flight.decoded is None:
-            flight.result.set_exception(result.error or CancelledError())
+            self._fail(flight, result.error or CancelledError())
             return
         decoded, flight.decoded = flight.decoded.result(), None
         height, width = decoded.picture.pixels.shape[:2]
@@ -301,7 +348,7 @@ class FolderRun:
                 )
             )
         except Exception as error:
-            flight.result.set_exception(error)
+            self._fail(flight, error)
 
 
 def make_folder(target: Path) -> None:
@@ -327,44 +374,14 @@ def lower_priority() -> None:
             os.setpriority(os.PRIO_PROCESS, thread, lower)
 
 
-def foresee(job: Job, upscale: Upscale, settings: Settings) -> PictureResult:
-    """What a run would do with a picture, by its header; nothing is decoded or written."""
-    try:
-        finished = plan.done_already(job, upscale, settings)
-        if finished is not None:
-            return finished
-        found = _foreseen(job, upscale, settings, _largest(upscale.picture_memory))
-    except Exception as error:
-        return failure(job, error)
-    return PictureResult(job.source, job.target, Status.PLANNED, found.source, found.output)
-
-
-@dataclass(frozen=True, slots=True)
-class _Foreseen:
-    """What a picture's header says of its way: both sizes, and the bytes of RAM that it takes."""
-
-    source: Size
-    output: Size
-    cost: int
-
-
-def _foreseen(job: Job, upscale: Upscale, settings: Settings, limit: int) -> _Foreseen:
-    """Refuse what its format, the memory or the disk cannot hold."""
-    header = pictures.probe(job.source)
-    source = header.height, header.width
-    settings.factor(source)
-    output = settings.output_size(source)
-    written, depth = pictures.format_of(job.target), header.bit_depth
-    pictures.check_output(job.target, output, header.channels, depth)
-    needed = upscale.network_memory(source, output) + memory.LEAST
-    if needed > settings.memory:
-        raise InputError(
-            f"{shown(job.source)} needs {needed / 2**20:.0f} MB of memory with this network and tile.",
-            f"Give --memory {needed // 2**20 + 1}M or more, or a smaller --tile.",
-        )
-    scratch = memory.of_scratch(header, settings, upscale.scales, limit)
-    check_space(job.target.parent, scratch + memory.file_bytes(written, output, header.channels, depth))
-    return _Foreseen(source, output, memory.of_picture(header, settings, upscale.scales, written, limit))
+def _disk_full(job: Job, error: Exception) -> OutputError:
+    """What becomes of the picture that finds the disk full."""
+    full = OutputError(
+        f"{shown(job.target)} cannot be written: the disk, or your share of it, is full.",
+        "Free some space, and the same command goes on with what is left.",
+    )
+    full.__cause__ = error
+    return full
 
 
 def _largest(budget: int) -> int:
@@ -376,6 +393,8 @@ def _outcome(flight: _Flight) -> PictureResult:
     """The result of a picture at its end; its error becomes a failed picture."""
     try:
         return flight.result.result()
+    except _LeftAloneError as left:
+        return left.result
     except CancelledError:
         return PictureResult(flight.job.source, flight.job.target, Status.PENDING)
     except Exception as error:  # a bug in one picture must not lose the others

@@ -60,6 +60,7 @@ def plan(
     recursive: bool = False,
     format: str | None = None,  # noqa: A002
     container: str | None = None,
+    as_folder: bool = False,
 ) -> Plan:
     """Find the pictures and films that the inputs name, and give each an output.
 
@@ -69,6 +70,7 @@ def plan(
         recursive: also search the folders in folders, and those that links in them lead to.
         format: "png", "jpg", ...: makes all pictures that; None keeps the format of each input.
         container: "mkv", "mp4", "mov", "webm", "gif", "apng" or "webp": the same of films.
+        as_folder: `out` is a folder whatever its suffix.
 
     Raises:
         UsageError: an output would overwrite an input, or the format is not known.
@@ -76,11 +78,12 @@ def plan(
     """
     wanted = None if format is None else _format(format)
     held = None if container is None else _container(container)
-    if out.suffix.lower() in (*SUFFIXES, *WRITTEN, *ANIMATED) and not is_folder(out):
+    suffix = "" if as_folder or is_folder(out) else out.suffix.lower()
+    if suffix in (*SUFFIXES, *WRITTEN, *ANIMATED):
         return _plan_file(inputs, out, wanted, held)
-    if out.suffix.lower() in FILM_SUFFIXES and not is_folder(out):
+    if suffix in FILM_SUFFIXES:
         raise UsageError(f"{out}: such films can be read, not written.", f"Name it {out.stem}.mkv.")
-    if out.suffix.lower() in READ_ONLY_SUFFIXES and not is_folder(out):
+    if suffix in READ_ONLY_SUFFIXES:
         raise UsageError(f"{out}: this format can be read, not written.", f"Name it {out.stem}.png.")
     check_folder(inputs, out)
     found = discover(inputs, out, recursive=recursive, films=_reads_films())
@@ -251,6 +254,9 @@ class Upscale(Protocol):
     def model_for(self, image: Pixels) -> str | Path:
         """The model that an image is enlarged with."""
 
+    def leaves(self, source: Size, target: Size, model: str | Path) -> bool:
+        """Whether there is nothing to do: the size is the image's own, and the model only enlarges."""
+
     def candidates(self, source: Size, target: Size) -> list[Computed]:
         """What may compute an image of that size, by what is known before it is decoded."""
 
@@ -258,6 +264,12 @@ class Upscale(Protocol):
         self, images: Iterable[Image | Wait], on_tile: Callable[[int, int, int], None]
     ) -> Generator[Result]:
         """Enlarge images in order."""
+
+
+def left_alone(job: Job, source: Size, model: str | Path) -> PictureResult:
+    """The result of a picture that has the size asked for, of which a clean network makes nothing better."""
+    note = f"nothing to do: it has this size already, and {model} only enlarges ({auto.PHOTO} also cleans)"
+    return PictureResult(job.source, job.target, Status.UNCHANGED, source, notes=(note,))
 
 
 def done_already(job: Job, upscale: Upscale, settings: Settings) -> PictureResult | None:

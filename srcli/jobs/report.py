@@ -27,13 +27,15 @@ class Status(StrEnum):
     WRITTEN = "written"
     SKIPPED = "skipped"
     """Its output is there, made by the same input, model and settings."""
+    UNCHANGED = "unchanged"
+    """It has the size asked for, and its network only enlarges: nothing is written."""
     KEPT = "kept"
     """A file that says nothing of srcli is where its output goes."""
     FAILED = "failed"
     PLANNED = "planned"
     """Dry run: it would be written."""
     PENDING = "pending"
-    """The run was interrupted before this picture."""
+    """The run was interrupted, or the disk full, before this picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +111,13 @@ class PictureResult:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A whole run: pictures in the order of the inputs."""
+    """A whole run: pictures in the order of the inputs, and whether it ended early and why."""
 
     engine: Loaded
     pictures: Sequence[PictureResult]
     seconds: float
     interrupted: bool = False
+    disk_full: bool = False
 
     def count(self, status: Status) -> int:
         """How many pictures ended this way."""
@@ -143,6 +146,7 @@ class Report:
             "notes": list(self.engine.notes),
             "seconds": round(self.seconds, 3),
             "interrupted": self.interrupted,
+            "disk_full": self.disk_full,
             "counts": {status.value: counts[status.value] for status in Status},
         }
         pictures = [_picture_json(picture) for picture in self.pictures]

@@ -22,6 +22,11 @@ def models(model: str | Path) -> tuple[str | Path, ...]:
     return (CLEAN, PHOTO) if model == AUTO else (model,)
 
 
+def cleans(spec: ModelSpec) -> bool:
+    """Whether a network also improves pictures that are not enlarged: it has learned to remove damage."""
+    return spec.training.recipe == "photo"
+
+
 def name_of(model: str | Path, spec: ModelSpec) -> str:
     """The name shown for a model of which `spec` is a network: "auto" for "auto", which has two."""
     return AUTO if model == AUTO else spec.name

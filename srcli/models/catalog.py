@@ -36,6 +36,8 @@ USER_FOLDER_VARIABLE = "SRCLI_MODELS"
 """Environment variable that names the folder of the user's own models."""
 
 _INT8 = ".int8.onnx"
+_WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors")
+"""Suffixes of weights, of which models are made."""
 _FILE_NAME = re.compile(r"(?P<name>.+)-x(?P<scale>\d+)")
 
 
@@ -175,6 +177,11 @@ def is_path(model: str | Path) -> bool:
 
 def _candidates(model: str | Path, folder: Path | None) -> list[ModelFile]:
     """Every file the name or path may mean, of any scale; at least one."""
+    if Path(model).suffix.lower() in _WEIGHTS:
+        raise ModelNotFoundError(
+            f"{model} holds weights, not a model.",
+            f"First: srcli export {model} (of srcli train), or srcli models import {model} (of others).",
+        )
     if is_path(model):
         return [_from_path(Path(model))]
     files = list_files(folder)

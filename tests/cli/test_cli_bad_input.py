@@ -1,5 +1,7 @@
 """Bad input through the real command: a clear message, the right exit code, and the rest is done."""
 
+import errno
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -186,6 +188,57 @@ def test_a_picture_too_large_for_its_format_is_no_success(srcli: Command) -> Non
     assert run.code == 1
     assert "80000x4" in run.err
     assert written() == []
+
+
+def test_what_headers_show_is_told_by_a_dry_run_too(srcli: Command) -> None:
+    """Too large for its format, a sub-folder that cannot be made: the rest is planned, nothing written."""
+    picture("in/wide.webp", 1, 5000)
+    picture("in/sub/b.png")
+    picture("in/c.png")
+    Path("upscaled").mkdir()
+    Path("upscaled/sub").write_bytes(b"in the way")
+    dry = srcli("upscale", "in", "-r", "--dry-run", *BICUBIC)
+    assert dry.code == 1
+    assert "20000x4 pixels as WEBP" in dry.err
+    assert "upscaled/sub is not a folder" in dry.err
+    assert "in/c.png 9×6" in dry.out
+    assert written() == ["sub"]
+    real = srcli("upscale", "in", "-r", *BICUBIC)
+    assert real.code == 1
+    assert [line for line in real.err.splitlines() if line.startswith("error:")] == [
+        line for line in dry.err.splitlines() if line.startswith("error:")
+    ]
+    assert written() == ["c.png", "sub"]
+
+
+def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(
+    srcli: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        picture(f"in/{number}.png")
+    write = os.fsync
+    done: list[int] = []
+
+    def fsync(file: int) -> None:
+        done.append(file)
+        if len(done) > 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    run = srcli("upscale", "in", "--json", "-j", "1", *BICUBIC)
+    assert run.code == 1
+    report = json.loads(run.out)
+    assert report["disk_full"] is True
+    assert report["interrupted"] is False
+    assert [report["counts"][name] for name in ("written", "failed", "pending")] == [3, 1, 5]
+    assert "the disk is full with 5 left; the same command goes on" in run.err
+    assert run.err.count("error:") == 1
+    assert len(written()) == 3
+    monkeypatch.setattr(os, "fsync", write)
+    again = srcli("upscale", "in", *BICUBIC)
+    assert again.code == 0
+    assert len(written()) == 9
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`srcli train` end to end, and what it shows while it works."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -37,6 +38,40 @@ def test_train_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "This run is finished: 3 updates" in capsys.readouterr().err
     assert checkpoint.read_bytes() == before
     assert load_checkpoint(checkpoint).minutes == 1000
+
+
+def test_resume_takes_the_runs_own_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Model, scale, recipe, its numbers and the folders of pictures; from another folder, too."""
+    folder_of_pictures(tmp_path / "hr", 4)
+    folder_of_pictures(tmp_path / "valid", 2)
+    run = tmp_path / "run"
+    options = ["--set", "network.blocks=2", "--set", "network.features=8", "--valid", str(tmp_path / "valid")]
+    stop_at = ["--minutes", "0.000001"]
+    assert _train(tmp_path, "--updates", "3", "--validate-every", "7", *options, *stop_at) == 0
+    before = load_checkpoint(run / "last.pt")
+    assert before.update < 3
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    capsys.readouterr()
+    assert main(["train", "--resume", str(run), "--minutes", "0"]) == 0
+    assert "4 training images, 2 for validation" in capsys.readouterr().err
+    after = load_checkpoint(run / "last.pt")
+    assert after.update == 3
+    assert (after.network, after.recipe) == (before.network, before.recipe)
+    assert json.loads((run / "run.json").read_text())["validate_every"] == 7
+    assert str(tmp_path).encode() not in (run / "last.pt").read_bytes()
+    assert main(["train", "--resume", str(run), "--batch", "3"]) == 2
+    assert "batch was 2, now 3" in capsys.readouterr().err
+    assert main(["train", str(tmp_path / "hr"), "--resume", "-o", str(run)]) == 0
+    (run / "run.json").unlink()
+    assert main(["train", "--resume", str(run)]) == 2
+    assert "does not say what it was trained on" in capsys.readouterr().err
+    assert main(["train", "--resume", "nosuch"]) == 2
+    assert "nosuch holds no checkpoint to resume" in capsys.readouterr().err
+    assert main(["train"]) == 2
+    assert "nothing to train on" in capsys.readouterr().err
 
 
 def test_a_changed_network_gets_another_name(tmp_path: Path) -> None:

@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_networks
 from cli_runs import Command, picture
 from PIL import Image
 
 from srcli import Upscaler
 from srcli.io import pictures, provenance
 from srcli.jobs.folder import FolderRun
-from srcli.models import auto
+from srcli.models import auto, catalog
+from srcli.models.spec import TrainingFacts
 
 BICUBIC = ("--backend", "bicubic")
 
@@ -165,6 +167,66 @@ def test_auto_tells_which_networks_made_the_pictures(
     assert json.loads(Path("r.json").read_text())["engine"]["model"] == "auto"
 
 
+@pytest.fixture
+def both(srcli: Command, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clean network and one for damaged pictures in place of the shipped ones, chosen by width."""
+    folder = tmp_path_factory.mktemp("models")
+    for scale in (2, 3, 4):
+        tiny_networks.write(folder, tiny_networks.tiny_spec(scale))
+        spec = replace(tiny_networks.tiny_spec(scale, "mend"), training=TrainingFacts(recipe="photo"))
+        tiny_networks.write(folder, spec, seed=1)
+    monkeypatch.setattr(catalog, "MODELS_FOLDER", folder)
+    monkeypatch.setattr(auto, "CLEAN", "tiny")
+    monkeypatch.setattr(auto, "PHOTO", "mend")
+    choose = auto.choose
+    by_width = {9: "tiny", 12: "mend"}
+    monkeypatch.setattr(
+        auto,
+        "choose",
+        lambda model, image: by_width[image.shape[1]] if model == "auto" else choose(model, image),
+    )
+
+
+@pytest.mark.usefixtures("both")
+def test_x1_cleans_with_a_photo_network(srcli: Command) -> None:
+    picture("a.png", 8, 12)
+    run = srcli("upscale", "a.png", "-s", "1", "--model", "mend", "--json")
+    assert run.code == 0, run.err
+    (result,) = json.loads(run.out)["pictures"]
+    assert (result["status"], result["scales"], result["model"]) == ("written", [2], "mend")
+    assert result["output_size"] == result["input_size"]
+    assert not np.array_equal(
+        pictures.read(Path("upscaled/a.png")).pixels, pictures.read(Path("a.png")).pixels
+    )
+    again = srcli("upscale", "a.png", "-s", "1", "--model", "mend", "--json")
+    assert json.loads(again.out)["counts"]["skipped"] == 1
+
+
+@pytest.mark.usefixtures("both")
+@pytest.mark.parametrize("size", [("-s", "1"), ("--width", "9")])
+def test_x1_with_a_clean_network_has_nothing_to_do(srcli: Command, size: tuple[str, str]) -> None:
+    picture("a.png")
+    for dry in ((), ("--dry-run",)):
+        run = srcli("upscale", "a.png", *size, "--model", "tiny", *dry)
+        assert run.code == 0, run.err
+        assert "nothing to do for 1 picture" in run.err
+        assert not Path("upscaled/a.png").exists()
+
+
+@pytest.mark.usefixtures("both")
+def test_x1_with_auto_cleans_what_is_degraded_and_leaves_the_rest(srcli: Command) -> None:
+    picture("in/clean.png")
+    picture("in/noisy.png", 8, 12)
+    run = srcli("upscale", "in", "-s", "1", "--json")
+    assert run.code == 0, run.err
+    report = json.loads(run.out)
+    assert [one["status"] for one in report["pictures"]] == ["unchanged", "written"]
+    assert "mend also cleans" in report["pictures"][0]["notes"][0]
+    assert [path.name for path in Path("upscaled").iterdir()] == ["noisy.png"]
+    again = srcli("upscale", "in", "-s", "1", "--json")
+    assert [one["status"] for one in json.loads(again.out)["pictures"]] == ["unchanged", "skipped"]
+
+
 def test_linked_folders_are_searched_and_a_link_that_is_passed_by_is_told(srcli: Command) -> None:
     picture("in/a.png"), picture("elsewhere/b.png")
     Path("in/2024").symlink_to(Path("elsewhere").resolve())
@@ -211,6 +273,14 @@ def test_a_file_name_as_output(srcli: Command) -> None:
 
 def statuses(path: str = "r.json") -> list[str]:
     return [one["status"] for one in json.loads(Path(path).read_text())["pictures"]]
+
+
+@pytest.mark.parametrize("name", ["new.jpg/", "new.gif/", "new.mkv/"])
+def test_a_slash_at_the_end_makes_any_name_a_folder(srcli: Command, name: str) -> None:
+    picture("a.png")
+    assert srcli("upscale", "a.png", "-o", name, *BICUBIC).code == 0
+    assert Path(name, "a.png").is_file()
+    assert srcli("upscale", "a.png", "-o", "a.png/", *BICUBIC).code == 1  # a file is there
 
 
 def test_the_same_command_goes_on_where_it_stopped(srcli: Command) -> None:

@@ -1,6 +1,7 @@
 """Writing: complete or not at all, and what a format cannot hold is said."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from tempfile import gettempdir
@@ -16,9 +17,10 @@ from PIL import Image
 
 from srcli import memory
 from srcli.errors import OutputError, UsageError
-from srcli.io import codec, pictures, tiff
+from srcli.io import avif, codec, pictures, tiff
+from srcli.io.codec import INCOMPLETE
 from srcli.io.pictures import Picture
-from srcli.io.storage import Scratch
+from srcli.io.storage import Scratch, is_full
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
@@ -329,3 +331,20 @@ def test_folders_with_names_beyond_utf8_work(tmp_path: Path) -> None:
         with patch.object(pictures.Header, "decoder_bytes", 0):
             large = pictures.read(folder / f"a{suffix}", limit=0, folder=folder)
         np.testing.assert_array_equal(large.pixels, found.pixels)
+
+
+@pytest.mark.parametrize(("free", "full"), [(100, True), (1 << 40, False)])
+def test_a_file_cut_short_by_a_full_disk_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, full: bool
+) -> None:
+    """Encoders pass no error numbers on."""
+
+    def cut(*_: object) -> None:
+        raise OSError(INCOMPLETE)
+
+    monkeypatch.setattr(avif, "encode", cut)
+    usage = shutil.disk_usage(tmp_path)._replace(free=free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OutputError) as caught:
+        pictures.write(tmp_path / "a.avif", pictures.Picture(np.zeros((9, 9, 3), np.uint8)))
+    assert is_full(caught.value) is full

@@ -14,9 +14,19 @@ import media_samples as samples
 import numpy as np
 import pytest
 
-from srcli.errors import InferenceError, OutputError
+from srcli.errors import InferenceError, OutputError, UsageError
 from srcli.io import storage
-from srcli.io.storage import allocate, beside, check_space, insert, overwrite, sweep, unfinished, write_whole
+from srcli.io.storage import (
+    allocate,
+    beside,
+    check_name,
+    has_space,
+    insert,
+    overwrite,
+    sweep,
+    unfinished,
+    write_whole,
+)
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="there, files are deleted when they are closed")
 
@@ -131,12 +141,43 @@ def test_arrays_beyond_all_memory_are_refused(tmp_path: Path) -> None:
         allocate((1 << 30, 1 << 30), np.uint16, limit=1 << 62, folder=tmp_path)
 
 
-def test_disks_without_room_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_on_the_disk_of_a_folder_to_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 5, 5_000_000_000))
-    check_space(tmp_path / "new" / "folder", 5_000_000_000)
-    with pytest.raises(OutputError, match=r"5\.1 GB .* 5\.0 GB"):
-        check_space(tmp_path / "new" / "folder", 5_100_000_000)
+    assert has_space(tmp_path / "new" / "folder", 5_000_000_000)
+    assert not has_space(tmp_path / "new" / "folder", 5_000_000_001)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there, other names are refused")
+@pytest.mark.parametrize(
+    ("name", "fits"),
+    [
+        ("x" * 251 + ".png", True),
+        ("x" * 252 + ".png", False),
+        ("ü" * 125 + ".png", True),  # two bytes each
+        ("ü" * 126 + ".png", False),
+        ("new/" + "x" * 255 + "/a.png", True),
+        ("new/" + "x" * 256 + "/a.png", False),
+        ("/".join(["x" * 200] * 25) + "/a.png", False),  # 4,096 bytes in all
+        ("a\0.png", False),
+    ],
+)
+def test_names_are_checked_in_bytes_before_their_folders_exist(tmp_path: Path, name: str, fits: bool) -> None:
+    if fits:
+        check_name(tmp_path / name)
+        return
+    with pytest.raises(UsageError, match="no file can have this name"):
+        check_name(tmp_path / name)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there, other names are refused")
+def test_the_unfinished_file_needs_a_name_too(tmp_path: Path) -> None:
+    folder = tmp_path
+    while len(os.fsencode(folder)) < 4096 - 230:
+        folder /= "x" * 200
+    folder /= "x" * (4096 - 20 - len(os.fsencode(folder)))
+    with pytest.raises(UsageError, match="no file can have this name"):
+        check_name(folder / "a.png")
 
 
 @pytest.mark.parametrize("length", [0, 1, 999, 1000, 1001, 2500])

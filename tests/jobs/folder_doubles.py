@@ -39,6 +39,9 @@ class Double:
     def model_for(self, image: Pixels) -> str:
         return "double"
 
+    def leaves(self, source: Size, target: Size, model: object) -> bool:
+        return False
+
     def candidates(self, source: Size, target: Size) -> list[Computed]:
         return [COMPUTED]
 

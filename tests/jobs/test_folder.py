@@ -1,5 +1,6 @@
 """Folder runs: order, memory, faults and interrupts, with decoders and encoders made for it."""
 
+import errno
 import os
 import random
 import shutil
@@ -34,8 +35,10 @@ from srcli.imaging.pixels import Pixels
 from srcli.io import pictures
 from srcli.io.pictures import Picture
 from srcli.jobs import folder, plan
-from srcli.jobs.folder import FolderRun, foresee
+from srcli.jobs.folder import FolderRun
+from srcli.jobs.inputs import Job
 from srcli.jobs.plan import first_factor
+from srcli.jobs.preflight import foresee
 from srcli.jobs.report import PictureResult, Status
 from srcli.settings import Settings, Size
 
@@ -111,6 +114,60 @@ def test_an_error_in_any_stage_fails_one_picture_and_nothing_hangs(
     assert names(failed) == ["7.png"]
     assert "7.png" in failed[0].error
     assert sorted(disk.written) == sorted(f"{i}.png" for i in range(12) if i != 7)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("stage", ["read", "write"])
+def test_a_full_disk_ends_the_run_and_the_rest_stays_pending(disk: Disk, stage: str, code: int) -> None:
+    """Only the picture that found it fails; the same run goes on when there is room."""
+    jobs, watcher = disk.jobs(*[(4, 4)] * 40), Watcher()
+    full = OutputError("out/5.png cannot be written.")
+    full.__cause__ = OSError(code, os.strerror(code))
+    disk.faults = {(stage, f"{number}.png"): full for number in range(5, 40)}
+    run = finish(FolderRun(jobs, [double], TWICE, watcher))
+    status = [result.status for result in run.results]
+    assert run.full
+    assert not run.interrupted
+    assert names(run.results) == [job.source.name for job in jobs]
+    assert [status.count(one) for one in (Status.WRITTEN, Status.FAILED)] == [5, 1]
+    assert status[-1] is Status.PENDING
+    failed = next(result for result in run.results if result.status is Status.FAILED)
+    assert "is full" in failed.error
+    assert "the same command goes on" in failed.hint
+    assert len(watcher.seen) == 6
+    disk.faults = {}
+    again = finish(FolderRun(jobs, [double], replace(TWICE, overwrite=True), Watcher()))
+    assert [result.status for result in again.results] == [Status.WRITTEN] * 40
+
+
+def test_what_headers_show_is_told_before_the_first_picture_begins(disk: Disk) -> None:
+    """Out of order in time, in order in the results."""
+    jobs, watcher = disk.jobs(*[(4, 4)] * 6, (4, 20_000)), Watcher()
+    jobs[-1] = Job(jobs[-1].source, Path("out/6.webp"))
+    disk.faults = {("probe", "3.png"): InputError("3.png: broken.", "Fix it.")}
+    told: list[int] = []
+
+    def read(path: Path, **options: object) -> Picture:
+        told.append(len(watcher.seen))
+        return Disk.read(disk, path, **options)
+
+    disk.read = read  # type: ignore[method-assign]
+    run = finish(FolderRun(jobs, [double], TWICE, watcher))
+    assert told[0] == 2
+    assert names(watcher.seen[:2]) == ["3.png", "6.png"]
+    assert len(watcher.seen) == 7
+    assert names(run.results) == [job.source.name for job in jobs]
+    failed = [result.input.name for result in run.results if result.status is Status.FAILED]
+    assert failed == ["3.png", "6.png"]
+    assert "16383" in run.results[6].error
+
+
+def test_failures_known_before_an_interrupt_stay_failures(disk: Disk) -> None:
+    jobs = disk.jobs(*[(4, 4)] * 6)
+    disk.faults = {("probe", "5.png"): InputError("5.png: broken.", "Fix it.")}
+    run = finish(FolderRun(jobs, [double], TWICE, Watcher(interrupt_after=2)))
+    assert run.interrupted
+    assert run.results[5].status is Status.FAILED
 
 
 def test_an_error_of_the_engine_fails_that_picture_only(disk: Disk) -> None:

@@ -38,6 +38,7 @@ def test_json_says_everything() -> None:
     assert report["counts"] == {
         "written": 1,
         "skipped": 1,
+        "unchanged": 0,
         "kept": 0,
         "failed": 1,
         "planned": 0,

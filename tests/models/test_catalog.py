@@ -139,6 +139,14 @@ def test_a_foreign_network_of_another_kind(tmp_path: Path, nodes: list[onnx.Node
         catalog.resolve(foreign(tmp_path / "classifier.onnx", nodes), 2)
 
 
+@pytest.mark.parametrize("name", ["last.pt", "runs/edsr/last.pt", "RRDB.pth", "x4.safetensors"])
+def test_weights_are_no_model_and_the_way_to_one_is_said(name: str) -> None:
+    with pytest.raises(ModelNotFoundError) as caught:
+        catalog.resolve(name, 2)
+    assert f"srcli export {name}" in caught.value.hint
+    assert f"srcli models import {name}" in caught.value.hint
+
+
 def test_a_foreign_network_of_other_channels(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"y\.onnx"):
         catalog.resolve(foreign(tmp_path / "y.onnx", [RESIZE], channels=1), 2)

@@ -12,7 +12,7 @@ from srcli.imaging.resize import downscale
 from srcli.io.pictures import Picture, write
 from srcli_train.command import train
 from srcli_train.data import Pictures, load_pictures
-from srcli_train.folders import check_pair, find_source, read_rgb, split
+from srcli_train.folders import UnfitPicturesError, check_pair, find_source, read_rgb, split
 from srcli_train.job import Job
 from srcli_train.networks import preset
 from srcli_train.patches import PatchSampler
@@ -160,8 +160,32 @@ def test_a_picture_smaller_than_the_patches_is_named(tmp_path: Path) -> None:
     folder = folder_of_pictures(tmp_path / "hr")
     write(folder / "strip.png", Picture(rendered(0, 40)[:30]))
     job = Job(folder, preset("edsr-baseline", 2), replace(FAST, patch=16), tmp_path / "run")
-    with pytest.raises(TrainingError, match=r"strip\.png: its LR has a side of 15 pixels, .* take 16; 1 of"):
+    with pytest.raises(TrainingError, match=r"strip\.png: its LR has a side of 15 pixels, .* take 16\."):
         train(replace(job, valid=folder, cache=tmp_path / "cache"), Quiet())
+
+
+def test_all_pictures_that_cannot_be_used_are_named_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Damaged, no picture, too small for the scale or for a patch, twice there, damaged for validation."""
+    folder = folder_of_pictures(tmp_path / "hr")
+    write(folder / "copy.png", Picture(rendered(1)))
+    write(folder / "strip.png", Picture(rendered(0, 40)[:30]))
+    write(folder / "dot.png", Picture(rendered(0, 1)))
+    (folder / "text.jpg").write_text("no picture")
+    (folder / "cut.png").write_bytes((folder / "0000.png").read_bytes()[:500])
+    valid = folder_of_pictures(tmp_path / "valid")
+    (valid / "empty.png").touch()
+    job = Job(folder, preset("edsr-baseline", 2), replace(FAST, patch=16), tmp_path / "run", valid=valid)
+    with pytest.raises(UnfitPicturesError, match="4 more cannot be used either") as caught:
+        train(replace(job, cache=tmp_path / "cache"), Quiet())
+    named = [problem.message for problem in caught.value.problems]
+    for name in ("cut.png", "dot.png", "text.jpg", "strip.png", "empty.png"):
+        assert sum(name in message for message in named) == 1
+        assert name in caplog.text
+    assert "copy.png shows the same as 0001.png" in caplog.text
+    assert not (tmp_path / "run").exists()
+    assert not list((tmp_path / "cache").glob("*/*")), "gigabytes that no run uses"
 
 
 def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path) -> None:

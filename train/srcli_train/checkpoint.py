@@ -209,7 +209,7 @@ def check_same_run(folder: Path, checkpoint: Checkpoint, network: NetworkSpec, r
     if differing:
         raise UsageError(
             f"The run in {folder} was made with another network or recipe: {'; '.join(differing)}.",
-            "Give the same options as before, or start another run from its weights with -o and --init.",
+            "Leave these options out, or start another run from its weights with -o and --init.",
         )
 
 

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import logging
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.errors import TrainingError
+from srcli.errors import SrcliError, TrainingError
 from srcli.imaging.resize import downscale, modcrop
-from srcli_train.folders import Source, check_pair, read_rgb
+from srcli_train.folders import Source, UnfitPicturesError, check_pair, read_rgb
+
+_log = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]
 _CHUNK = 32  # images decoded at a time
@@ -48,6 +51,16 @@ class Pictures:
             digest.update(repr(image.shape).encode() + image[image.shape[0] // 2].tobytes())
         return digest.hexdigest()[:16]
 
+    def smaller_than(self, side: int, files: Sequence[Path]) -> list[TrainingError]:
+        """What is wrong with the pictures that hold no patch.
+
+        Args:
+            side: of an LR patch in pixels.
+            files: of the HR pictures.
+        """
+        shapes = {scale: [image.shape[:2] for image in images] for scale, images in self.lr.items()}
+        return _too_small(shapes, side, files)
+
 
 def is_cached(source: Source, scales: tuple[int, ...], cache: Path) -> bool:
     """Whether `load_pictures` would find everything decoded."""
@@ -56,22 +69,26 @@ def is_cached(source: Source, scales: tuple[int, ...], cache: Path) -> bool:
 
 
 def load_pictures(
-    source: Source, scales: tuple[int, ...], cache: Path, progress: Callable[[int, int], None]
+    source: Source,
+    scales: tuple[int, ...],
+    cache: Path,
+    progress: Callable[[int, int], None],
+    side: int = 0,
 ) -> Pictures:
     """Map the decoded images, decoding and downscaling them first where the cache lacks them.
 
-    Decoding also clears the cache, see `clear_cache`.
+    Decoding also clears the cache, see `clear_cache`, and logs images that are there twice.
 
     Args:
         source: HR files and LR files.
         scales: scales for which LR images are needed.
         cache: folder for the decoded images; one subfolder a data set.
         progress: called with (images done, images in all) while decoding.
+        side: of an LR patch in pixels. Where images cannot be used, those that hold no patch are named too.
 
     Raises:
-        TrainingError: LR and HR do not belong together, an image is too small, or the cache cannot be
-            written.
-        InputError: a file is not an image.
+        UnfitPicturesError: LR and HR do not belong together, files are not images or too small; it has all.
+        TrainingError: the cache cannot be written.
     """
     try:
         home = cache / _key(source)
@@ -81,7 +98,7 @@ def load_pictures(
         if missing:
             clear_cache(cache)
             with decoding(home):
-                _decode(source, missing, home, progress)
+                _decode(source, missing, home, progress, side)
     except OSError as error:
         where = error.filename or cache
         hint = "Decoded images need space there; --cache names another folder."
@@ -97,11 +114,13 @@ def _key(source: Source) -> str:
     return hashlib.sha256(json.dumps([_VERSION, facts]).encode()).hexdigest()[:16]
 
 
-def _decode(source: Source, scales: list[int], home: Path, progress: Callable[[int, int], None]) -> None:
+def _decode(
+    source: Source, scales: list[int], home: Path, progress: Callable[[int, int], None], side: int
+) -> None:
     """Write x1 (HR) and LR files for `scales`, each finished by renaming its index into place."""
     outputs = {s: (home / f"x{s}.u8.{os.getpid()}").open("wb") for s in scales}
     try:
-        shapes = _fill(outputs, source, scales, progress)
+        shapes = _fill(outputs, source, scales, progress, side)
         for scale, file in outputs.items():
             file.close()
             Path(file.name).replace(home / f"x{scale}.u8")
@@ -115,31 +134,85 @@ def _decode(source: Source, scales: list[int], home: Path, progress: Callable[[i
 
 
 def _fill(
-    outputs: Mapping[int, BinaryIO], source: Source, scales: list[int], progress: Callable[[int, int], None]
+    outputs: Mapping[int, BinaryIO],
+    source: Source,
+    scales: list[int],
+    progress: Callable[[int, int], None],
+    side: int,
 ) -> dict[int, list[tuple[int, int]]]:
-    """Append every image to the files of its scales; returns their (height, width)."""
+    """Append every image to the files of its scales; returns their (height, width).
+
+    Raises:
+        UnfitPicturesError: some cannot be used; all were looked at.
+    """
     shapes: dict[int, list[tuple[int, int]]] = {s: [] for s in scales}
+    problems, good, copies = list[SrcliError](), list[Path](), _Copies()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(source.hr), _CHUNK):  # so that never more than a chunk is in memory
             numbers = range(start, min(start + _CHUNK, len(source.hr)))
             for number, versions in zip(
                 numbers, pool.map(lambda i: _versions(source, i, scales), numbers), strict=True
             ):
-                for scale, image in versions.items():
-                    outputs[scale].write(np.ascontiguousarray(image).data)
-                    shapes[scale].append((image.shape[0], image.shape[1]))
                 progress(number + 1, len(source.hr))
+                if isinstance(versions, SrcliError):
+                    problems.append(versions)
+                    continue
+                good.append(source.hr[number])
+                if 1 in versions:
+                    copies.note(good[-1], versions[1])
+                for scale, image in versions.items():
+                    shapes[scale].append((image.shape[0], image.shape[1]))
+                    if not problems:
+                        outputs[scale].write(np.ascontiguousarray(image).data)
+    if problems:
+        small = _too_small({scale: shapes[scale] for scale in scales if scale > 1}, side, good)
+        raise UnfitPicturesError([*problems, *small])
     return shapes
 
 
-def _versions(source: Source, number: int, scales: list[int]) -> dict[int, Pixels]:
-    """One HR image and its LR images."""
+class _Copies:
+    """Logs pictures that have the same pixels as one before: patches of them are drawn twice as often."""
+
+    def __init__(self) -> None:
+        self._seen: dict[bytes, Path] = {}
+
+    def note(self, path: Path, image: Pixels) -> None:
+        """One more picture."""
+        digest = hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).data).digest()
+        first = self._seen.setdefault(digest, path)
+        if first != path:
+            _log.warning("%s shows the same as %s: it is trained on twice.", path, first.name)
+
+
+def _too_small(
+    shapes: Mapping[int, Sequence[tuple[int, ...]]], side: int, files: Sequence[Path]
+) -> list[TrainingError]:
+    """What is wrong with images of which an LR image, of the (height, width) in `shapes`, holds no patch."""
+    problems = []
+    for number, path in enumerate(files):
+        least = min((min(sizes[number]) for sizes in shapes.values()), default=side)
+        if least < side:
+            problems.append(
+                TrainingError(
+                    f"{path}: its LR has a side of {least} pixels, and patches take {side}.",
+                    "Remove small images from the folder, or train with a smaller --patch.",
+                )
+            )
+    return problems
+
+
+def _versions(source: Source, number: int, scales: list[int]) -> dict[int, Pixels] | SrcliError:
+    """One HR image and its LR images, or why it cannot be used."""
     path = source.hr[number]
-    hr = read_rgb(path)
-    if min(hr.shape[:2]) < max(scales):
-        size = f"{hr.shape[1]}×{hr.shape[0]}"
-        raise TrainingError(f"{path}: {size} pixels are too few to train on.", "Remove it from the folder.")
-    return {s: hr if s == 1 else _lr_of(source, number, hr, s) for s in scales}
+    try:
+        hr = read_rgb(path)
+        if min(hr.shape[:2]) < max(scales):
+            size = f"{hr.shape[1]}×{hr.shape[0]}"
+            hint = "Remove it from the folder."
+            return TrainingError(f"{path}: {size} pixels are too few to train on.", hint)
+        return {s: hr if s == 1 else _lr_of(source, number, hr, s) for s in scales}
+    except SrcliError as error:
+        return error
 
 
 def _lr_of(source: Source, number: int, hr: Pixels, scale: int) -> Pixels:

@@ -1,12 +1,13 @@
 """HR and LR images in folders: any folder of HR images, or DIV2K in its official layout."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.errors import TrainingError
+from srcli.errors import SrcliError, TrainingError
 from srcli.imaging.metrics import psnr
 from srcli.imaging.pixels import as_rgb8
 from srcli.imaging.resize import downscale
@@ -19,6 +20,20 @@ _REACH = 3  # misalignments looked for, in LR pixels
 _VALIDATION_IMAGES = 12
 _HELD_BACK = 10  # one training image of so many at most is used for validation instead
 _VALIDATION_SIDE = 384  # pixels of HR, from the middle
+
+
+class UnfitPicturesError(TrainingError):
+    """Pictures of a folder that cannot be trained on, all of them.
+
+    Attributes:
+        problems: one for each.
+    """
+
+    def __init__(self, problems: Sequence[SrcliError]) -> None:
+        self.problems = tuple(problems)
+        first, *more = self.problems
+        others = f" {len(more)} more cannot be used either." if more else ""
+        super().__init__(first.message + others, first.hint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,14 @@
-"""A training run as it is asked for, and whether it can be run."""
+"""A training run as it is asked for, what its folder remembers of that, and whether it can be run."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from srcli.errors import UsageError
+from srcli.errors import OutputError, UsageError
+from srcli.io.storage import write_text
 from srcli_train.checkpoint import holds_run
 from srcli_train.networks import NetworkSpec, build
 from srcli_train.recipes import Recipe
@@ -49,6 +51,49 @@ class Job:
     save_minutes: float = 5.0
     data_name: str = ""
     command: str = ""
+
+
+_REMEMBERED = "run.json"
+"""Not part of the checkpoint: paths tell of a machine, and checkpoints are passed on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What a run's folder remembers for those who resume it, beside the checkpoint.
+
+    Attributes: as of `Job`; `data` is None where nothing is known.
+    """
+
+    data: Path | None = None
+    valid: Path | None = None
+    cache: Path | None = None
+    validate_every: int = 1000
+    data_name: str = ""
+
+
+def remember(job: Job) -> None:
+    """Write that into the run's folder.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    paths = {"data": job.data, "valid": job.valid, "cache": job.cache}
+    text = {name: None if path is None else str(path.absolute()) for name, path in paths.items()}
+    facts = {**text, "validate_every": job.validate_every, "data_name": job.data_name}
+    try:
+        write_text(job.folder / _REMEMBERED, json.dumps(facts, indent=2) + "\n")
+    except OSError as error:
+        raise OutputError(f"{job.folder / _REMEMBERED} cannot be written ({error.strerror}).") from error
+
+
+def remembered(folder: Path) -> Remembered:
+    """The same of a run; nothing of those of earlier versions, and where it is damaged."""
+    try:
+        facts = json.loads((folder / _REMEMBERED).read_text(encoding="utf-8"))
+        data, valid, cache = (facts[name] and Path(facts[name]) for name in ("data", "valid", "cache"))
+        return Remembered(data, valid, cache, int(facts["validate_every"]), str(facts["data_name"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return Remembered()
 
 
 def check_overwriting(job: Job) -> None:

@@ -4,9 +4,8 @@ Drawing update n's minibatch depends on nothing but the recipe's seed and n, so 
 to save and none to lose.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -107,13 +106,12 @@ class PatchSampler:
         return number, int(draw.integers(height - side + 1)), int(draw.integers(width - side + 1))
 
 
-def check_sizes(pictures: Pictures, side: int, files: Sequence[Path] = ()) -> None:
+def check_sizes(pictures: Pictures, side: int) -> None:
     """Refuse pictures that hold no patch.
 
     Args:
         pictures: to draw from.
         side: of an LR patch in pixels.
-        files: of the HR pictures, to name the smallest; may be empty.
 
     Raises:
         TrainingError: there are such pictures.
@@ -123,10 +121,8 @@ def check_sizes(pictures: Pictures, side: int, files: Sequence[Path] = ()) -> No
     ]
     small = sum(length < side for length in sides)
     if small:
-        least = min(sides)
-        which = files[sides.index(least)] if files else "The smallest"
         raise TrainingError(
-            f"{which}: its LR has a side of {least} pixels, and patches take {side}; "
+            f"The smallest: its LR has a side of {min(sides)} pixels, and patches take {side}; "
             f"{small} of {len(sides)} images are too small.",
             "Remove small images from the folder, or train with a smaller --patch.",
         )
