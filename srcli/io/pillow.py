@@ -4,6 +4,7 @@ Nothing here is imported before such a picture is read.
 """
 
 import io
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -27,6 +28,18 @@ PIXEL = 5
 """Bytes a pixel at most: Pillow's own, and a band."""
 _MOST_PIXELS = 1 << 30
 """Of a TIFF: what srcli takes. A GIF has Pillow's own limit, since opening it may already take memory."""
+_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    LookupError,
+    TypeError,
+    EOFError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+)
+"""What Pillow raises for files that are no good."""
 _lock = threading.Lock()  # filters of warnings and Pillow's limit are the whole process's
 
 
@@ -54,15 +67,15 @@ def opened(kind: str, data: Data | bytes) -> "Iterator[Image]":
             image = plugin(file)
         except Image.DecompressionBombError as error:
             raise TooLargeError("it is too large for a file of its kind") from error
-        except (OSError, SyntaxError, ValueError, NotImplementedError) as error:
-            if "truncated" in str(error).lower():
-                raise DamagedError("it is cut off: part of its header is missing") from error
+        except _ERRORS as error:
+            if "truncated" in str(error).lower() or isinstance(error, RuntimeError):
+                raise DamagedError(f"its header is cut off or damaged ({error})") from error
             raise UnsupportedError(f"this kind of {kind.upper()} is not supported ({error})") from error
         try:
             yield image
         except Image.DecompressionBombError as error:
             raise TooLargeError("it is too large for a file of its kind") from error
-        except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+        except _ERRORS as error:
             raise DamagedError(f"its picture data cannot be decoded ({error})") from error
 
 

@@ -1,5 +1,6 @@
 """Rare kinds of files that people have: the right pixels, or a refusal that names the kind."""
 
+import contextlib
 import io
 import struct
 import zlib
@@ -12,7 +13,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from srcli.errors import InputError
+from srcli.errors import InputError, SrcliError
 from srcli.io import avif, codec, pictures
 from srcli.io.pictures import Header, Picture
 
@@ -478,3 +479,28 @@ def test_pillows_limit_of_pixels_does_not_count_for_tiffs(
     blob = tiff(tags_of((6, 10), (2,), 1), few_bits(values, 2))
     np.testing.assert_array_equal(read_bytes(tmp_path, blob).pixels, values * 85)
     assert Image.MAX_IMAGE_PIXELS == 10
+
+
+def cmyk_jpeg() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(samples.photo("rgba"), "CMYK").save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+RARE = {
+    "gray AVIF": samples.by_pillow(PHOTO[..., 0], "AVIF", subsampling="4:0:0", speed=9),
+    "GIF": placed_gif((24, 20), (4, 6)),
+    "OS/2": os2(4, [RED, BLUE], bytes(4), (2, 1)),
+    "palette": tiff(tags_of((3, 5), (1,), 3) | {320: ("H", (65535, 0, 0, 0, 0, 65535))}, bytes(3)),
+    "CMYK": cmyk_jpeg(),
+}
+
+
+@pytest.mark.parametrize("blob", RARE.values(), ids=RARE)
+def test_damage_of_rare_kinds_gives_a_picture_or_our_error(tmp_path: Path, blob: bytes) -> None:
+    for place in range(0, min(len(blob), 700), 3):
+        for value in (0, 127, 255):
+            (tmp_path / "x").write_bytes(blob[:place] + bytes((value,)) + blob[place + 1 :])
+            with contextlib.suppress(SrcliError):
+                pixels, header = pictures.read(tmp_path / "x").pixels, pictures.probe(tmp_path / "x")
+                assert pixels.shape[:2] == (header.height, header.width)
