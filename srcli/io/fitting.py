@@ -214,12 +214,12 @@ def holdable(metadata: Metadata, name: str, pixels: Pixels) -> tuple[Metadata, t
         if meant := png.colour_of(metadata.colour, profile=bool(metadata.icc)):
             notes += (f"its colour description ({meant}) is left out: colours may look different",)
         metadata = replace(metadata, colour=())
-    for what, held in (
-        ("comment is", metadata.comments),
-        ("IPTC and Photoshop data are", metadata.photoshop),
-    ):
-        if held and name != "jpeg":
-            notes += (f"its {what} left out: only JPEG holds them",)
+    if name != "jpeg":
+        if metadata.comments:
+            notes += ("its comment is left out: only JPEG holds one",)
+        if metadata.photoshop:
+            notes += ("its IPTC and Photoshop data are left out: only JPEG holds them",)
+        metadata = replace(metadata, comments=(), photoshop=None)
     if name == "jpeg":
         metadata, large = jpeg.fits(metadata)
         notes += tuple(f"{label} is too large for a JPEG: left out" for label in large)
