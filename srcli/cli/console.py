@@ -47,6 +47,19 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+REPLACE = "srcli.replace"
+"""Name of `replaced` among Python's handlers of what cannot be encoded."""
+_PLAIN = str.maketrans({"×": "x", "–": "-", "—": "-", "…": "...", "’": "'", "“": '"', "”": '"'})
+
+
+def replaced(error: UnicodeError) -> tuple[str, int]:
+    """Stands in for characters that a stream's encoding has not (cp437, cp932, ASCII): others, or escapes."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_PLAIN)
+    return text.encode("ascii", "backslashreplace").decode("ascii"), error.end
+
+
 _unprinted: list[str] = []  # why output was lost
 
 
