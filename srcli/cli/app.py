@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _open_streams() -> None:
-    """Printing goes nowhere where the process was started without stdout or stderr, and no character fails."""
+    """Printing goes nowhere if the process has no stdout or stderr; no character is an error."""
     codecs.register_error(REPLACE, replaced)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:

@@ -111,6 +111,13 @@ def test_a_network_runs_for_a_size_in_pixels_and_is_named(srcli: Command, tiny_c
     assert result["scales"] == [3]
 
 
+def test_bicubic_is_named_once(srcli: Command) -> None:
+    picture("a.png")
+    for more in ((), ("--dry-run",)):
+        run = srcli("upscale", "a.png", "--overwrite", *BICUBIC, *more)
+        assert run.err.endswith("made by bicubic, fp32 on cpu (as asked for).\n")
+
+
 def test_the_report_says_what_made_each_picture(srcli: Command, tiny_catalog: Path) -> None:
     picture("small.png", 10, 12)
     picture("wide.png", 10, 60)
