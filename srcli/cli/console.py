@@ -306,14 +306,16 @@ class Bar:
         else:
             from rich.text import Text
 
-            self._bar.console.print(Text.from_ansi(text), soft_wrap=True)
+            with unheard(sys.stderr):
+                self._bar.console.print(Text.from_ansi(text), soft_wrap=True)
 
     def update(self, done: float, total: int, text: str) -> None:
         """Move the bar; it appears after the first half second."""
         if self._bar is None and monotonic() - self._start < _FIRST_UPDATE:
             return
-        bar = self._bar or self._open(total)
-        bar.update(bar.task_ids[0], completed=done, description=text)
+        with unheard(sys.stderr):
+            bar = self._bar or self._open(total)
+            bar.update(bar.task_ids[0], completed=done, description=text)
 
     def _open(self, total: int) -> "RichProgress":
         from rich.console import Console
@@ -328,7 +330,8 @@ class Bar:
     def close(self) -> None:
         """The bar goes; the messages stay."""
         if self._bar is not None:
-            self._bar.stop()
+            with unheard(sys.stderr):
+                self._bar.stop()
 
 
 def screen(*, quiet: bool) -> Screen:
