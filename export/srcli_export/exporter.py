@@ -135,10 +135,9 @@ def export_checkpoint(
     """
     _check_request(precisions, weights, photographs)
     check_io(io, precisions)
+    alone = calibration is None and not photographs and not validation
     if calibration is None:
         calibration = [*(photographs or validation), *images.charts()]
-        if not photographs and not validation:
-            _log.info("Checked on noise and rendered charts alone; with photographs: --calibration FOLDER.")
     job = _Job(
         _load(checkpoint),
         weights,
@@ -150,6 +149,8 @@ def export_checkpoint(
         test_sets=test_sets,
         stopwatch=stopwatch,
     )
+    if alone:
+        _log.info("Checked on noise and rendered charts alone; with photographs: --calibration FOLDER.")
     wanted = {*precisions, "fp32"} if "int8" in precisions else {*precisions}
     return _export(job, [one for one in PRECISIONS if one in wanted], folder)
 

@@ -259,6 +259,14 @@ class Report:
         return [list(HEADER), *(list(row.cells) for row in self.rows)]
 
     @property
+    def summary(self) -> str:
+        """The same in one line."""
+        return (
+            f"Median of {self.repetitions} rounds; PSNR of luma on {self.measured_on}. "
+            "All about the method: docs/benchmarks.md, and every report (--markdown FILE)."
+        )
+
+    @property
     def method(self) -> str:
         """How it was measured, for people."""
         return (

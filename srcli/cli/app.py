@@ -1,5 +1,7 @@
 """The srcli command: its sub-commands, and the one place that turns every error into words."""
 
+import codecs
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +12,7 @@ from typer.core import TyperGroup
 
 from srcli import __version__
 from srcli.cli.benchmark import benchmark
-from srcli.cli.console import Messages, show_error, talk, tell_unprinted, unheard
+from srcli.cli.console import REPLACE, Messages, replaced, show_error, talk, tell_unprinted, unheard
 from srcli.cli.doctor import doctor
 from srcli.cli.evaluate import evaluate
 from srcli.cli.export import export
@@ -88,10 +90,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _open_streams() -> None:
-    """Printing goes nowhere where the process was started without stdout or stderr."""
+    """Printing goes nowhere if the process has no stdout or stderr; no character is an error."""
+    codecs.register_error(REPLACE, replaced)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - as long as the process
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=REPLACE)
 
 
 def _run(arguments: Sequence[str] | None, messages: Messages) -> int:

@@ -108,7 +108,7 @@ def benchmark(
     report = run(request, resolve(request), command_line(sys.argv[1:]), partial(_write, files=wanted))
     for line in table(report.table):
         product(printable(line))
-    for line in (report.method, *report.facts, *(f"{kind}: {path}" for kind, path in wanted.items())):
+    for line in (report.summary, *report.facts, *(f"{kind}: {path}" for kind, path in wanted.items())):
         talk(line)
     for problem in report.problems:
         talk(f"failed: {problem}")

@@ -47,6 +47,19 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+REPLACE = "srcli.replace"
+"""Name of `replaced` among Python's handlers of what cannot be encoded."""
+_PLAIN = str.maketrans({"×": "x", "–": "-", "—": "-", "…": "...", "’": "'", "“": '"', "”": '"'})
+
+
+def replaced(error: UnicodeError) -> tuple[str, int]:
+    """Stands in for characters that a stream's encoding has not (cp437, cp932, ASCII): others, or escapes."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_PLAIN)
+    return text.encode("ascii", "backslashreplace").decode("ascii"), error.end
+
+
 _unprinted: list[str] = []  # why output was lost
 
 
@@ -293,14 +306,16 @@ class Bar:
         else:
             from rich.text import Text
 
-            self._bar.console.print(Text.from_ansi(text), soft_wrap=True)
+            with unheard(sys.stderr):
+                self._bar.console.print(Text.from_ansi(text), soft_wrap=True)
 
     def update(self, done: float, total: int, text: str) -> None:
         """Move the bar; it appears after the first half second."""
         if self._bar is None and monotonic() - self._start < _FIRST_UPDATE:
             return
-        bar = self._bar or self._open(total)
-        bar.update(bar.task_ids[0], completed=done, description=text)
+        with unheard(sys.stderr):
+            bar = self._bar or self._open(total)
+            bar.update(bar.task_ids[0], completed=done, description=text)
 
     def _open(self, total: int) -> "RichProgress":
         from rich.console import Console
@@ -315,7 +330,8 @@ class Bar:
     def close(self) -> None:
         """The bar goes; the messages stay."""
         if self._bar is not None:
-            self._bar.stop()
+            with unheard(sys.stderr):
+                self._bar.stop()
 
 
 def screen(*, quiet: bool) -> Screen:

@@ -47,7 +47,9 @@ def evaluate(
         raise UsageError(f"Scale {scale} cannot be evaluated.", "Choose 2, 3 or 4.")
     from srcli_train.evaluate import bicubic
     from srcli_train.evaluate import evaluate as measure
+    from srcli_train.folders import find_source
 
+    find_source(folder, "valid")  # before a network is loaded
     methods = {"bicubic": bicubic(scale)}
     for name in model or ["mdsr"]:
         if name.endswith(".pt"):

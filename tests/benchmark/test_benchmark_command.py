@@ -36,6 +36,9 @@ def test_a_whole_run(
     assert "onnxruntime fp32 cpu" in network
     assert plain.startswith("bicubic x2")
     assert "left out: openvino bf16 on cpu: No bf16 there." in messages
+    assert messages.count("Median of 3 rounds") == 1
+    assert "95th percentile" not in messages, "how it was measured is in the reports"
+    assert "95th percentile" in outputs[2].read_text()
     rows = json.loads(outputs[0].read_text())["rows"]
     assert [row["model"] for row in rows] == ["tiny", "bicubic"]
     for row, line in zip(rows, csv.DictReader(outputs[1].open()), strict=True):

@@ -74,6 +74,12 @@ def test_resume_takes_the_runs_own_options(
     assert "nothing to train on" in capsys.readouterr().err
 
 
+def test_one_picture_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder_of_pictures(tmp_path / "hr", 2)
+    assert _train(tmp_path, "--updates", "1") == 0
+    assert "1 training image, 1 for validation." in capsys.readouterr().err
+
+
 def test_a_changed_network_gets_another_name(tmp_path: Path) -> None:
     folder_of_pictures(tmp_path / "hr", 4)
     settings = ("--set", "network.blocks=2", "--set", "network.features=8", "--set", "flip=false")

@@ -112,6 +112,13 @@ def test_a_network_runs_for_a_size_in_pixels_and_is_named(srcli: Command, tiny_c
     assert result["scales"] == [3]
 
 
+def test_bicubic_is_named_once(srcli: Command) -> None:
+    picture("a.png")
+    for more in ((), ("--dry-run",)):
+        run = srcli("upscale", "a.png", "--overwrite", *BICUBIC, *more)
+        assert run.err.endswith("made by bicubic, fp32 on cpu (as asked for).\n")
+
+
 def test_the_report_says_what_made_each_picture(srcli: Command, tiny_catalog: Path) -> None:
     picture("small.png", 10, 12)
     picture("wide.png", 10, 60)
@@ -545,7 +552,29 @@ def test_notes_of_the_format_are_told(srcli: Command) -> None:
     assert "note: a.png: " in run.err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.skipif(os.name == "nt", reason="there are no such terminals")
+def test_a_terminal_that_is_closed_ends_the_run_with_a_report(work: Path) -> None:
+    import pty
+
+    for index in range(60):
+        picture(f"in/{index:02d}.png", 400, 600)
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "srcli", "upscale", "in", "-s", "4", "--report", "r.json", *BICUBIC]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    while b"pictures" not in seen:  # the bar
+        seen += os.read(ours, 4096)
+    os.close(ours)  # from now on writing fails
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 130
+    report = json.loads(Path("r.json").read_text())
+    assert report["interrupted"] is True
+    assert report["counts"]["failed"] == 0
+    assert report["counts"]["written"] == len(files("upscaled"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)])
 def test_an_interrupt_leaves_whole_files_and_the_same_command_goes_on(
     work: Path, number: signal.Signals
 ) -> None:

@@ -37,6 +37,15 @@ def test_missing_photographs_are_mentioned(tmp_path: Path, capsys: pytest.Captur
         assert "charts alone" not in given
 
 
+def test_a_refused_export_says_nothing_of_photographs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(tmp_path / "nosuch.pt")]) == 1
+    error = capsys.readouterr().err
+    assert "no such checkpoint" in error
+    assert "--calibration" not in error
+
+
 def test_the_command_writes_the_precisions_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

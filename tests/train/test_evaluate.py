@@ -93,6 +93,21 @@ def test_an_image_too_small_to_measure_is_named(tmp_path: Path) -> None:
         evaluate(folder, 2, {"bicubic": bicubic(2)}, lambda done, total: None)
 
 
+def test_a_picture_of_one_pixel_is_called_that(tmp_path: Path) -> None:
+    write(tmp_path / "dot.png", Picture(np.zeros((1, 1, 3), np.uint8)))
+    with pytest.raises(InputError, match=r"dot\.png: 1×1 pixel is too few"):
+        evaluate(tmp_path, 2, {"bicubic": bicubic(2)}, lambda done, total: None)
+
+
+def test_a_missing_folder_is_said_before_a_network_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(tmp_path / "nosuch")]) == 1
+    error = capsys.readouterr().err
+    assert "nosuch is not a folder" in error
+    assert "mdsr" not in error
+
+
 def test_degraded_scores_have_no_published_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = folder_of_pictures(tmp_path / "Set5", 2)
 

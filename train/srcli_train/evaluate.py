@@ -69,10 +69,12 @@ def evaluate(
     files = find_source(folder, "valid").hr
     scores: dict[str, list[Score]] = {name: [] for name in methods}
     for done, file in enumerate(files, 1):
-        hr = np.asarray(modcrop(read_rgb(file), scale), np.uint8)
+        whole = read_rgb(file)
+        hr = np.asarray(modcrop(whole, scale), np.uint8)
         if min(hr.shape[:2]) < (least := 2 * (scale + 6) + metrics.WINDOW):
             hint = f"{least} pixels a side are needed at x{scale}."
-            raise InputError(f"{file}: {hr.shape[1]}×{hr.shape[0]} pixels are too few to measure.", hint)
+            size = f"{whole.shape[1]}×{whole.shape[0]} {'pixel is' if whole.size == 3 else 'pixels are'}"
+            raise InputError(f"{file}: {size} too few to measure.", hint)
         lr = degrade(degradation, hr, scale, seed)
         for name, upscale in methods.items():
             scores[name].append(score(file.name, upscale(lr), hr, scale))
