@@ -12,7 +12,7 @@ from typing import IO, Any, cast
 import cv2
 import numpy as np
 
-from srcli.io import codec, pillow
+from srcli.io import codec, ifd, pillow
 from srcli.io import metadata as meta
 from srcli.io.codec import (
     INCOMPLETE,
@@ -55,7 +55,7 @@ _ORDERS: Mapping[int, list[int]] = {1: [], 2: [], 3: [2, 1, 0], 4: [2, 1, 0, 3]}
 _DESCRIPTIVE = frozenset(
     (
         *(269, 270, 271, 272, 274, 282, 283, 285, 296, 305, 306, 315, 316, 18246, 18249, 33432, 33723),
-        *(meta.EXIF_POINTER, meta.GPS_POINTER, 40091, 40092, 40093, 40094, 40095),
+        *(ifd.EXIF_POINTER, ifd.GPS_POINTER, 40091, 40092, 40093, 40094, 40095),
     )
 )
 _OWN = frozenset((_ORIENTATION, _ACROSS, _DOWN, _UNIT))
@@ -64,23 +64,22 @@ _OWN = frozenset((_ORIENTATION, _ACROSS, _DOWN, _UNIT))
 
 def _chain(data: Data) -> Iterator[tuple[int, dict[int, int]]]:
     """(place, what kind of picture it is, by tag) of each page."""
-    form, place = meta.tiff_header(data)
+    form, place = ifd.tiff_header(data)
     seen = set[int]()
     while place and place not in seen and len(seen) < _MOST_PAGES:
         seen.add(place)
         try:
             yield place, _kind(data, place, form)
-            (place,) = struct.unpack_from(form.order + form.offset, data, meta.link(data, place, form))
+            (place,) = struct.unpack_from(form.order + form.offset, data, ifd.link(data, place, form))
         except (struct.error, OverflowError):
             return
 
 
-def _kind(data: Data, place: int, form: meta.Form) -> dict[int, int]:
+def _kind(data: Data, place: int, form: ifd.Form) -> dict[int, int]:
     """The first number of the tags that tell what a directory's picture is."""
-    found = (entry for entry in meta.entries(data, place, form) if entry.code in _KIND)
+    found = (entry for entry in ifd.entries(data, place, form) if entry.code in _KIND)
     return {
-        e.code: _unpacked(data, form.order + ("H" if e.kind == meta.SHORT else "I"), e.position)
-        for e in found
+        e.code: _unpacked(data, form.order + ("H" if e.kind == ifd.SHORT else "I"), e.position) for e in found
     }
 
 
@@ -92,25 +91,25 @@ def _is_copy(kind: dict[int, int]) -> bool:
     return bool(kind.get(_SUBFILE, 0) & _COPY)
 
 
-def _start(data: Data) -> tuple[meta.Form, int]:
+def _start(data: Data) -> tuple[ifd.Form, int]:
     """(form, place) of the first page that is no smaller copy of another; of the first if there is none."""
-    form, first = meta.tiff_header(data)
+    form, first = ifd.tiff_header(data)
     return form, next((place for place, kind in _chain(data) if not _is_copy(kind)), first)
 
 
-def _first(data: Data) -> dict[int, meta.Tag]:
+def _first(data: Data) -> dict[int, ifd.Tag]:
     """The tags of that page."""
     try:
         form, start = _start(data)
-        return {tag.code: tag for tag in meta.directory(data, start, form)}
+        return {tag.code: tag for tag in ifd.directory(data, start, form)}
     except (ValueError, struct.error, OverflowError) as error:
         raise DamagedError("its TIFF directory is missing or damaged") from error
 
 
 def _raw(data: Data) -> str:
     """The name of a camera's raw file, whose finished pictures are mere previews; "" for other files."""
-    form, place = meta.tiff_header(data)
-    page = {tag.code: tag for tag in meta.directory(data, place, form)}
+    form, place = ifd.tiff_header(data)
+    page = {tag.code: tag for tag in ifd.directory(data, place, form)}
     if _DNG in page:
         return "DNG"
     if data[8:10] == b"CR":
@@ -121,7 +120,7 @@ def _raw(data: Data) -> str:
     return "of a camera" if is_raw else ""
 
 
-def _number(page: dict[int, meta.Tag], code: int, default: int) -> int:
+def _number(page: dict[int, ifd.Tag], code: int, default: int) -> int:
     numbers = page[code].numbers if code in page else ()
     return numbers[0] if numbers else default
 
@@ -153,19 +152,19 @@ def layout(data: Data) -> Layout:
     return replace(found, buffer=block)
 
 
-def _is_for_pillow(page: dict[int, meta.Tag]) -> bool:
+def _is_for_pillow(page: dict[int, ifd.Tag]) -> bool:
     """Palettes and CMYK, which OpenCV makes gray or shifts in colour, and gray of 2 and 4 bits."""
     return _number(page, _PHOTOMETRIC, 1) in (_PALETTE, _CMYK) or _number(page, _BITS, 1) in (2, 4)
 
 
-def _block(page: dict[int, meta.Tag], height: int, width: int, size: int) -> int:
+def _block(page: dict[int, ifd.Tag], height: int, width: int, size: int) -> int:
     """Bytes of two strips or tiles: OpenCV holds one, libtiff another."""
     rows = min(height, _number(page, _ROWS, height))
     tile = _number(page, _TILE_WIDTH, width), _number(page, _TILE_HEIGHT, rows)
     return 2 * prod(tile) * size * _number(page, _SAMPLES, 1)
 
 
-def _channels(page: dict[int, meta.Tag]) -> int:
+def _channels(page: dict[int, ifd.Tag]) -> int:
     colour, samples = _number(page, _PHOTOMETRIC, 1), _number(page, _SAMPLES, 1)
     if colour in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
         return min(samples, 2)
@@ -177,7 +176,7 @@ def _channels(page: dict[int, meta.Tag]) -> int:
 def check(data: Data) -> str:
     """All values, strips and tiles of the first page lie inside the file."""
     page, (form, start) = _first(data), _start(data)
-    if any(entry.code not in page for entry in meta.entries(data, start, form) if entry.count):
+    if any(entry.code not in page for entry in ifd.entries(data, start, form) if entry.count):
         raise DamagedError("it is cut off: part of the TIFF directory is missing")
     for offsets, counts in ((_STRIPS, _STRIP_SIZES), (_TILES, _TILE_SIZES)):
         if offsets in page and counts in page:
@@ -192,9 +191,9 @@ def decode(data: Data, layout: Layout, scratch: Scratch) -> Pixels:
     page, (form, start) = _first(data), _start(data)
     struct.pack_into(form.order + form.offset, data, 8 if form.big else 4, start)  # now it is the first
     samples, associated = _number(page, _SAMPLES, 1), _number(page, _EXTRA, 0) == _ASSOCIATED
-    changes: dict[int, meta.Tag | None] = {_ORIENTATION: None}  # OpenCV would turn some TIFFs and not others
+    changes: dict[int, ifd.Tag | None] = {_ORIENTATION: None}  # OpenCV would turn some TIFFs and not others
     if _EXTRA in page and samples == 4:  # and multiply straight alpha into 8-bit colour
-        changes[_EXTRA] = meta.shorts(_EXTRA, _ASSOCIATED)
+        changes[_EXTRA] = ifd.shorts(_EXTRA, _ASSOCIATED)
     if _is_for_pillow(page):
         return _by_pillow(data, page, layout, scratch)
     large = codec.MAX_SAMPLES < prod(layout.coded_shape) > scratch.limit // layout.dtype.itemsize
@@ -222,7 +221,7 @@ def decode(data: Data, layout: Layout, scratch: Scratch) -> Pixels:
     return pixels
 
 
-def _has_large_strips(page: dict[int, meta.Tag], layout: Layout, least: int) -> bool:
+def _has_large_strips(page: dict[int, ifd.Tag], layout: Layout, least: int) -> bool:
     """Whether pixels lie in the file as they are, in strips of more than `least` bytes."""
     plain = _number(page, _COMPRESSION, 1) == 1 and _PREDICTOR not in page and _STRIPS in page
     known = _number(page, _PHOTOMETRIC, 1) in (_BLACK_IS_ZERO, _RGB) and _number(page, _PLANES, 1) == 1
@@ -231,9 +230,9 @@ def _has_large_strips(page: dict[int, meta.Tag], layout: Layout, least: int) -> 
     return plain and known and bits >= 8 and samples == layout.channels and strip > least
 
 
-def _copied(data: Data, page: dict[int, meta.Tag], layout: Layout, scratch: Scratch) -> Pixels:
+def _copied(data: Data, page: dict[int, ifd.Tag], layout: Layout, scratch: Scratch) -> Pixels:
     """Uncompressed strips, in OpenCV's order."""
-    form, _ = meta.tiff_header(data)
+    form, _ = ifd.tiff_header(data)
     shape, order = layout.coded_shape, _ORDERS[layout.channels]
     pixels, step = scratch.empty(shape, layout.dtype), min(layout.height, _number(page, _ROWS, layout.height))
     for strip, top in zip(page[_STRIPS].numbers, range(0, layout.height, step), strict=True):
@@ -245,7 +244,7 @@ def _copied(data: Data, page: dict[int, meta.Tag], layout: Layout, scratch: Scra
     return pixels
 
 
-def _by_tifffile(data: Data, page: dict[int, meta.Tag], layout: Layout, scratch: Scratch) -> Pixels:
+def _by_tifffile(data: Data, page: dict[int, ifd.Tag], layout: Layout, scratch: Scratch) -> Pixels:
     """More samples than OpenCV decodes into a scratch file. LZW and JPEG need the package imagecodecs."""
     from tifffile import TiffFile
 
@@ -261,36 +260,36 @@ def _by_tifffile(data: Data, page: dict[int, meta.Tag], layout: Layout, scratch:
     return by_rows(lambda rows: rows[..., order], pixels, pixels) if order else pixels
 
 
-def _by_pillow(data: Data, page: dict[int, meta.Tag], layout: Layout, scratch: Scratch) -> Pixels:
+def _by_pillow(data: Data, page: dict[int, ifd.Tag], layout: Layout, scratch: Scratch) -> Pixels:
     """In 8 bits; CMYK through its profile, if it has one."""
-    meta.edit_directory(data, meta.tiff_header(data)[1], meta.tiff_header(data)[0], {_ORIENTATION: None})
+    ifd.edit_directory(data, ifd.tiff_header(data)[1], ifd.tiff_header(data)[0], {_ORIENTATION: None})
     with pillow.opened("Tiff", data) as image:
         return pillow.pixels(image, layout, scratch, page[_ICC].data if _ICC in page else None)
 
 
 def _decoded(
     data: Data,
-    changes: Mapping[int, meta.Tag | None],
+    changes: Mapping[int, ifd.Tag | None],
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
     scratch: Scratch,
 ) -> Pixels:
     """As OpenCV decodes the first page where these tags are changed."""
-    form, start = meta.tiff_header(data)
+    form, start = ifd.tiff_header(data)
     try:
-        meta.edit_directory(data, start, form, changes)
+        ifd.edit_directory(data, start, form, changes)
     except ValueError as error:
         raise UnsupportedError("its TIFF directory is of an unusual kind that is not supported") from error
     return codec.decode(data, shape, dtype, scratch)
 
 
-def _planes(data: Data, page: dict[int, meta.Tag], layout: Layout, scratch: Scratch) -> Pixels:
+def _planes(data: Data, page: dict[int, ifd.Tag], layout: Layout, scratch: Scratch) -> Pixels:
     """One gray picture a plane (PlanarConfiguration 2), joined in OpenCV's order."""
     samples = _number(page, _SAMPLES, 1)
     if samples not in (2, 3, 4) or _number(page, _PHOTOMETRIC, 1) > _RGB:
         raise UnsupportedError("this kind of 16-bit TIFF in planes is not supported")
     fixed = {_BITS: 16, _SAMPLES: 1, _PLANES: 1, _PHOTOMETRIC: _BLACK_IS_ZERO}
-    gray: dict[int, meta.Tag | None] = {code: meta.shorts(code, value) for code, value in fixed.items()}
+    gray: dict[int, ifd.Tag | None] = {code: ifd.shorts(code, value) for code, value in fixed.items()}
     gray |= {_FORMAT: None, _EXTRA: None, _ORIENTATION: None}
     size = (layout.height, layout.width)
     joined = scratch.empty((*size, samples), np.uint16)
@@ -298,7 +297,7 @@ def _planes(data: Data, page: dict[int, meta.Tag], layout: Layout, scratch: Scra
         for code in (_STRIPS, _STRIP_SIZES, _TILES, _TILE_SIZES):
             if code in page:
                 own = len(page[code].data) // samples
-                gray[code] = meta.Tag(code, page[code].kind, page[code].data[plane * own : (plane + 1) * own])
+                gray[code] = ifd.Tag(code, page[code].kind, page[code].data[plane * own : (plane + 1) * own])
         decoded = _decoded(data, gray, size, np.dtype(np.uint16), scratch)
         if decoded.shape != size or decoded.dtype != np.uint16:
             raise DamagedError("it is damaged: its header and its picture data disagree")
@@ -320,22 +319,22 @@ def _unassociated(pixels: Pixels) -> Pixels:
     return np.concatenate([np.minimum(colour, top).astype(pixels.dtype), pixels[..., -1:]], axis=2)
 
 
-def _gray_alpha(data: Data, page: dict[int, meta.Tag], layout: Layout, scratch: Scratch) -> Pixels:
+def _gray_alpha(data: Data, page: dict[int, ifd.Tag], layout: Layout, scratch: Scratch) -> Pixels:
     """OpenCV drops the alpha of gray TIFFs: read the samples as a gray picture twice as wide instead."""
     height, width, predictor = layout.height, layout.width, _number(page, _PREDICTOR, 1)
     plain = _number(page, _SAMPLES, 1) == 2 and _number(page, _PLANES, 1) == 1 and predictor in (1, 2)
     if not plain or _number(page, _BITS, 1) < 8:
         raise UnsupportedError("this kind of gray TIFF with alpha is not supported")
-    wide: dict[int, meta.Tag | None] = {
-        _WIDTH: meta.longs(_WIDTH, width * 2),
-        _BITS: meta.shorts(_BITS, _number(page, _BITS, 8)),
-        _PHOTOMETRIC: meta.shorts(_PHOTOMETRIC, _BLACK_IS_ZERO),
-        _SAMPLES: meta.shorts(_SAMPLES, 1),
+    wide: dict[int, ifd.Tag | None] = {
+        _WIDTH: ifd.longs(_WIDTH, width * 2),
+        _BITS: ifd.shorts(_BITS, _number(page, _BITS, 8)),
+        _PHOTOMETRIC: ifd.shorts(_PHOTOMETRIC, _BLACK_IS_ZERO),
+        _SAMPLES: ifd.shorts(_SAMPLES, 1),
         **dict.fromkeys((_PREDICTOR, _FORMAT, _EXTRA, _ORIENTATION)),
     }
     tile = _number(page, _TILE_WIDTH, width)
     if _TILE_WIDTH in page:
-        wide[_TILE_WIDTH] = meta.longs(_TILE_WIDTH, tile * 2)
+        wide[_TILE_WIDTH] = ifd.longs(_TILE_WIDTH, tile * 2)
     flat = _decoded(data, wide, (height, width * 2), layout.dtype, scratch)
     if flat.shape != (height, width * 2):
         raise DamagedError("it is damaged: its header and its picture data disagree")
@@ -353,23 +352,23 @@ def metadata(data: Data) -> Metadata:
 
     What only the file's first page says counts for the page that is read, too.
     """
-    page, (form, start) = _first(data), meta.tiff_header(data)
-    others = {t.code: t for t in meta.directory(data, start, form) if t.code in _DESCRIPTIVE - _OWN}
+    page, (form, start) = _first(data), ifd.tiff_header(data)
+    others = {t.code: t for t in ifd.directory(data, start, form) if t.code in _DESCRIPTIVE - _OWN}
     kept = [tag for tag in (others | page).values() if tag.code in _DESCRIPTIVE]
-    exif = b"II*\0\x08\0\0\0" + meta.directory_bytes(kept, 8, meta.Form("<")) if kept else None
+    exif = b"II*\0\x08\0\0\0" + ifd.directory_bytes(kept, 8, ifd.Form("<")) if kept else None
     icc, xmp = (page[code].data if code in page else None for code in (_ICC, _XMP))
     return Metadata(exif, icc or None, xmp or None, _dpi(page))
 
 
-def _dpi(page: dict[int, meta.Tag]) -> tuple[float, float] | None:
+def _dpi(page: dict[int, ifd.Tag]) -> tuple[float, float] | None:
     """From pixels a unit."""
     across, down = (_fraction(page.get(code)) for code in (_ACROSS, _DOWN))
     return meta.resolution(across, down, _UNITS.get(_number(page, _UNIT, _INCHES)))
 
 
-def _fraction(tag: meta.Tag | None) -> float:
+def _fraction(tag: ifd.Tag | None) -> float:
     """The value of a rational tag; 0 where it is missing or of another kind."""
-    if tag is None or tag.kind != meta.RATIONAL or len(tag.data) != 8:
+    if tag is None or tag.kind != ifd.RATIONAL or len(tag.data) != 8:
         return 0.0
     above, below = struct.unpack("<II", tag.data)
     return above / below if below else 0.0
@@ -391,16 +390,16 @@ def encode(file: Path, pixels: Pixels, quality: int | None, metadata: Metadata) 
         _encode_big(file, pixels)
     page = _checked(file) | {tag.code: tag for tag in _tags_of(metadata)}
     if pixels.ndim == 3 and pixels.shape[2] == 2:
-        page[_WIDTH] = meta.longs(_WIDTH, pixels.shape[1])
-        page[_BITS] = meta.shorts(_BITS, *[pixels.itemsize * 8] * 2)
-        page[_FORMAT] = meta.shorts(_FORMAT, 1, 1)
-        page[_SAMPLES] = meta.shorts(_SAMPLES, 2)
+        page[_WIDTH] = ifd.longs(_WIDTH, pixels.shape[1])
+        page[_BITS] = ifd.shorts(_BITS, *[pixels.itemsize * 8] * 2)
+        page[_FORMAT] = ifd.shorts(_FORMAT, 1, 1)
+        page[_SAMPLES] = ifd.shorts(_SAMPLES, 2)
     if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
-        page[_EXTRA] = meta.shorts(_EXTRA, _UNASSOCIATED)
-    meta.append_directory(file, page.values())
+        page[_EXTRA] = ifd.shorts(_EXTRA, _UNASSOCIATED)
+    ifd.append_directory(file, page.values())
 
 
-def _checked(file: Path) -> dict[int, meta.Tag]:
+def _checked(file: Path) -> dict[int, ifd.Tag]:
     """The tags of a file that was written whole, without a resolution of the encoder's own."""
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
@@ -450,19 +449,19 @@ def _tiles(pixels: Pixels, order: list[int]) -> Iterator[Pixels]:
             yield tile[..., order] if order else np.ascontiguousarray(tile)
 
 
-def _tags_of(metadata: Metadata) -> Iterator[meta.Tag]:
+def _tags_of(metadata: Metadata) -> Iterator[ifd.Tag]:
     if metadata.icc:
-        yield meta.Tag(_ICC, meta.UNDEFINED, metadata.icc)
+        yield ifd.Tag(_ICC, ifd.UNDEFINED, metadata.icc)
     if metadata.xmp:
-        yield meta.Tag(_XMP, meta.BYTE, metadata.xmp)
+        yield ifd.Tag(_XMP, ifd.BYTE, metadata.xmp)
     if metadata.dpi:
-        yield meta.rational(_ACROSS, metadata.dpi[0])
-        yield meta.rational(_DOWN, metadata.dpi[1])
-        yield meta.shorts(_UNIT, _INCHES)
+        yield ifd.rational(_ACROSS, metadata.dpi[0])
+        yield ifd.rational(_DOWN, metadata.dpi[1])
+        yield ifd.shorts(_UNIT, _INCHES)
     try:
-        form, start = meta.tiff_header(metadata.exif or b"")
+        form, start = ifd.tiff_header(metadata.exif or b"")
         yield from (
-            tag for tag in meta.directory(metadata.exif or b"", start, form) if tag.code in _DESCRIPTIVE
+            tag for tag in ifd.directory(metadata.exif or b"", start, form) if tag.code in _DESCRIPTIVE
         )
     except (ValueError, struct.error):
         return
