@@ -49,9 +49,12 @@ def evaluate(
     from srcli_train.evaluate import evaluate as measure
     from srcli_train.folders import find_source
 
+    names = model or ["mdsr"]
+    if any(name.endswith(".pt") for name in names):
+        _check_pytorch()
     find_source(folder, "valid")  # before a network is loaded
     methods = {"bicubic": bicubic(scale)}
-    for name in model or ["mdsr"]:
+    for name in names:
         if name.endswith(".pt"):
             _only_pytorch(name, backend, precision, device)
             methods |= _checkpoint(name, scale, ensemble)
@@ -88,16 +91,21 @@ def _only_pytorch(name: str, backend: str, precision: str, device: str) -> None:
             raise UsageError(f"{name}: a checkpoint runs in PyTorch fp32 on the CPU, not in {value}.", hint)
 
 
-def _checkpoint(name: str, scale: int, ensemble: bool) -> "dict[str, Upscale]":
+def _check_pytorch() -> None:
     from srcli.cli.console import missing_extra
-    from srcli_train.evaluate import from_checkpoint
 
     try:
-        run = from_checkpoint(Path(name), scale, ensemble=ensemble)
-        talk(f"{name} x{scale}: PyTorch fp32 on cpu, whole images")
-        return {_plus(name, ensemble): run}
+        import torch  # noqa: F401
     except ImportError as error:
         raise missing_extra(error, "Evaluating a checkpoint", "train") from error
+
+
+def _checkpoint(name: str, scale: int, ensemble: bool) -> "dict[str, Upscale]":
+    from srcli_train.evaluate import from_checkpoint
+
+    run = from_checkpoint(Path(name), scale, ensemble=ensemble)
+    talk(f"{name} x{scale}: PyTorch fp32 on cpu, whole images")
+    return {_plus(name, ensemble): run}
 
 
 def _model(

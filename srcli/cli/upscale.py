@@ -641,7 +641,7 @@ def _summary(report: "Report", out: Path, settings: Settings, noun: str) -> str:
         work = f"{megapixels:.3g} MP in {duration(report.seconds)}"
         parts.append(f"{_are(written, noun)} in {out} ({work}), made by {_makers(report)}")
     if planned := report.count(Status.PLANNED):
-        parts.append(f"{count(planned, noun)} would go to {out}, made by {loaded.model}, {_reason(report)}")
+        parts.append(f"{count(planned, noun)} would go to {out}, made by {_by(loaded.model, loaded.reason)}")
     if skipped := report.count(Status.SKIPPED):
         parts.append(f"{_are(skipped, noun)} in {out} already, made by the same input and settings")
     if kept := report.count(Status.KEPT):
@@ -662,13 +662,14 @@ def _summary(report: "Report", out: Path, settings: Settings, noun: str) -> str:
 def _makers(report: "Report") -> str:
     """The networks behind the written pictures, and where they ran; bicubic where none had to."""
     names = list(dict.fromkeys(picture.computed.model for picture in report.pictures if picture.computed))
-    reason = [_reason(report)] if report.engine.model in names or names != ["bicubic"] else []
-    return ", ".join([" and ".join(names), *reason])
+    if names == ["bicubic"] != [report.engine.model]:
+        return "bicubic"
+    return _by(" and ".join(names), report.engine.reason)
 
 
-def _reason(report: "Report") -> str:
-    """Where it runs and why, without the name of a model that is its own backend."""
-    return report.engine.reason.removeprefix("bicubic " if report.engine.model == "bicubic" else "")
+def _by(names: str, reason: str) -> str:
+    """What made pictures, where it ran and why; bicubic is its own backend, and named once."""
+    return reason if names == "bicubic" and reason.startswith(names) else f"{names}, {reason}"
 
 
 def _are(number: int, noun: str) -> str:

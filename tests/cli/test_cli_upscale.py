@@ -116,7 +116,7 @@ def test_bicubic_is_named_once(srcli: Command) -> None:
     picture("a.png")
     for more in ((), ("--dry-run",)):
         run = srcli("upscale", "a.png", "--overwrite", *BICUBIC, *more)
-        assert run.err.endswith("made by bicubic, fp32 on cpu (as asked for).\n")
+        assert run.err.endswith("made by bicubic fp32 on cpu (as asked for).\n")
 
 
 def test_the_report_says_what_made_each_picture(srcli: Command, tiny_catalog: Path) -> None:
