@@ -30,7 +30,7 @@ from srcli_train.ranks import Agreed
 from srcli_train.recipes import Recipe, find
 
 AIM = 0.90
-NETWORKS = {"edsr-baseline": 2, "mdsr-baseline": None, "mdsr": None, "edsr": 2}
+NETWORKS = {"edsr-baseline": 2, "mdsr-baseline": None, "mdsr-80": None, "edsr": 2}
 """What is trained, and its scale."""
 _USUAL = ["edsr-baseline", "mdsr-baseline"]
 

@@ -36,7 +36,7 @@ engines() {
 shipped() { engines "engines-$1" "$2" "$1" --model mdsr-baseline --model edsr-baseline --size 3464; }
 
 large() {
-    edsr=$scratch/edsr-untrained-x2.onnx mdsr=$scratch/mdsr-untrained-x2.onnx
+    edsr=$scratch/edsr-untrained-x2.onnx mdsr=$scratch/mdsr-80-untrained-x2.onnx
     [ ! -f "$mdsr" ] || engines "large-$1" "$2" "$1" --model "$edsr" --model "$mdsr"
 }
 

@@ -21,7 +21,7 @@ from srcli_train.networks import NetworkSpec, build, preset
 from srcli_train.recipes import find
 
 SCALE = 2
-PRESETS = ("edsr", "mdsr")
+PRESETS = ("edsr", "mdsr-80")
 
 
 def main(arguments: Sequence[str]) -> None:

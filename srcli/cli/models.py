@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from srcli.models.catalog import ModelFile
     from srcli_export.exporter import Exported
 
-_HEADER = ["name", "scale", "for", "parameters", "Set5 PSNR, fp32 (dB)", "size (MB)", "licence", "from"]
+_HEADER = [
+    "name",
+    "scale",
+    "for",
+    "multiply-adds a pixel",
+    "parameters",
+    "Set5 PSNR, fp32 (dB)",
+    "size (MB)",
+    "licence",
+    "from",
+]
 _INPUTS = dict.fromkeys(("paper", "fast", "modern"), "clean pictures") | {"photo": "JPEG, noise, blur"}
 """Pictures that a network is for, by the recipe that trained it."""
 
@@ -68,7 +78,8 @@ def _row(file: "ModelFile") -> list[str]:
     origin = "yours" if file.yours else "srcli"
     parameters = f"{spec.parameters:,}" if spec.parameters else "–"
     inputs = _INPUTS.get(spec.training.recipe, "–")
-    return [spec.name, f"x{spec.scale}", inputs, parameters, quality, size, spec.license or "–", origin]
+    work = f"{spec.macs / spec.scale**2 / 1000:,.0f} k" if spec.macs else "–"
+    return [spec.name, f"x{spec.scale}", inputs, work, parameters, quality, size, spec.license or "–", origin]
 
 
 def _facts(file: "ModelFile") -> dict[str, object]:

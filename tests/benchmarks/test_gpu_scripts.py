@@ -34,7 +34,7 @@ words = sys.argv[1:]
 with Path({log!r}).open("a") as log:
     log.write(json.dumps(words) + "\\n")
 if "untrained.py" in words[0]:
-    for name in ("edsr", "mdsr"):
+    for name in ("edsr", "mdsr-80"):
         Path(words[1], name + "-untrained-x2.onnx").write_text("")
 if "{dying}" in " ".join(words):
     sys.exit(134)
@@ -237,4 +237,4 @@ def test_untrained_networks_run(tmp_path: Path) -> None:
     upscaler = Upscaler(path, 2, precision="fp32", device="cpu")
     assert upscaler(np.full((20, 24, 3), 99, np.uint8)).shape == (40, 48, 3)
     assert (upscaler.spec.name, upscaler.spec.macs > 0) == ("small", True)
-    assert untrained.PRESETS == ("edsr", "mdsr")
+    assert untrained.PRESETS == ("edsr", "mdsr-80")

@@ -31,4 +31,4 @@ def test_networks_to_measure_are_presets() -> None:
     for name, scale in training.NETWORKS.items():
         assert preset(name, scale).scales == ((scale,) if scale else (2, 3, 4))
     assert training._parse([]).networks == ["edsr-baseline", "mdsr-baseline"]
-    assert training._parse(["--networks", "mdsr", "edsr"]).networks == ["mdsr", "edsr"]
+    assert training._parse(["--networks", "mdsr-80", "edsr"]).networks == ["mdsr-80", "edsr"]

@@ -114,6 +114,25 @@ def test_mdsr_starts_from_edsr_and_gives_the_same_picture(tmp_path: Path) -> Non
         torch.testing.assert_close(mdsr.network(image, 2), x2.network(image, 2))
 
 
+@pytest.mark.parametrize("blocks", [3, 5, 8])
+def test_a_deeper_network_begins_as_good_as_what_it_grows_from(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, blocks: int
+) -> None:
+    small = trainer(tmp_path, network=TINY_MDSR, run="small")
+    path = small.run(stop_at=10)
+    caplog.clear()
+    large = trainer(tmp_path, network=replace(TINY_MDSR, blocks=blocks), run="large", init=path)
+    image = torch.rand(1, 3, 12, 12)
+    with torch.no_grad():
+        for scale in (2, 3, 4):
+            torch.testing.assert_close(large.network(image, scale), small.network(image, scale))
+    filled = [float(block.conv2.weight.abs().sum()) > 0 for block in large.network.body.blocks]
+    assert sum(filled) == 2
+    assert filled[0]
+    assert filled[blocks // 2]
+    assert not any("body" in message for message in caplog.messages)
+
+
 def test_a_checkpoint_of_another_kind_is_refused_as_start(tmp_path: Path) -> None:
     path = trainer(tmp_path, run="x2").run(stop_at=1)
     with pytest.raises(TrainingError, match="no block fits"):

@@ -32,7 +32,7 @@ def test_edsr_parameter_counts(name: str, scale: int, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "blocks", "count"), [("mdsr-baseline", 16, 3_227_203), ("mdsr", 80, 7_953_987)]
+    ("name", "blocks", "count"), [("mdsr-baseline", 16, 3_227_203), ("mdsr-80", 80, 7_953_987)]
 )
 def test_mdsr_parameter_counts(name: str, blocks: int, count: int) -> None:
     pre = 3 * 4 * (25 * 64 * 64 + 64)
@@ -62,7 +62,7 @@ def test_output_shape(name: str, scale: int) -> None:
     assert out.shape == (2, 3, 7 * scale, 5 * scale)
 
 
-@pytest.mark.parametrize(("name", "factor"), [("edsr", 0.1), ("edsr-baseline", 1.0), ("mdsr", 1.0)])
+@pytest.mark.parametrize(("name", "factor"), [("edsr", 0.1), ("edsr-baseline", 1.0), ("mdsr-80", 1.0)])
 def test_residual_scaling_is_where_the_paper_has_it(name: str, factor: float) -> None:
     with torch.device("meta"):
         network = build(preset(name, 2))
@@ -87,7 +87,7 @@ def test_mdsr_uses_only_the_branches_of_its_scale() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "halo"), [("edsr-baseline", 36), ("mdsr-baseline", 44), ("edsr", 68), ("mdsr", 172)]
+    ("name", "halo"), [("edsr-baseline", 36), ("mdsr-baseline", 44), ("edsr", 68), ("mdsr-80", 172)]
 )
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_exact_halo(name: str, halo: int, scale: int) -> None:

@@ -51,7 +51,7 @@ PRESETS = {
     "edsr-baseline": NetworkSpec("edsr-baseline", "edsr", blocks=16, features=64),
     "edsr": NetworkSpec("edsr", "edsr", blocks=32, features=256, residual_scale=0.1),
     "mdsr-baseline": NetworkSpec("mdsr-baseline", "mdsr", blocks=16, features=64),
-    "mdsr": NetworkSpec("mdsr", "mdsr", blocks=80, features=64),
+    "mdsr-80": NetworkSpec("mdsr-80", "mdsr", blocks=80, features=64),
 }
 
 
@@ -61,6 +61,11 @@ def preset(name: str, scale: int | None = None) -> NetworkSpec:
     Raises:
         ModelNotFoundError: no such preset, or a single-scale network without a valid scale.
     """
+    if name == "mdsr":
+        raise ModelNotFoundError(
+            "There are two networks of this family.",
+            "Choose mdsr-baseline, with 16 blocks, or mdsr-80, with the paper's 80.",
+        )
     if name not in PRESETS:
         raise ModelNotFoundError(f"No network is called {name!r}.", f"Choose one of: {', '.join(PRESETS)}.")
     spec = PRESETS[name]

@@ -4,7 +4,7 @@ Models are a start, too: the weights of exported files, put back where they came
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +23,7 @@ from srcli_train.checkpoint import Checkpoint, check_same_run, differences, load
 from srcli_train.degradations import parameters
 from srcli_train.device import machine, resolve_precision, resumed_precision
 from srcli_train.job import Job
-from srcli_train.networks import MEAN_RGB, NetworkSpec
+from srcli_train.networks import MEAN_RGB, Body, NetworkSpec
 from srcli_train.ranks import Ranks
 from srcli_train.recipes import Recipe
 
@@ -41,6 +41,7 @@ _HINT = (
 )
 
 _MANY = 6  # weights that are named one by one
+_BLOCKS = "body.blocks."
 _THEN = ", then "
 
 
@@ -174,15 +175,17 @@ def start_from(network: nn.Module, checkpoint: Checkpoint) -> list[str]:
     """Copy every weight that fits (paper, section 4.2: x3 and x4 start from the trained x2).
 
     A single-scale checkpoint's upsampler goes to MDSR's branch of that scale, and MDSR's
-    pre-processing modules then start as identities, so that the trunk sees what it was trained on.
+    pre-processing modules then start as identities, so that the trunk sees what it was trained on. Where the
+    network has more blocks than the checkpoint, those of the checkpoint are spread over it and the others
+    start as identities, so that it begins as good as the checkpoint is.
 
     Returns:
-        Names of the weights that could not be filled and keep their initialisation.
+        Names of the weights that could not be filled and keep their initialisation, but for further blocks.
 
     Raises:
         TrainingError: nothing fits.
     """
-    given = _renamed(network, checkpoint)
+    given = _spread(network, checkpoint, _renamed(network, checkpoint))
     own = network.state_dict()
     fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
     if not any(k.startswith(("body", "blocks")) for k in fitting):
@@ -191,9 +194,10 @@ def start_from(network: nn.Module, checkpoint: Checkpoint) -> list[str]:
             "Blocks, features and family must match.",
         )
     network.load_state_dict(own | fitting)
+    _identities(network, lambda name: name.startswith(_BLOCKS) and name not in fitting)
     if checkpoint.network.family == "edsr":
-        _identity_pre_processing(network)
-    return sorted(set(own) - set(fitting))
+        _identities(network, lambda name: name.startswith("pre_process"))
+    return sorted(name for name in set(own) - set(fitting) if not name.startswith(_BLOCKS))
 
 
 def _renamed(network: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -207,9 +211,26 @@ def _renamed(network: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
     return weights
 
 
-def _identity_pre_processing(network: nn.Module) -> None:
+def _spread(network: nn.Module, checkpoint: Checkpoint, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights with their blocks evenly over the more blocks of a deeper network; else as they are."""
+    body, trained = getattr(network, "body", None), checkpoint.network.blocks
+    blocks = len(body.blocks) if isinstance(body, Body) else 0
+    if blocks <= trained:
+        return weights
+
+    def renamed(name: str) -> str:
+        if not name.startswith(_BLOCKS):
+            return name
+        number, _, rest = name.removeprefix(_BLOCKS).partition(".")
+        return f"{_BLOCKS}{int(number) * blocks // trained}.{rest}"
+
+    return {renamed(name): weight for name, weight in weights.items()}
+
+
+def _identities(network: nn.Module, chosen: Callable[[str], bool]) -> None:
+    """Make residual blocks give what they are given: their second convolution is zero."""
     for name, parameter in network.named_parameters():
-        if name.startswith("pre_process") and ".conv2." in name:
+        if ".conv2." in name and chosen(name):
             nn.init.zeros_(parameter)
 
 
@@ -325,7 +346,7 @@ def _as_trained(weights: Mapping[str, Tensor], network: NetworkSpec) -> dict[str
         value = stored * network.pixel_range if name.endswith(".bias") else stored
         if name.startswith("tail."):
             value = value[:3] + value[3:]
-        if name.startswith("body.blocks.") and ".conv2." in name:
+        if name.startswith(_BLOCKS) and ".conv2." in name:
             value = value / network.residual_scale
         trained[name] = value
     return trained
