@@ -73,7 +73,9 @@ def _pixels(image: Any, bits: int) -> Pixels:
     if image.mode in ("CMYK", "LAB"):
         return np.asarray(_srgb(image))
     if image.mode == "La":
-        return np.asarray(Image.merge("RGBa", (*[image.getchannel(0)] * 3, image.getchannel(1))).convert("RGBA"))
+        return np.asarray(
+            Image.merge("RGBa", (*[image.getchannel(0)] * 3, image.getchannel(1))).convert("RGBA")
+        )
     if bits < 8 and image.mode == "L" and isinstance(image.info.get("transparency"), int):
         image.info["transparency"] *= 255 // ((1 << bits) - 1)  # Pillow compares it with the wider gray
     return np.asarray(image.convert("RGBA"))
@@ -110,7 +112,9 @@ def tiff(path: Path) -> Read:
         if kind not in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.RGB):
             raise ValueError("another colour space")
         top, full = (1 << bits) - 1, 255 if bits <= 8 else 65535
-        pixels = np.round(stored.astype(np.float64) * full / top).astype(np.uint8 if full == 255 else np.uint16)
+        pixels = np.round(stored.astype(np.float64) * full / top).astype(
+            np.uint8 if full == 255 else np.uint16
+        )
         if kind == PHOTOMETRIC.MINISWHITE:
             pixels = full - pixels
         if pixels.ndim == 3:
@@ -118,7 +122,9 @@ def tiff(path: Path) -> Read:
             pixels = pixels[..., : colours + bool(page.extrasamples and page.extrasamples[0])]
             if page.extrasamples and page.extrasamples[0] == 1:
                 alpha = pixels[..., -1:].astype(np.float64)
-                straight = np.round(pixels[..., :-1].astype(np.float64) * full / np.maximum(alpha, 1)).clip(0, full)
+                straight = np.round(pixels[..., :-1].astype(np.float64) * full / np.maximum(alpha, 1)).clip(
+                    0, full
+                )
                 pixels = np.concatenate([straight.astype(pixels.dtype), pixels[..., -1:]], 2)
         return _turned(spread(pixels), page)
 
@@ -172,7 +178,11 @@ def ffmpeg(path: Path) -> Read:
         raise ValueError("too large")
     deep = max(part.bits for part in frame.format.components) > 8
     if frame.format.name.startswith(("gray", "mono")) and frame.format.name not in ("gray16be", "gray16le"):
-        pixels = frame.to_ndarray(format="gray") if frame.format.name == "gray" else frame.to_ndarray(format="rgb24")
+        pixels = (
+            frame.to_ndarray(format="gray")
+            if frame.format.name == "gray"
+            else frame.to_ndarray(format="rgb24")
+        )
     elif deep:
         pixels = frame.to_ndarray(format="gray16le" if frame.format.name.startswith("gray") else "rgba64le")
     else:

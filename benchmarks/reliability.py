@@ -7,10 +7,11 @@ and read again, in a process of its own. What is right is told by Pillow (with p
 """
 
 import argparse
+import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,7 +30,9 @@ _SUFFIXES = frozenset((*pictures.SUFFIXES, *pictures.READ_ONLY_SUFFIXES))
 _SECONDS, _MEMORY = 120.0, 8 << 30
 _NAMED = ("raw file", "samples are not supported", "made for iPhones", "it is too large", "is empty")
 """What refusals say whose kind the documentation names."""
-_DAMAGED = re.compile(r"bmp/b/|bmpsuite/b/|/bad/|badrle|badpal|fuzz_images|crashers|truncated|corrupted|crash-|pngsuite/x[^/]*\.png$|png/x[^/]*\.png$|/x_[^/]*\.png$")
+_DAMAGED = re.compile(
+    r"bmp/b/|bmpsuite/b/|/bad/|badrle|badpal|fuzz_images|crashers|truncated|corrupted|crash-|pngsuite/x[^/]*\.png$|png/x[^/]*\.png$|/x_[^/]*\.png$"
+)
 """Files of which their collection says that they are damaged."""
 BY_HAND = {
     "xmp_tags_orientation.avif": "MIAF: only the container's rotation counts, and there is none",
@@ -150,16 +153,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", help="names of some of them")
     parser.add_argument("--out", type=Path, default=RESULTS / "reliability.json")
     options = parser.parse_args(given)
-    before, found = machine(), {}
+    before, found = machine(), _earlier(options.out) if options.only else {}
     worker = Worker(judge, _SECONDS, _MEMORY)
     for collection in sorted(path for path in options.folder.iterdir() if path.is_dir()):
         if not options.only or collection.name in options.only:
-            found[collection.name] = dict(_judged(worker, collection))
-            print(collection.name, dict(Counter(v.verdict for v in found[collection.name].values())), flush=True)
+            found[collection.name] = summary(_judged(worker, collection))
+            print(collection.name, found[collection.name]["counts"], flush=True)
     worker.close()
     publish(options.out, section(found), given, before)
-    if any(one.verdict == WRONG for part in found.values() for one in part.values()):
+    if any(one["counts"].get(WRONG) for one in found.values()):
         sys.exit(1)
+
+
+def _earlier(out: Path) -> dict[str, Any]:
+    """What earlier runs found in other collections."""
+    if not out.is_file():
+        return {}
+    return dict(json.loads(out.read_text()).get("collections", {}).get("measurements", {}))
+
+
+def summary(judged: Iterable[tuple[str, Verdict]]) -> dict[str, Any]:
+    """Counts by verdict, and every file that is not plainly right."""
+    every = dict(judged)
+    notable = {path: one for path, one in every.items() if one.verdict != RIGHT or one.differ or one.by}
+    return {
+        "counts": dict(Counter(one.verdict for one in every.values())),
+        "files": {path: {k: v for k, v in asdict(one).items() if v} for path, one in notable.items()},
+    }
 
 
 def _judged(worker: Worker, folder: Path) -> Iterator[tuple[str, Verdict]]:
@@ -171,20 +191,20 @@ def _judged(worker: Worker, folder: Path) -> Iterator[tuple[str, Verdict]]:
         yield path.relative_to(folder).as_posix(), verdict
 
 
-def section(found: dict[str, dict[str, Verdict]]) -> Section:
-    """The table of all collections, and every file that is not plainly right."""
+def section(found: dict[str, Any]) -> Section:
+    """The table of all collections, and what was refused why."""
     columns = (RIGHT, ALONE, REFUSED, THOUGH, WRONG)
-    rows, total = [], Counter[str]()
-    for name, part in found.items():
-        count = Counter(one.verdict for one in part.values())
-        total += count
-        rows.append((name, str(len(part)), *(str(count[column]) for column in columns)))
-    rows.append(("**all**", str(total.total()), *(str(total[column]) for column in columns)))
+    counts = {name: Counter(found[name]["counts"]) for name in sorted(found)}
+    total = sum(counts.values(), Counter[str]())
+    rows = [
+        (name, str(count.total()), *(str(count[column]) for column in columns))
+        for name, count in (counts | {"**all**": total}).items()
+    ]
     reasons = Counter(
-        (one.verdict, _kind(one.reason))
+        (one["verdict"], _kind(one["reason"]))
         for part in found.values()
-        for one in part.values()
-        if one.verdict in (REFUSED, THOUGH)
+        for one in part["files"].values()
+        if one["verdict"] in (REFUSED, THOUGH)
     )
     kinds = [(verdict, reason, str(count)) for (verdict, reason), count in sorted(reasons.items())]
     method = (
@@ -198,20 +218,14 @@ def section(found: dict[str, dict[str, Verdict]]) -> Section:
         Table(("collection", "files", *columns), tuple(rows)),
         Table(("", "reason", "files"), tuple(kinds)),
     )
-    detail: dict[str, Any] = {
-        name: {
-            path: {key: value for key, value in asdict(one).items() if value}
-            for path, one in part.items()
-            if one.verdict != RIGHT or one.differ
-        }
-        for name, part in found.items()
-    }
-    return Section("collections", "Public collections of pictures", method, tables, detail)
+    return Section("collections", "Public collections of pictures", method, tables, found)
 
 
 def _kind(reason: str) -> str:
-    """A reason without what is in brackets, which differs from file to file."""
-    return reason.split(" (")[0].rstrip(".")
+    """A reason without what differs from file to file: brackets, names of chunks, numbers."""
+    words = reason.removeprefix("cannot be used: ").split(" (")[0].rstrip(".")
+    words = re.sub(r"[A-Z]\w{3} data", "… data", re.sub(r"-?\d+x\d+|\b\d+-bit\b|[\d.]+ GB", "…", words))
+    return words.split(", at most")[0].split(", 8 and 16")[0]
 
 
 if __name__ == "__main__":

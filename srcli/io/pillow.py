@@ -144,4 +144,6 @@ def _lab_to_srgb() -> "ImageCmsTransform":
     """From CIE Lab under D50 to sRGB."""
     from PIL import ImageCms
 
-    return ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
+    return ImageCms.buildTransform(
+        ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
+    )

@@ -149,9 +149,11 @@ def layout(data: Data) -> Layout:
         buffer = width * height * pillow.PIXEL
         return Layout(height, width, _channels(page), 8, pages, cmyk, unkept=lost, buffer=buffer)
     size = 2 if depth == 16 else 1
-    more = ("extra channel",) * (_number(page, _EXTRA, _ASSOCIATED) == _UNSPECIFIED)
-    found = Layout(height, width, _channels(page), size * 8, pages, unkept=more)
+    found = Layout(height, width, _channels(page), size * 8, pages)
     block = 0 if _has_large_strips(page, found, LARGE_STRIP) else _block(page, height, width, size)
+    if found.channels in (2, 4) and _number(page, _EXTRA, _ASSOCIATED) == _UNSPECIFIED:
+        coded, more = found.channels, ("extra channel",)  # anything, such as a selection: no alpha
+        found = replace(found, channels=coded - 1, coded_channels=coded, unkept=more)
     return replace(found, buffer=block)
 
 
@@ -169,8 +171,6 @@ def _block(page: dict[int, meta.Tag], height: int, width: int, size: int) -> int
 
 def _channels(page: dict[int, meta.Tag]) -> int:
     colour, samples = _number(page, _PHOTOMETRIC, 1), _number(page, _SAMPLES, 1)
-    if _number(page, _EXTRA, _ASSOCIATED) == _UNSPECIFIED:  # anything, such as a selection: no alpha
-        samples = 3 if colour == _RGB else 1
     if colour in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
         return min(samples, 2)
     if colour == _PALETTE:
@@ -192,7 +192,8 @@ def check(data: Data) -> str:
 
 
 def decode(data: Data, layout: Layout, scratch: Scratch) -> Pixels:
-    """That page as stored; premultiplied alpha is divided out."""
+    """That page as stored, an extra channel as alpha; premultiplied alpha is divided out."""
+    layout = replace(layout, channels=layout.coded_channels or layout.channels)
     page, (form, start) = _first(data), _start(data)
     struct.pack_into(form.order + form.offset, data, 8 if form.big else 4, start)  # now it is the first
     samples, associated = _number(page, _SAMPLES, 1), _number(page, _EXTRA, 0) == _ASSOCIATED
@@ -206,7 +207,9 @@ def decode(data: Data, layout: Layout, scratch: Scratch) -> Pixels:
         pixels = _copied(data, page, layout, scratch)
     elif large:
         pixels = _by_tifffile(data, page, layout, scratch)
-    elif _number(page, _PLANES, 1) == 2 and (layout.channels == 2 or layout.channels > 1 < layout.dtype.itemsize):
+    elif _number(page, _PLANES, 1) == 2 and (
+        layout.channels == 2 or layout.channels > 1 < layout.dtype.itemsize
+    ):
         pixels = _planes(data, page, layout, scratch)  # OpenCV garbles these
     elif layout.channels == 2:
         pixels = _gray_alpha(data, page, layout, scratch)
