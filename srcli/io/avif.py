@@ -178,7 +178,12 @@ def decode(data: Data, layout: Layout, scratch: Scratch) -> Pixels:
     gray = layout.channels == 1
     if gray and layout.bit_depth == 8:
         return _by_pillow(data, layout, scratch)
-    pixels = codec.decode(data, layout.coded_shape, layout.dtype, scratch)
+    try:
+        pixels = codec.decode(data, layout.coded_shape, layout.dtype, scratch)
+    except DamagedError:
+        if layout.bit_depth != 8 or layout.channels == 2:
+            raise
+        return _by_pillow(data, layout, scratch)  # it knows boxes that reach to the end of the file
     if pixels.dtype == np.uint8:
         return pixels
     bits = 12 if _flags(data, parts, own) & _TWELVE else 10

@@ -47,6 +47,7 @@ class Bmp:
         if masks := _masks(data):
             return _by_masks(data, masks, layout, scratch)
         if not _is_rare(data):
+            _drop_unused_colours(data)
             return codec.decode(data, layout.coded_shape, layout.dtype, scratch)
         with pillow.opened("Bmp", data) as image:
             return pillow.pixels(image, layout, scratch)
@@ -77,6 +78,13 @@ def _is_rare(data: Data) -> bool:
     """Whether OpenCV reads it wrongly or not at all: headers of OS/2, and packings but run lengths."""
     size, _, _, _, bits, packing = struct.unpack_from("<IiiHHI", data, 14)
     return not _masks(data) and (size in _OS2 or bits not in (1, 4, 8, 24, 32) or packing not in _PLAIN)
+
+
+def _drop_unused_colours(data: Data) -> None:
+    """Declare no more colours than a pixel can name, which OpenCV refuses, if all of them are there."""
+    start, size, bits, used = (*struct.unpack_from("<II", data, 10), *struct.unpack_from("<H16xI", data, 28))
+    if bits <= 8 and 1 << bits < used <= (start - 14 - size) // 4:
+        struct.pack_into("<I", data, 46, 1 << bits)
 
 
 def _masks(data: Data) -> tuple[int, ...]:

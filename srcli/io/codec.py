@@ -96,7 +96,7 @@ class Layout:
         colour: a description of the colours that is not kept, in a few words; "" if there is none.
         unkept: names of metadata in the file that is not kept.
         lossless: stored without loss, in a format that may also be lossy.
-        coded_channels: 1, 3 or 4: what OpenCV's decoder gives; None: as `channels`.
+        coded_channels: 1 to 4: what the decoder gives; None: as `channels`.
         buffer: bytes that the decoder holds beside the pixels because of how the file is coded.
     """
 

@@ -1,4 +1,4 @@
-"""What Pillow decodes rather than OpenCV: GIF, bitmaps of OS/2, palettes, few bits, CMYK, gray AVIF.
+"""What Pillow decodes rather than OpenCV: GIF, bitmaps of OS/2, palettes, few bits, CMYK, Lab, gray AVIF.
 
 Nothing here is imported before such a picture is read.
 """
@@ -103,7 +103,7 @@ def pixels(image: "Image", layout: Layout, scratch: Scratch, icc: bytes | None =
     """Decoded: gray, BGR or BGRA, as many channels as `layout` says.
 
     Args:
-        image: of any mode; CMYK becomes sRGB.
+        image: of any mode; CMYK and Lab become sRGB.
         layout: of the result.
         scratch: where it goes.
         icc: the profile of a CMYK picture; None, or one that cannot be used: converted without one.
@@ -119,6 +119,7 @@ def fill(out: Pixels, image: "Image", icc: bytes | None = None) -> None:
     from PIL.ImageCms import applyTransform
 
     transform = to_srgb(icc) if icc and image.mode == "CMYK" else None
+    transform = _lab_to_srgb() if image.mode == "LAB" else transform
     mode, order = {1: ("L", [0]), 3: ("RGB", [2, 1, 0]), 4: ("RGBA", [2, 1, 0, 3])}[out[0, 0].size]
     step = max(1, _BAND // image.width)
     for top in range(0, image.height, step):
@@ -137,3 +138,12 @@ def to_srgb(icc: bytes) -> "ImageCmsTransform | None":
         return ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), "CMYK", "RGB")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
+
+
+def _lab_to_srgb() -> "ImageCmsTransform":
+    """From CIE Lab under D50 to sRGB."""
+    from PIL import ImageCms
+
+    return ImageCms.buildTransform(
+        ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
+    )

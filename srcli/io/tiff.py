@@ -33,8 +33,9 @@ _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_SIZES = 322, 323, 324, 325
 _XMP, _ICC = 700, 34675
 _ACROSS, _DOWN, _UNIT, _INCHES = 282, 283, 296, 2
 _UNITS = {_INCHES: 1.0, 3: meta.CENTIMETRES}  # pixels an inch or a centimetre; 1 is no unit
-_ASSOCIATED, _UNASSOCIATED = 1, 2
+_UNSPECIFIED, _ASSOCIATED, _UNASSOCIATED = 0, 1, 2
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK = 0, 1, 2, 3, 5
+_LAB = (8, 9, 10)  # of CIE, ICC and ITU
 _COPY = 1 | 4  # of NewSubfileType: a smaller copy of another page, or its mask
 _KIND = (_SUBFILE, _COMPRESSION, _PHOTOMETRIC)
 _MOST_PAGES, _MOST_INNER = 10_000, 16
@@ -149,12 +150,15 @@ def layout(data: Data) -> Layout:
     size = 2 if depth == 16 else 1
     found = Layout(height, width, _channels(page), size * 8, pages)
     block = 0 if _has_large_strips(page, found, LARGE_STRIP) else _block(page, height, width, size)
+    if found.channels in (2, 4) and _number(page, _EXTRA, _ASSOCIATED) == _UNSPECIFIED:
+        coded, more = found.channels, ("extra channel",)  # anything, such as a selection: no alpha
+        found = replace(found, channels=coded - 1, coded_channels=coded, unkept=more)
     return replace(found, buffer=block)
 
 
 def _is_for_pillow(page: dict[int, ifd.Tag]) -> bool:
-    """Palettes and CMYK, which OpenCV makes gray or shifts in colour, and gray of 2 and 4 bits."""
-    return _number(page, _PHOTOMETRIC, 1) in (_PALETTE, _CMYK) or _number(page, _BITS, 1) in (2, 4)
+    """Palettes, CMYK and Lab, which OpenCV makes gray or shifts in colour, and gray of 2 and 4 bits."""
+    return _number(page, _PHOTOMETRIC, 1) in (_PALETTE, _CMYK, *_LAB) or _number(page, _BITS, 1) in (2, 4)
 
 
 def _block(page: dict[int, ifd.Tag], height: int, width: int, size: int) -> int:
@@ -187,7 +191,8 @@ def check(data: Data) -> str:
 
 
 def decode(data: Data, layout: Layout, scratch: Scratch) -> Pixels:
-    """That page as stored; premultiplied alpha is divided out."""
+    """That page as stored, an extra channel as alpha; premultiplied alpha is divided out."""
+    layout = replace(layout, channels=layout.coded_channels or layout.channels)
     page, (form, start) = _first(data), _start(data)
     struct.pack_into(form.order + form.offset, data, 8 if form.big else 4, start)  # now it is the first
     samples, associated = _number(page, _SAMPLES, 1), _number(page, _EXTRA, 0) == _ASSOCIATED
@@ -201,7 +206,9 @@ def decode(data: Data, layout: Layout, scratch: Scratch) -> Pixels:
         pixels = _copied(data, page, layout, scratch)
     elif large:
         pixels = _by_tifffile(data, page, layout, scratch)
-    elif layout.bit_depth == 16 and layout.channels > 1 and _number(page, _PLANES, 1) == 2:
+    elif _number(page, _PLANES, 1) == 2 and (
+        layout.channels == 2 or layout.channels > 1 < layout.dtype.itemsize
+    ):
         pixels = _planes(data, page, layout, scratch)  # OpenCV garbles these
     elif layout.channels == 2:
         pixels = _gray_alpha(data, page, layout, scratch)
@@ -287,19 +294,19 @@ def _planes(data: Data, page: dict[int, ifd.Tag], layout: Layout, scratch: Scrat
     """One gray picture a plane (PlanarConfiguration 2), joined in OpenCV's order."""
     samples = _number(page, _SAMPLES, 1)
     if samples not in (2, 3, 4) or _number(page, _PHOTOMETRIC, 1) > _RGB:
-        raise UnsupportedError("this kind of 16-bit TIFF in planes is not supported")
-    fixed = {_BITS: 16, _SAMPLES: 1, _PLANES: 1, _PHOTOMETRIC: _BLACK_IS_ZERO}
+        raise UnsupportedError("this kind of TIFF in planes is not supported")
+    fixed = {_BITS: layout.bit_depth, _SAMPLES: 1, _PLANES: 1, _PHOTOMETRIC: _BLACK_IS_ZERO}
     gray: dict[int, ifd.Tag | None] = {code: ifd.shorts(code, value) for code, value in fixed.items()}
     gray |= {_FORMAT: None, _EXTRA: None, _ORIENTATION: None}
     size = (layout.height, layout.width)
-    joined = scratch.empty((*size, samples), np.uint16)
+    joined = scratch.empty((*size, samples), layout.dtype)
     for place, plane in enumerate((2, 1, 0, 3)[:samples] if samples > 2 else (0, 1)):
         for code in (_STRIPS, _STRIP_SIZES, _TILES, _TILE_SIZES):
             if code in page:
                 own = len(page[code].data) // samples
                 gray[code] = ifd.Tag(code, page[code].kind, page[code].data[plane * own : (plane + 1) * own])
-        decoded = _decoded(data, gray, size, np.dtype(np.uint16), scratch)
-        if decoded.shape != size or decoded.dtype != np.uint16:
+        decoded = _decoded(data, gray, size, layout.dtype, scratch)
+        if decoded.shape != size or decoded.dtype != layout.dtype:
             raise DamagedError("it is damaged: its header and its picture data disagree")
         by_rows(lambda rows: rows, decoded, joined[..., place])
     return joined

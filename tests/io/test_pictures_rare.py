@@ -112,6 +112,22 @@ def test_bitmaps_of_other_kinds_are_refused_by_name(tmp_path: Path) -> None:
     assert "this kind of BMP is not supported" in refusal(tmp_path, masked(2, (), [0] * 16, packing=0))
 
 
+def test_a_palette_may_have_more_colours_than_a_pixel_can_name(tmp_path: Path) -> None:
+    palette = b"".join(bytes((i, 255 - i, 7, 0)) for i in range(256)) + b"\1\2\3\0" * 44
+    fields = struct.pack("<IiiHHIIiiII", 40, 4, 1, 1, 8, 0, 4, 0, 0, 300, 0) + palette
+    blob = (
+        b"BM"
+        + struct.pack("<IHHI", 18 + len(fields), 0, 0, 14 + len(fields))
+        + fields
+        + bytes((0, 1, 254, 255))
+    )
+    right = [[[7, 255 - i, i] for i in (0, 1, 254, 255)]]
+    assert read_bytes(tmp_path, blob).pixels.tolist() == right
+    damaged = bytearray(blob)
+    struct.pack_into("<I", damaged, 46, 301)  # the last one would lie among the pixels
+    assert "cannot be decoded" in refusal(tmp_path, bytes(damaged))
+
+
 def placed_gif(screen: tuple[int, int], place: tuple[int, int], **options: int) -> bytes:
     """A GIF of 8x8 blue pixels at (left, top) of a screen of (width, height)."""
     image = Image.new("P", (8, 8), 1)
@@ -327,6 +343,15 @@ def test_exif_behind_the_pixels_of_an_avif(tmp_path: Path) -> None:
     assert picture.metadata.exif == samples.exif()
 
 
+def test_the_last_box_of_an_avif_may_reach_to_the_end(tmp_path: Path) -> None:
+    coded, code = coded_avif(tmp_path, PHOTO)
+    size, depth = box(b"ispe", struct.pack(">III", 0, 56, 40)), box(b"pixi", b"\0\0\0\0\3\x08\x08\x08")
+    blob = avif_file([(b"av01", coded, [1, 2, 3])], [size, depth, code])
+    last = blob.index(b"mdat") - 4
+    picture = read_bytes(tmp_path, blob[:last] + bytes(4) + blob[last + 4 :])
+    np.testing.assert_array_equal(picture.pixels, read_bytes(tmp_path, blob).pixels)
+
+
 def few_bits(values: samples.Pixels, bits: int) -> bytes:
     """Rows of samples of 1, 2 or 4 bits, each row padded to a byte."""
     spread = (values[..., None] >> np.arange(bits)[::-1]) & 1
@@ -420,6 +445,37 @@ def test_cmyk_goes_through_its_profile(tmp_path: Path, depth: int, with_profile:
     note = "converted to sRGB through its profile" if with_profile else "without colour management"
     assert note in picture.notes[-1]
     assert ("its 16-bit depth is not kept" in picture.notes) == (depth == 16)
+
+
+def test_lab_goes_through_colour_management(tmp_path: Path) -> None:
+    """CIE Lab is stored with signed a and b; grays of L* 0, 50 and 100 are neutral in sRGB."""
+    lab = np.array([[[0, 0, 0], [128, 0, 0], [255, 0, 0], [138, 81, 70]]], np.uint8)
+    picture = read_bytes(tmp_path, tiff(tags_of((1, 4), (8, 8, 8), 8), lab.tobytes()))
+    right = [[0, 0, 0], [119, 119, 119], [255, 255, 255], [254, 0, 0]]  # the last one is red
+    assert np.abs(picture.pixels[0].astype(int) - right).max() <= 5  # a step of 8-bit Lab is as large
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("colour", [1, 2])
+def test_an_extra_channel_of_no_meaning_is_no_alpha(tmp_path: Path, depth: int, colour: int) -> None:
+    kind = "gray+alpha" if colour == 1 else "rgba"
+    pixels = samples.photo(kind, depth)
+    tags = tags_of((40, 56), (depth,) * pixels.shape[2], colour)
+    stored = pixels.astype("<u2") if depth == 16 else pixels
+    picture = read_bytes(tmp_path, tiff(tags | {338: ("H", (0,))}, stored.tobytes()))
+    np.testing.assert_array_equal(picture.pixels, pixels[..., 0] if colour == 1 else pixels[..., :3])
+    assert picture.notes == ("its extra channel is not kept",)
+    whole = read_bytes(tmp_path, tiff(tags | {338: ("H", (2,))}, stored.tobytes()))
+    np.testing.assert_array_equal(whole.pixels, pixels)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_gray_and_alpha_in_planes(tmp_path: Path, depth: int) -> None:
+    pixels = samples.photo("gray+alpha", depth)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        planes = np.moveaxis(pixels, 2, 0)
+        file.write(planes, photometric="minisblack", planarconfig="separate", extrasamples=["unassalpha"])
+    np.testing.assert_array_equal(read_bytes(tmp_path, (tmp_path / "a.tif").read_bytes()).pixels, pixels)
 
 
 def test_a_jpeg_of_cmyk_goes_through_its_profile(tmp_path: Path) -> None:
