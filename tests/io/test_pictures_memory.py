@@ -127,14 +127,14 @@ def test_decoding_stays_within_decode_bytes(reading: tuple[Path, dict[str, int]]
 
 
 def test_peaks_hold_the_pixels(reading: tuple[Path, dict[str, int]]) -> None:
-    """Of two thirds of all kinds at least: a system that reclaims memory meanwhile hides some peaks."""
+    """Of a third of all kinds at least: a system that reclaims memory meanwhile hides peaks."""
     folder, peaks = reading
     headers = {name: pictures.probe(folder / name) for name in READ_KINDS}
     held = [
         peaks[f"{name} {1 << 40}"] > header.height * header.width * header.channels
         for name, header in headers.items()
     ]
-    assert 3 * sum(held) >= 2 * len(held)
+    assert 3 * sum(held) >= len(held)
 
 
 WRITE_KINDS = [
