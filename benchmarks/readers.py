@@ -1,4 +1,4 @@
-"""Readers of pictures that are independent of srcli: Pillow, tifffile and FFmpeg, and pictures to compare with.
+"""Readers of pictures that are independent of srcli: Pillow, tifffile, FFmpeg and a collection itself.
 
 Each takes a path and gives (pixels, depth): RGBA of 16 bits, (H, W, 4), upright, straight alpha, and the bits
 a channel, 8 or 16, of which they were made; 8 bits are times 257.
@@ -162,17 +162,19 @@ def _is_premultiplied(path: Path) -> bool:
 
 
 def ffmpeg(path: Path) -> Read:
-    """The first frame of a BMP, GIF, PNG or TIFF, by FFmpeg's own decoders through PyAV, if they find no fault.
+    """The first frame of a BMP, GIF, PNG or TIFF, by FFmpeg's own decoders, if they find no fault.
 
     The orientation is the one that Pillow finds.
     """
     import av
     from PIL import Image
 
-    if pictures.kind_of(path) not in ("bmp", "gif", "png", "tiff"):
+    kind = pictures.kind_of(path)
+    if kind not in ("bmp", "gif", "png", "tiff"):
         raise ValueError("it knows no alpha of AVIF and no profile, and reads on in files that are cut off")
     with av.open(str(path)) as container:
-        container.streams.video[0].codec_context.options = {"err_detect": "explode"}
+        if kind != "tiff":  # in which it takes tags that it does not know for faults
+            container.streams.video[0].codec_context.options = {"err_detect": "explode"}
         frame = next(container.decode(video=0))
     if frame.width * frame.height > MOST:
         raise ValueError("too large")

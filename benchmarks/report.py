@@ -25,6 +25,7 @@ _FILES = {
     "compare": "",
     "films": "",
     "kills": "",
+    "reliability": "",
 }
 """Results by name, and what is to be added to the titles of their sections."""
 _PLOTS = {

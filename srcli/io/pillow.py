@@ -28,7 +28,7 @@ PIXEL = 5
 """Bytes a pixel at most: Pillow's own, and a band."""
 _MOST_PIXELS = 1 << 30
 """Of a TIFF: what srcli takes. A GIF has Pillow's own limit, since opening it may already take memory."""
-_ERRORS = (
+ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -67,7 +67,7 @@ def opened(kind: str, data: Data | bytes) -> "Iterator[Image]":
             image = plugin(file)
         except Image.DecompressionBombError as error:
             raise TooLargeError("it is too large for a file of its kind") from error
-        except _ERRORS as error:
+        except ERRORS as error:
             if "truncated" in str(error).lower() or isinstance(error, RuntimeError):
                 raise DamagedError(f"its header is cut off or damaged ({error})") from error
             raise UnsupportedError(f"this kind of {kind.upper()} is not supported ({error})") from error
@@ -75,7 +75,7 @@ def opened(kind: str, data: Data | bytes) -> "Iterator[Image]":
             yield image
         except Image.DecompressionBombError as error:
             raise TooLargeError("it is too large for a file of its kind") from error
-        except _ERRORS as error:
+        except ERRORS as error:
             raise DamagedError(f"its picture data cannot be decoded ({error})") from error
 
 

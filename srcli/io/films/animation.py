@@ -19,7 +19,7 @@ from av.filter import Graph
 
 from srcli.errors import InputError, UsageError, shown
 from srcli.imaging.yuv import Coding
-from srcli.io import pictures, png, provenance, storage, webp, xmp
+from srcli.io import pictures, pillow, png, provenance, storage, webp, xmp
 from srcli.io.films.encoding import HDR, Encoding, processors, square
 from srcli.io.films.facts import Facts
 from srcli.io.films.reader import pulled
@@ -151,13 +151,13 @@ def _is_lossless(facts: Facts) -> bool:
 
 def plays(path: Path) -> int:
     """How often an animated picture is shown; 0: without end, as what is none."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(path) as image:
             found = image.info.get("loop")
             repeats = image.format == "GIF"  # which counts those after the first
-    except (UnidentifiedImageError, OSError, ValueError):
+    except (Image.DecompressionBombError, *pillow.ERRORS):
         return 0
     if found is None:
         return 1 if repeats else 0

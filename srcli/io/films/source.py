@@ -17,6 +17,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from srcli.errors import InputError, shown
+from srcli.io import pillow
 from srcli.io.films.signatures import extent, is_film
 
 _CONTAINERS = (
@@ -105,13 +106,13 @@ def _stand_in(path: Path, size: int, modified: int) -> "TemporaryDirectory[str]"
 
     folder = TemporaryDirectory(prefix="srcli-", ignore_cleanup_errors=True)
     film, tick = str(Path(folder.name, _STAND_IN)), Fraction(1, 10_000)
-    with Image.open(path, formats=["PNG", "WEBP"]) as image, av.open(film, "w", format="mov") as out:
-        options, (width, height) = {"compression_level": "1"}, image.size
-        stream: Any = out.add_stream("png", rate=25, options=options, width=width, height=height)
-        stream.pix_fmt, stream.codec_context.time_base = "rgba", tick
-        time = 0.0
-        frames = ImageSequence.Iterator(image)
-        try:
+    try:
+        with Image.open(path, formats=["PNG", "WEBP"]) as image, av.open(film, "w", format="mov") as out:
+            options, (width, height) = {"compression_level": "1"}, image.size
+            stream: Any = out.add_stream("png", rate=25, options=options, width=width, height=height)
+            stream.pix_fmt, stream.codec_context.time_base = "rgba", tick
+            time = 0.0
+            frames = ImageSequence.Iterator(image)
             for picture in islice(frames, int(image.info.get("default_image", False)), None):
                 frame = av.VideoFrame.from_ndarray(np.asarray(picture.convert("RGBA")), format="rgba")
                 frame.pts, frame.time_base = round(time), tick
@@ -120,8 +121,10 @@ def _stand_in(path: Path, size: int, modified: int) -> "TemporaryDirectory[str]"
                     packet.duration = round(time) - frame.pts
                     out.mux(packet)
             out.mux(stream.encode(None))
-        except (SyntaxError, EOFError) as error:
-            raise ValueError(str(error)) from error
+    except OSError:
+        raise
+    except (Image.DecompressionBombError, *pillow.ERRORS) as error:
+        raise ValueError(str(error)) from error
     return folder
 
 
