@@ -30,6 +30,8 @@ from srcli.io import pictures
 LIMIT, MEMORY = 64 << 20, 256 << 20
 """Bytes of the pixels in memory, and of the decoder beside them."""
 BOUND = LIMIT + MEMORY
+FRAME = 4 * (1 << 27)
+"""Bytes of the largest frame of an animation."""
 _SECONDS, _ADDRESSES = 10.0, 12 << 30
 
 
@@ -99,7 +101,8 @@ def _tried(worker: Worker, name: str, options: argparse.Namespace, path: Path) -
         except Ended as ended:
             result, grown = str(ended), 0
         most = max(most, grown)
-        result = f"more memory than {BOUND >> 20} MiB" if grown > BOUND else result
+        bound = BOUND + FRAME * (name in ANIMATED)
+        result = f"more memory than {bound >> 20} MiB" if grown > bound else result
         counts[result if result in ("read", "refused") else "faults"] += 1
         if result not in ("read", "refused"):
             faults[result] += 1
@@ -125,7 +128,7 @@ def section(found: dict[str, dict[str, Any]], number: int, seed: int) -> Section
         f"Each was read in a process of its own with {LIMIT >> 20} MiB for pixels and {MEMORY >> 20} MiB for "
         f"the decoder, for at most {_SECONDS:.0f} s, animations frame by frame, too; what could be read was "
         "written as PNG and read again. Faults: a crash, a hang, an error but InputError, other pixels, or "
-        f"growth by more than {BOUND >> 20} MiB."
+        f"growth by more than {BOUND >> 20} MiB and, of animations, a frame of at most {FRAME >> 20} MiB."
     )
     header = ("format", "read", "refused", "faults", "largest growth")
     return Section("mutants", "Damaged pictures", method, (Table(header, tuple(rows)),), found)

@@ -246,6 +246,7 @@ def metadata(data: Data) -> Metadata:
         elif kind == b"pHYs" and end - start == 9:
             across, down, unit = struct.unpack_from(">IIB", data, start)
             dpi = meta.resolution(across, down, meta.INCH if unit == _METRE else None)
+    exif = exif or next(filter(None, map(_exif_in_text, texts)), None)
     found = Metadata(exif, icc, xmp, dpi, colour=tuple(colour))
     return replace(found, texts=tuple(text for text in texts if not _is_copy(text, found)))
 
@@ -275,6 +276,19 @@ def _text(chunk: bytes) -> bytes | None:
     packed, rest = chunk[len(_XMP_KEYWORD) + 1 : len(_XMP_KEYWORD) + 2], chunk[len(_XMP_KEYWORD) + 3 :]
     text = rest.partition(b"\0")[2].partition(b"\0")[2]
     return _inflated(text) if packed == b"\1" else text or None
+
+
+def _exif_in_text(text: bytes) -> bytes | None:
+    """EXIF as ImageMagick wrote it before there was a chunk for it: a name, a length and digits."""
+    keyword = _keyword(text[4:])
+    if _COPIES.get(keyword) != "exif":
+        return None
+    body = text[5 + len(keyword) :]
+    words = (body if text.startswith(b"tEXt") else _inflated(body[1:]) or b"").split(None, 2)
+    try:
+        return meta.bare_exif(bytes.fromhex(words[2].decode("ascii")))
+    except (ValueError, IndexError):
+        return None
 
 
 def orientation(data: Data, metadata: Metadata) -> int:

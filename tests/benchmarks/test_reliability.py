@@ -59,12 +59,18 @@ def test_an_animation_that_says_it_is_huge_is_refused(tmp_path: Path, name: str)
         blob[24:30] = b"\xff" * 6
     path.write_bytes(blob)
     assert animation.plays(path) == 0
-    if name == "gif":
-        with pytest.raises(InputError):
-            streams.is_partial(path)
-    else:
-        with pytest.raises(InputError):
-            facts.probe(path)
+    with pytest.raises(InputError):
+        streams.is_partial(path) if name == "gif" else facts.probe(path)
+
+
+def test_frames_that_are_too_large_are_refused_before_memory_is_taken(tmp_path: Path) -> None:
+    from srcli.io.films import facts
+
+    blob, path = bytearray(mutants.seeds()["gif"][1][1]()), tmp_path / "x.gif"
+    struct.pack_into("<HH", blob, 6, 12000, 12000)
+    path.write_bytes(blob)
+    with pytest.raises(InputError, match="12000x12000 pixels are too large"):
+        facts.probe(path)
 
 
 def _act(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -463,3 +464,15 @@ def test_no_more_than_so_much_text_is_kept(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("srcli.io.png._MAX_METADATA", 20)
     texts = [(b"tEXt", b"a\0" + b"x" * 10), (b"tEXt", b"b\0" + b"x" * 10), (b"tEXt", b"c\0x")]
     assert with_texts(tmp_path / "a.png", texts).metadata.texts == (b"tEXta\0" + b"x" * 10, b"tEXtc\0x")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_exif_in_a_text_of_a_png_counts_as_exif(tmp_path: Path, packed: bool) -> None:
+    blob = b"Exif\0\0" + samples.exif(6)
+    body = b"\nexif\n%8d\n" % len(blob) + blob.hex().encode() + b"\n"
+    kind, content = (b"zTXt", b"\0" + zlib.compress(body)) if packed else (b"tEXt", body)
+    picture = with_texts(tmp_path / "a.png", [(kind, b"Raw profile type exif\0" + content)])
+    assert picture.metadata.exif == samples.exif(1)
+    assert picture.metadata.texts == ()
+    broken = (b"tEXt", b"Raw profile type exif\0" + body[:-10] + b"no hex")
+    assert with_texts(tmp_path / "b.png", [broken]).metadata.exif is None

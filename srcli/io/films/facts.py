@@ -47,6 +47,9 @@ _LEFT_OUT = {
     "STEREO3D": "The mark that the film is stereoscopic (3D) is left out.",
 }
 
+MOST_PIXELS = 1 << 27
+"""Of a frame, which FFmpeg holds whole: somewhat more than 16K."""
+
 
 class Colour(NamedTuple):
     """Colour as tagged, AVCOL_PRI_*, _TRC_* and _SPC_*, and as used."""
@@ -314,6 +317,12 @@ def probe(path: Path) -> Facts:
         stream = main_stream(container, path)
         only(container, stream)
         where, base = f"{shown(path)}, stream #{stream.index}", stream.time_base
+        if stream.width * stream.height > MOST_PIXELS:
+            size = f"{stream.width}x{stream.height}"
+            raise InputError(
+                f"{where}: frames of {size} pixels are too large, 134 megapixels is the most.",
+                "Make it smaller first, or take its first frame out as a picture.",
+            )
         assert base is not None
         refuse_dolby(where, stream.codec_context.codec_tag)
         found = scan(container, stream, where)
