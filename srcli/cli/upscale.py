@@ -413,10 +413,12 @@ def _run(
     for_films: list[str],
 ) -> int:
     """Plan, load, work, report; returns the exit code."""
+    from srcli.io.films.signatures import ANIMATED
     from srcli.jobs.plan import check_report, plan
     from srcli.jobs.report import Report, problem, write_report
 
-    container = settings.film.container or ("mkv" if settings.film.lossless else None)
+    lossless = settings.film.lossless and (as_folder or out.suffix.lower() not in ANIMATED)
+    container = settings.film.container or ("mkv" if lossless else None)
     sheet = out if settings.film.preview and out.suffix.lower() == ".png" and not as_folder else None
     named = out if sheet is None else out.with_suffix(f".{container or 'mkv'}")
     planned = plan(

@@ -146,7 +146,7 @@ def storable(pixels: Pixels, order: str, name: str, scratch: Scratch) -> tuple[P
     channels = channels_of(pixels)
     if channels in (2, 4) and name in _NO_ALPHA:
         opaque = pixels[..., -1].min(initial=np.iinfo(pixels.dtype).max) == np.iinfo(pixels.dtype).max
-        steps.append(_without_alpha if opaque else _over_white)
+        steps.append(_without_alpha if opaque else over_white)
         notes += [f"{_NAMES[name]} holds no transparency: laid over white (PNG, WebP or TIFF keep it)"] * (
             not opaque
         )
@@ -181,7 +181,7 @@ def _without_alpha(rows: Pixels) -> Pixels:
     return rows[..., 0] if rows.shape[2] == 2 else rows[..., :3]
 
 
-def _over_white(rows: Pixels) -> Pixels:
+def over_white(rows: Pixels) -> Pixels:
     """Colour times alpha plus white times the rest; 65535 squared just fits 32 bits."""
     top = np.uint32(np.iinfo(rows.dtype).max)
     colour, alpha = rows[..., :-1].astype(np.uint32), rows[..., -1:].astype(np.uint32)

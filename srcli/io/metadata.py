@@ -212,7 +212,7 @@ def _finer(blob: bytearray, entry: Entry, form: Form, ratio: Fraction) -> None:
     above, below = struct.unpack_from(form.order + "II", blob, at)
     if below and ratio != 1:
         value = (Fraction(above, below) * ratio).limit_denominator(10_000)
-        if value.numerator < 2**32:
+        if 0 < value.numerator < 2**32:
             struct.pack_into(form.order + "II", blob, at, value.numerator, value.denominator)
 
 

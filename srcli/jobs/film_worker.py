@@ -20,6 +20,7 @@ from srcli.io.films import segments
 from srcli.io.films.encoding import Encoding
 from srcli.io.films.journal import Journal, Segment, Spooled
 from srcli.io.films.reader import Frame
+from srcli.io.fitting import over_white
 from srcli.jobs.film_plan import FilmPlan, decoded, to_rgb
 from srcli.jobs.folder import lower_priority
 from srcli.jobs.plan import Upscale
@@ -297,6 +298,8 @@ def _ahead(pool: ThreadPoolExecutor, items: Iterator[_Read]) -> Iterator[_Read]:
 def _to_planes(made: Pixels, given: Encoding) -> tuple[list[Pixels], Pixels | None]:
     """The planes that the encoder takes, and its alpha."""
     color, alpha = pixels.color_and_alpha(made)
-    if not given.alpha or alpha is None:
+    if alpha is None:
         return yuv.from_rgb(color, given.coding), None
+    if not given.alpha:
+        return yuv.from_rgb(over_white(made), given.coding), None
     return yuv.from_rgb(color, given.coding), yuv.depth(alpha, 16, given.coding.bits)

@@ -32,6 +32,7 @@ _CAMERAS = (
     ".srw",
 )
 _EDITORS = (".exr", ".hdr", ".jp2", ".pgm", ".ppm", ".psb", ".psd", ".tga", ".xcf")
+_ANIMATED = ("gif", "png", "webp")
 _OTHER_PICTURES = frozenset((*_PHONES, *_CAMERAS, *_EDITORS))
 """Suffixes of pictures that cannot be read; a folder's owner should know that they were left."""
 
@@ -53,7 +54,7 @@ class Found:
     @property
     def animated(self) -> bool:
         """Whether it is a film in the form of a picture."""
-        return self.film and self.path.suffix.lower() in signatures.ANIMATED
+        return self.film and kind_of(self.path) in _ANIMATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,8 @@ def _is_film(path: Path) -> bool:
 
 
 def _is_animated(path: Path) -> bool:
-    if path.suffix.lower() not in signatures.ANIMATED:
+    suffix = path.suffix.lower()
+    if (suffix in _READABLE and suffix not in signatures.ANIMATED) or kind_of(path) not in _ANIMATED:
         return False
     try:
         return probe(path).frames > 1
@@ -266,7 +268,11 @@ def name_outputs(
     wanted = [
         _wanted(one.relative, format)
         if first
-        else _wanted_film(one.relative, container or (format if one.animated else None))
+        else _wanted_film(
+            one.relative,
+            container or (format if one.animated else None),
+            kind_of(one.path) if one.animated else None,
+        )
         for one, first in zip(pictures, still, strict=True)
     ]
     names = _told_apart(wanted, [picture.path for picture in pictures])
@@ -276,8 +282,11 @@ def name_outputs(
     ]
 
 
-def _wanted_film(relative: Path, container: str | None) -> Path:
+def _wanted_film(relative: Path, container: str | None, animated: str | None = None) -> Path:
+    """The output of a film; `animated` is the format of an animated picture."""
     suffix = relative.suffix.lower()
+    if animated and suffix not in signatures.ANIMATED:
+        container = container or animated
     if container is None and suffix in (*signatures.WRITTEN, *signatures.ANIMATED):
         return relative
     stem = relative.stem if suffix in (*signatures.SUFFIXES, *signatures.ANIMATED) else relative.name

@@ -269,7 +269,7 @@ def test_options_that_an_animation_has_not_are_refused(
 
 def test_what_an_animation_cannot_hold_is_refused() -> None:
     facts = probe(write(Path("given.gif"), drawn()))
-    fast = replace(facts, times=tuple(range(6)), last_duration=1)
+    fast = replace(facts, codec="h264", times=tuple(range(6)), last_duration=1)
     with pytest.raises(UsageError, match="50 frames a second"):
         animation.choose(fast, (48, 64), Path("a.gif"))
     animation.choose(fast, (48, 64), Path("a.webp"))
@@ -310,6 +310,68 @@ def test_the_stand_in_of_a_webp_follows_the_file() -> None:
     assert len(probe(path).times) == 6
     write(path, drawn(count=3))
     assert len(probe(path).times) == 3
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(("start", "end"), [(None, 170), (60, 200), (100, 1000)])
+def test_part_of_an_animation(suffix: str, start: int | None, end: int) -> None:
+    """The last frame is shown until the end that was asked for, or as long as before."""
+    given = write(Path(f"a{suffix}"), drawn())
+    part = FilmSettings(start=None if start is None else Fraction(start, 1000), end=Fraction(end, 1000))
+    assert run(given, f"out/a{suffix}", replace(RECORDED, film=part)).error == ""
+    kept = [time for time in STARTS[:-1] if (start or 0) <= time < end]
+    until = min(end, STARTS[STARTS.index(kept[-1]) + 1])
+    assert milliseconds(Path(f"out/a{suffix}")) == [time - kept[0] for time in [*kept, until]]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_transparency_is_laid_over_white_in_a_film_without_alpha(suffix: str) -> None:
+    given = write(Path(f"a{suffix}"), drawn())
+    result = run(given, "out/a.mp4", replace(RECORDED, film=FilmSettings(crf=1)))
+    assert any("over white" in note for note in result.notes)
+    facts = probe(Path("out/a.mp4"))
+    frame = film_plan.to_rgb(next(reader.frames(facts)), facts)[0] >> 8
+    assert frame[32:36, 20:36].min() > 245
+    assert abs(frame[44, 60].astype(int) - (20, 90, 200)).max() < 12
+
+
+@pytest.mark.parametrize("cut", [0.1, 0.5, 0.97])
+def test_a_cut_gif_is_an_error(cut: float) -> None:
+    whole = write(Path("a.gif"), drawn()).read_bytes()
+    Path("cut.gif").write_bytes(whole[: int(cut * len(whole))])
+    result = run(Path("cut.gif"), "out/cut.gif")
+    assert result.status is Status.FAILED
+    assert "cut" in result.error
+
+
+def test_a_gif_without_its_end_is_read_with_a_note() -> None:
+    whole = write(Path("a.gif"), drawn()).read_bytes()
+    Path("open.gif").write_bytes(whole[:-1])
+    result = run(Path("open.gif"), "out/open.gif")
+    assert result.status is Status.WRITTEN
+    assert any("end is missing" in note for note in result.notes)
+    assert len(read(Path("out/open.gif"))) == 6
+
+
+def test_the_comment_of_a_gif_stays() -> None:
+    given = write(Path("a.gif"), drawn(), comment=b"by hand")
+    run(given, "out/a.gif")
+    assert b"by hand" in Path("out/a.gif").read_bytes()
+    assert streams.record_of(Path("out/a.gif")) is not None
+    run(Path("out/a.gif"), "again/a.gif")
+    assert Path("again/a.gif").read_bytes().count(b"model_sha256") == 1
+
+
+def test_an_animation_without_a_suffix_is_told_by_its_content() -> None:
+    write(Path("a.gif"), drawn()).rename("stdin")
+    assert jobs("stdin") == [("out/stdin.gif", True)]
+    assert jobs("stdin", out="b.webp") == [("b.webp", True)]
+
+
+def test_a_gif_of_very_short_frames_stays_one() -> None:
+    first, *rest = [Image.fromarray(frame) for frame in drawn()]
+    first.save("a.gif", save_all=True, append_images=rest, duration=10)
+    assert run(Path("a.gif"), "out/a.gif").error == ""
 
 
 def test_a_damaged_webp_is_an_error_in_words() -> None:

@@ -4,7 +4,7 @@ A GIF has one palette for all frames, so that nothing flickers. The others hold 
 also with loss.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -90,7 +90,7 @@ def choose(
     if facts.transfer in HDR:
         raise UsageError(f"{shown(target)}: {title} cannot hold HDR.", "Write .mkv or .mp4.")
     mean = (facts.end - facts.times[0]) * facts.time_base / len(facts.times)
-    if mean < form.shortest:
+    if mean < form.shortest and facts.codec != "gif":
         raise UsageError(
             f"{shown(target)}: players show at most {1 / form.shortest} frames a second of a {title}, "
             f"and the film has {float(1 / mean):.4g}.",
@@ -164,9 +164,9 @@ def plays(path: Path) -> int:
     return int(found) + 1 if repeats and found else int(found)
 
 
-def header_options(encoding: Encoding, facts: Facts) -> dict[str, str]:
-    """Options for the muxer: how often it plays, and how long its last frame is shown."""
-    times, last = plays(facts.path), facts.last_duration * facts.time_base
+def header_options(encoding: Encoding, facts: Facts, last: Fraction) -> dict[str, str]:
+    """Options for the muxer: how often it plays, and for how many seconds its last frame is shown."""
+    times = plays(facts.path)
     if encoding.container == ".gif":  # FFmpeg counts the plays after the first; -1: there are none
         return {"loop": str(times - 1 or -1) if times else "0", "final_delay": str(round(last * 100))}
     if encoding.container == ".webp":
@@ -260,17 +260,18 @@ def _buffer(graph: Graph, frame: VideoFrame) -> Any:
     )
 
 
-def finish(path: Path, encoding: Encoding, facts: Facts, text: str) -> None:
+def finish(path: Path, encoding: Encoding, facts: Facts, text: str, last: Fraction) -> None:
     """Add what FFmpeg does not write: the last frame's time of a WebP, the metadata of the picture that it is
     of, and what made it.
 
     Args:
         path: written by `fill`.
         text: what made it; empty: nothing.
+        last: seconds for which its last frame is shown.
     """
     suffix = encoding.container
     if suffix == ".gif":
-        _add_comment(path, text.encode())
+        _add_comments(path, [text.encode(), _comment(facts.path)])
         return
     metadata = _metadata(facts, encoding)
     packet = metadata.xmp or xmp.EMPTY
@@ -283,7 +284,7 @@ def finish(path: Path, encoding: Encoding, facts: Facts, text: str) -> None:
             packet = xmp.with_value(xmp.EMPTY, provenance.RECORD, text)
     metadata = replace(metadata, xmp=None if packet == xmp.EMPTY else packet)
     if suffix == ".webp":
-        webp.set_last_duration(path, round(facts.last_duration * facts.time_base * 1000))
+        webp.set_last_duration(path, round(last * 1000))
         webp.embed(path, replace(metadata, texts=()))
     else:
         png.embed(path, metadata)
@@ -298,13 +299,24 @@ def _metadata(facts: Facts, encoding: Encoding) -> Metadata:
     return resized(found, (facts.height, facts.width), encoding.size)
 
 
-def _add_comment(path: Path, text: bytes) -> None:
+def _comment(path: Path) -> bytes:
+    """The comment of a GIF, but for what srcli wrote."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            found = bytes(image.info.get("comment", b"")) if image.format == "GIF" else b""
+    except (UnidentifiedImageError, OSError, ValueError):
+        return b""
+    return b"" if provenance.parse_text(found.decode("utf-8", "replace").partition("\n")[0]) else found
+
+
+def _add_comments(path: Path, texts: Sequence[bytes]) -> None:
     """Before the first frame of a GIF."""
-    if not text:
-        return
+    blocks = b""
+    for text in filter(None, texts):
+        parts = (text[at : at + 255] for at in range(0, len(text), 255))
+        blocks += b"\x21\xfe" + b"".join(bytes([len(part)]) + part for part in parts) + b"\0"
     with path.open("rb") as file:
         flags = file.read(_GIF_START)[10]
-    palette = 3 << (flags & 7) + 1 if flags & 0x80 else 0
-    parts = (text[at : at + 255] for at in range(0, len(text), 255))
-    blocks = b"".join(bytes([len(part)]) + part for part in parts)
-    storage.insert(path, _GIF_START + palette, b"\x21\xfe" + blocks + b"\0")
+    storage.insert(path, _GIF_START + (3 << (flags & 7) + 1 if flags & 0x80 else 0), blocks)

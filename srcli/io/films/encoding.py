@@ -343,7 +343,7 @@ def _notes(facts: Facts, asked: Size, encoding: Encoding, title: str, *, usual: 
         yield f"{title} is written, since {why}; --codec {other} is the other choice."
     if facts.alpha and not encoding.alpha:
         able = [name for name, holds in CONTAINERS.items() if holds.alpha]
-        yield f"Alpha is left out: {title} in {suffix} has none. {_either(able)} can hold it."
+        yield f"Transparency is laid over white: {title} in {suffix} has none. {_either(able)} can hold it."
     if coding.bits < film.bits:
         yield f"{film.bits} bits a sample become {coding.bits}; --lossless keeps them."
     if film.matrix == 0 and coding.matrix:

@@ -1,5 +1,6 @@
 """What a film is: its picture, its times and its colour, all read before its container closes."""
 
+import mmap
 import struct
 from bisect import bisect_left
 from collections.abc import Iterable
@@ -21,7 +22,7 @@ from srcli.imaging.yuv import Coding
 from srcli.io.films.packets import Bits
 from srcli.io.films.planes import Layout, layout_of, planes_of
 from srcli.io.films.scan import HEAD, Scan, Timing, constant_rate, last_duration, scan, timing
-from srcli.io.films.signatures import extent
+from srcli.io.films.signatures import extent, gif_ends
 from srcli.io.films.source import codec_name, is_png_or_webp, main_stream, only, opened
 
 _UNTAGGED = (2, 3)
@@ -294,6 +295,11 @@ class Facts:
         """Ticks for which a frame is shown."""
         return (self.times[number + 1] if number + 1 < len(self.times) else self.end) - self.times[number]
 
+    def until(self, number: int, end: Fraction | None) -> Fraction:
+        """When a frame is no longer shown, in seconds, or `end` where that is earlier."""
+        natural = (self.times[number] + self.duration(number)) * self.time_base
+        return natural if end is None else min(natural, end)
+
     def seconds(self, number: int) -> Fraction:
         """When a frame is shown, exact, also where the clock is too coarse for the rate."""
         if self.rate:
@@ -428,6 +434,8 @@ def _fields_flagged(
 
 def _cut(path: Path, stream: VideoStream, found: Scan) -> tuple[str, list[str]]:
     """How a film is cut off, in words, and a note where its end is missing but no frame."""
+    if codec_name(stream) == "gif":
+        return _cut_gif(path)
     reach = extent(path)
     if not reach.short:
         return found.failure, []
@@ -438,3 +446,11 @@ def _cut(path: Path, stream: VideoStream, found: Scan) -> tuple[str, list[str]]:
             return f"{missing} of {len(entries)} frames are missing", []
         return found.failure, ["The file is shorter than it says, but all frames are there."]
     return f"{(reach.declared or 0) - reach.size} bytes are missing at its end", []
+
+
+def _cut_gif(path: Path) -> tuple[str, list[str]]:
+    """The same of a GIF, whose blocks are followed to its end."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        ended = gif_ends(data)
+    notes = {"trailer": ["Its end is missing, but no pixel."]}
+    return ("its last frames are missing", []) if ended == "cut" else ("", notes.get(ended, []))

@@ -110,7 +110,7 @@ def join(
         OutputError: the file cannot be written; what was there stays.
     """
     if encoding.container in ANIMATED:
-        _join_picture(segments, out, encoding, facts, tags)
+        _join_picture(segments, out, encoding, facts, tags, end)
         return
     ticks = list(_ticks(segments, facts))
     with opened(facts.path) as film:
@@ -122,9 +122,13 @@ def join(
 
 
 def _join_picture(
-    segments: Sequence[Path], out: Path, encoding: Encoding, facts: Facts, tags: Mapping[str, str]
-) -> None:
+    segments: Sequence[Path], out: Path, encoding: Encoding, facts: Facts, tags: Mapping[str, str],
+    end: Fraction | None,
+) -> None:  # fmt: skip
     """The same for an animated picture, which is encoded from the segments."""
+    number = facts.number(max(_ticks(segments, facts)))
+    assert number is not None, "segments hold frames of the film"
+    last = facts.until(number, end) - facts.times[number] * facts.time_base
 
     def frames() -> Iterator[tuple[int, VideoFrame]]:
         for path in segments:
@@ -132,9 +136,9 @@ def _join_picture(
                 yield from ((tick, frame) for frame in packet.decode())
 
     def finish(file: Path) -> None:
-        animation.finish(file, encoding, facts, tags.get(streams.RECORD, ""))
+        animation.finish(file, encoding, facts, tags.get(streams.RECORD, ""), last)
 
-    muxer, options = ANIMATED[encoding.container].muxer, animation.header_options(encoding, facts)
+    muxer, options = ANIMATED[encoding.container].muxer, animation.header_options(encoding, facts, last)
     with _whole(out, muxer, options, finish) as target:
         animation.fill(target, frames, encoding, facts)
 

@@ -1,5 +1,6 @@
 """What a film is by its first bytes, and whether its end is there. Needs no PyAV."""
 
+import mmap
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -99,6 +100,26 @@ def is_source(path: Path) -> bool:
     except OSError:
         return False
     return head != b"" and _BINARY.isdisjoint(head) and kind_of(head) is None
+
+
+def gif_ends(data: mmap.mmap) -> str:
+    """How a GIF ends, by its blocks: "" as it should, "trailer" without that, "cut" within a block."""
+    try:
+        at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
+        while at < len(data) and data[at] != 0x3B:
+            if data[at] == 0x2C:
+                at += 11 + (3 << (data[at + 9] & 7) + 1 if data[at + 9] & 0x80 else 0)
+            elif data[at] == 0x21:
+                at += 2
+            else:  # what FFmpeg passes over
+                at += 1
+                continue
+            while data[at]:
+                at += 1 + data[at]
+            at += 1
+    except IndexError:
+        return "cut"
+    return "" if at < len(data) else "trailer" if at == len(data) else "cut"
 
 
 def extent(path: Path) -> Extent:

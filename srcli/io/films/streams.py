@@ -18,7 +18,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 
 from srcli.errors import InputError, UsageError, shown
-from srcli.io import pictures, pillow, provenance, xmp
+from srcli.io import pictures, provenance, xmp
 from srcli.io.films.facts import Facts
 from srcli.io.films.source import opened
 from srcli.io.provenance import Provenance
@@ -390,10 +390,14 @@ def _picture_made_by(path: Path) -> str:
         with suppress(ValueError):
             return xmp.value(packet, provenance.RECORD) or "" if packet else ""
         return ""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return bytes(image.info.get("comment", b"")).decode("utf-8", "replace")
-    except (Image.DecompressionBombError, *pillow.ERRORS) as error:
-        raise InputError(f"{shown(path)} cannot be read as a GIF.", "Is it damaged?") from error
+    with path.open("rb") as file:
+        head = file.read(13)
+        if head[:4] != b"GIF8" or len(head) < 13:
+            raise InputError(f"{shown(path)} cannot be read as a GIF.", "Is it damaged?")
+        file.seek(3 << (head[10] & 7) + 1 if head[10] & 0x80 else 0, 1)
+        if file.read(2) != b"\x21\xfe":
+            return ""
+        text = b""
+        while (size := file.read(1)) and size[0]:
+            text += file.read(size[0])
+    return text.decode("utf-8", "replace")

@@ -72,7 +72,7 @@ def verify(
         InputError: one of the two cannot be read.
     """
     if out.suffix.lower() in streams.ANIMATED:
-        return _verify_picture(out, facts, facts.times if times is None else times)
+        return _verify_picture(out, facts, facts.times if times is None else times, end)
     with opened(facts.path) as film, opened(out) as written:
         kept = [step for step in carried.steps if step.how in ("picture", "copy", "convert")]
         kept = [step for step in kept if not streams.is_cover(film.streams[step.index])]
@@ -110,12 +110,13 @@ def verify(
         )
 
 
-def _verify_picture(out: Path, facts: Facts, times: Sequence[int]) -> Verified:
+def _verify_picture(out: Path, facts: Facts, times: Sequence[int], end: Fraction | None) -> Verified:
     """An animated picture: each of its frames begins with one of the film's, and the last ends with it. Equal
     frames may have become one."""
     written = probe(out)
-    moments = [_moment(facts, time) for time in times]
-    moments = [moment - moments[0] for moment in (*moments, facts.end * facts.time_base)]
+    moments, number = [_moment(facts, time) for time in times], facts.number(times[-1])
+    assert number is not None
+    moments = [moment - moments[0] for moment in (*moments, facts.until(number, end))]
     begun = [written.seconds(number) - written.seconds(0) for number in range(len(written.times))]
     ended = written.end * written.time_base - written.seconds(0)
 

@@ -143,7 +143,7 @@ def test_alpha_goes_where_it_can(film: Facts, name: str, pixel_format: str, bits
     encoding = settle(replace(film, alpha=True), HD, name)
     assert (encoding.pixel_format, encoding.coding.bits) == (pixel_format, bits)
     assert encoding.alpha == (name != "a.mp4")
-    assert any("Alpha is left out" in note for note in encoding.notes) == (name == "a.mp4")
+    assert any("laid over white" in note for note in encoding.notes) == (name == "a.mp4")
 
 
 def test_rgb_becomes_yuv_and_says_so(film: Facts) -> None:
