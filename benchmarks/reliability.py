@@ -33,19 +33,23 @@ _SECONDS, _MEMORY = 120.0, 8 << 30
 _NAMED = ("raw file", "samples are not supported", "made for iPhones", "it is too large", "is empty")
 """What refusals say whose kind the documentation names."""
 _DAMAGED = re.compile(
-    r"bmp/b/|bmpsuite/b/|/bad/|badrle|badpal|fuzz_images|crashers|truncated|corrupted|crash-|mmap_error|overflow_rows|pngsuite/x[^/]*\.png$|png/x[^/]*\.png$|/x_[^/]*\.png$"
+    r"bmp/b/|bmpsuite/b/|/bad/|badrle|badpal|fuzz_images|crashers|ImageTestSuite/|truncated|corrupted"
+    r"|crash-|mmap_error|overflow_rows|pngsuite/x[^/]*\.png$|png/x[^/]*\.png$|PngSuite/x|/x_[^/]*\.png$"
 )
 """Files of which their collection says that they are damaged, or that are made to break readers."""
+_SEEN = (
+    "rgb16-231 rgb16-880 rgb16-3103 rgb32-7187 rgb32-111110 rgb32bf rgba16-1924 rgba16-4444 rgba16-5551 "
+    "rgba32-1010102 rgba32-61754 rgba32-81284 rgba32abf"
+)
 BY_HAND = {
     "xmp_tags_orientation.avif": "MIAF: only the container's rotation counts, and there is none",
     "dscf0013.tif": "within half a level of the equations of YCbCr, by numpy",
     "weld_sato_12B_8B_q0.avif": "within 0.04 levels of the equations of YCbCr, by numpy on FFmpeg's planes",
     "tiff_tiled_planar_16bit_RGBa.tiff": "the same pixels as in tiff_16bit_RGBa.tiff",
-    "rgba16-4444.bmp": "as bmpsuite's own picture",
-    "rgba32abf.bmp": "as bmpsuite's own picture",
-    "rgb16-231.bmp": "as bmpsuite's own picture",
     "empty_ancillary_chunks.png": "its only pixel, by hand",
-}
+} | dict.fromkeys(
+    [f"{name}.bmp" for name in _SEEN.split()], "as the picture that comes with bmpsuite, in copies without it"
+)
 """Files that no reader here tells right from wrong: why they are right."""
 RIGHT, ALONE, REFUSED, THOUGH, WRONG = (
     "written right",
