@@ -6,6 +6,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import scenes
@@ -333,6 +334,17 @@ def test_transparency_is_laid_over_white_in_a_film_without_alpha(suffix: str) ->
     frame = film_plan.to_rgb(next(reader.frames(facts)), facts)[0] >> 8
     assert frame[32:36, 20:36].min() > 245
     assert abs(frame[44, 60].astype(int) - (20, 90, 200)).max() < 12
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
+def test_the_last_frame_of_a_film_is_shown_as_long_as_that_of_the_animation(name: str) -> None:
+    given = write(Path("a.apng"), drawn(clear=False))
+    assert run(given, name, replace(RECORDED, film=FilmSettings(codec="h264"))).error == ""
+    with av.open(name) as film:
+        stream = film.streams.video[0]
+        assert stream.duration is not None
+        assert stream.time_base is not None
+        assert round(stream.duration * stream.time_base * 1000) == STARTS[-1]
 
 
 @pytest.mark.parametrize("cut", [0.1, 0.5, 0.97])

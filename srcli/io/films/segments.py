@@ -258,12 +258,21 @@ def _moved(facts: Facts, size: tuple[int, int]) -> list[int]:
 def _pictures(segments: Iterable[Path], timeline: Timeline, video: Any) -> Iterator[Packet]:
     """The packets of all segments, with their times in the output."""
     decoding = iter(timeline.decoding_times())
+    first, last = 0, None
     for path in segments:
         for packet, tick in _packets(path, timeline.facts):
             packet.stream, packet.time_base = video, timeline.base
             packet.pts, packet.duration = timeline.shown(tick)
             packet.dts = next(decoding)
-            yield packet
+            if last is None:
+                first = packet.dts
+            else:
+                yield last
+            last = packet
+    if last is not None:
+        if not timeline.in_ms and last.dts is not None:  # MP4 adds durations up in the order of decoding
+            last.duration = max(1, timeline.length - (last.dts - first))
+        yield last
 
 
 def _ticks(segments: Sequence[Path], facts: Facts) -> Iterator[int]:

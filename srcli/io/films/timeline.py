@@ -42,6 +42,7 @@ class Timeline:
 
     Attributes:
         base: seconds a unit of the picture's times in the output.
+        in_ms: whether the container counts milliseconds.
         shift: seconds.
         options: for the muxer.
     """
@@ -59,11 +60,11 @@ class Timeline:
         self.facts = facts
         self._ticks, self._delay = ticks, delay
         self._order = sorted(ticks)
-        self._in_ms = holds.muxer in ("matroska", "webm")
-        self.base = _MS if self._in_ms else _exact_base(facts)
+        self.in_ms = holds.muxer in ("matroska", "webm")
+        self.base = _MS if self.in_ms else _exact_base(facts)
         first = self._moment(self._order[0])
         self.shift = self._shift(film, first, begins, start)
-        self.options = {"default_mode": "passthrough"} if self._in_ms else self._scale(film, first, begins)
+        self.options = {"default_mode": "passthrough"} if self.in_ms else self._scale(film, first, begins)
 
     def _shift(
         self, film: InputContainer, first: Fraction, begins: Mapping[int, Fraction], start: Fraction | None
@@ -74,17 +75,23 @@ class Timeline:
         elif film.format.flags & _ANY_START:
             shift = -min([first, *begins.values()])
         shown = [first]  # what must not lie below 0; MP4 skips sound that does
-        if self._in_ms:
+        if self.in_ms:
             hidden = [index for index in begins if start is None and _hidden(film, index)]
             shown += [time for index, time in begins.items() if index not in hidden]
         below = min(shown) + shift < 0
         shift = -min(shown) if below else shift
-        return ceil(shift / self.base) * self.base if below or not self._in_ms else shift
+        return ceil(shift / self.base) * self.base if below or not self.in_ms else shift
 
     def shown(self, tick: int) -> tuple[int, int]:
         """Presentation time and duration of a frame, in `base`."""
         begin = self._placed(self._moment(tick))
         return begin, max(1, self._placed(self._end(tick)) - begin)
+
+    @property
+    def length(self) -> int:
+        """From the first frame to the end of the last, in `base`."""
+        begin, duration = self.shown(self._order[-1])
+        return begin + duration - self.shown(self._order[0])[0]
 
     def decoding_times(self) -> Iterator[int]:
         """Decoding times, in `base`: the presentation times in order, as little early as can be."""
@@ -112,7 +119,7 @@ class Timeline:
 
     def _moment(self, tick: int) -> Fraction:
         """When a frame is shown in the film, in seconds."""
-        number = None if self._in_ms else self.facts.number(tick)
+        number = None if self.in_ms else self.facts.number(tick)
         return tick * self.facts.time_base if number is None else self.facts.seconds(number)
 
     def _end(self, tick: int) -> Fraction:
@@ -122,7 +129,7 @@ class Timeline:
             return (tick + facts.last_duration) * facts.time_base
         if number + 1 < len(facts.times):
             return self._moment(facts.times[number + 1])
-        step = 1 / facts.rate if facts.rate and not self._in_ms else facts.last_duration * facts.time_base
+        step = 1 / facts.rate if facts.rate and not self.in_ms else facts.last_duration * facts.time_base
         as_constant = abs(facts.last_duration * facts.time_base - step) < facts.time_base
         return self._moment(tick) + step if as_constant else facts.end * facts.time_base
 
