@@ -177,9 +177,9 @@ def _add_folder(
     before = len(found.pictures)
     for path in _walk(found, folder, out, recursive):
         suffix = path.suffix.lower()
-        if holds is not None and not holds(path.relative_to(folder)):
+        if holds is not None and not holds(relative := path.relative_to(folder)):
             if suffix in _READABLE or (films and suffix in signatures.SUFFIXES):
-                found.elsewhere.append(str(path.relative_to(folder)))
+                found.elsewhere.append(str(relative))
         elif READ_ONLY_SUFFIXES.get(suffix) == "heif" and not heif.installed() and kind_of(path) == "heif":
             found.unread[suffix] += 1
         elif suffix in _READABLE:

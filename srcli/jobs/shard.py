@@ -46,7 +46,8 @@ class _Scheduler:
     step: str = ""
 
 
-_SLURM_TASKS = _Scheduler("Slurm's tasks", "SLURM_PROCID", "SLURM_NTASKS")
+_TASKS = _Scheduler("srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+"""Not SLURM_NTASKS: a batch script has that too, is number 0, and is no task of several."""
 _SCHEDULERS = (
     _Scheduler(
         "a Slurm array",
@@ -55,7 +56,7 @@ _SCHEDULERS = (
         "SLURM_ARRAY_TASK_MIN",
         "SLURM_ARRAY_TASK_STEP",
     ),
-    _SLURM_TASKS,
+    _TASKS,
     _Scheduler("AWS Batch", "AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE"),
     _Scheduler("SkyPilot's jobs", "SKYPILOT_JOB_RANK", "SKYPILOT_NUM_JOBS"),
     _Scheduler("SkyPilot's nodes", "SKYPILOT_NODE_RANK", "SKYPILOT_NUM_NODES"),
@@ -109,8 +110,8 @@ def _scheduled(count: int | None, environ: Mapping[str, str]) -> Shard:
 
 
 def _is_used(scheduler: _Scheduler, environ: Mapping[str, str]) -> bool:
-    if scheduler is _SLURM_TASKS and (_number(scheduler.count, environ) or 1) < 2:
-        return False  # every job of Slurm has these variables
+    if scheduler is _TASKS and (_number(scheduler.count, environ) or 1) < 2:
+        return False  # every job of Slurm has a number
     return bool(environ.get(scheduler.index))
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from srcli.errors import UsageError
 from srcli.jobs.inputs import Found, name_alone
@@ -52,12 +53,12 @@ def test_a_path_stays_in_its_shard_in_every_version() -> None:
                 "SLURM_ARRAY_TASK_MIN": "10",
                 "SLURM_ARRAY_TASK_STEP": "5",
                 "SLURM_PROCID": "1",
-                "SLURM_NTASKS": "2",
+                "SLURM_STEP_NUM_TASKS": "2",
             },
             "3/3",
         ),
-        ("auto", {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "JOB_COMPLETION_INDEX": "5"}, "2/2"),
-        ("auto/8", {"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "JOB_COMPLETION_INDEX": "5"}, "6/8"),
+        ("auto", {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "JOB_COMPLETION_INDEX": "5"}, "2/2"),
+        ("auto/8", {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "JOB_COMPLETION_INDEX": "5"}, "6/8"),
         ("auto", {"AWS_BATCH_JOB_ARRAY_INDEX": "2", "AWS_BATCH_JOB_ARRAY_SIZE": "10"}, "3/10"),
         (
             "auto",
@@ -88,7 +89,8 @@ def test_a_shard_is_what_the_text_or_the_scheduler_says(
         ("3", {}, "no share"),
         ("a/b", {}, "no share"),
         ("auto", {}, "SLURM_ARRAY_TASK_ID, .*JOB_COMPLETION_INDEX"),
-        ("auto", {"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, "no scheduler"),
+        ("auto", {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}, "no scheduler"),
+        ("auto", {"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, "no scheduler"),
         ("auto", {"JOB_COMPLETION_INDEX": "5"}, "not how many"),
         ("auto/4", {"JOB_COMPLETION_INDEX": "5"}, "no shard 6 of 4"),
         (
@@ -158,6 +160,23 @@ def test_outputs_that_would_meet_are_refused_by_all_shards(tmp_path: Path, index
     with pytest.raises(UsageError, match=r"A\.bmp\.png and a\.bmp would both become a\.bmp\.png"):
         plan([str(tmp_path / "in")], tmp_path / "out", format="png", shard=Shard(index, 3))
     assert len(plan([str(tmp_path / "in")], tmp_path / "out", shard=Shard(0, 1)).jobs) == 3
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_names_that_may_meet_are_looked_at(tmp_path: Path, frames: int) -> None:
+    pytest.importorskip("av")
+    images = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")][:frames]
+    touch(tmp_path / "in" / "a.gif.png")
+    images[0].save(tmp_path / "in" / "a.gif", save_all=True, append_images=images[1:])
+    shards = [Shard(index, 2) for index in range(2)]
+    if frames == 1:
+        for shard in shards:
+            with pytest.raises(UsageError, match="would both become"):
+                plan([str(tmp_path / "in")], tmp_path / "out", shard=shard)
+    else:
+        plans = [plan([str(tmp_path / "in")], tmp_path / "out", shard=shard) for shard in shards]
+        names = sorted(job.target.name for one in plans for job in one.jobs)
+        assert names == ["a.gif", "a.gif.png"]
 
 
 def test_shards_are_of_one_folder(tmp_path: Path) -> None:
