@@ -17,6 +17,7 @@ from srcli.cli.doctor import doctor
 from srcli.cli.evaluate import evaluate
 from srcli.cli.export import export
 from srcli.cli.models import models_app
+from srcli.cli.report import report_app
 from srcli.cli.train import train
 from srcli.cli.upscale import upscale
 from srcli.errors import ExitCode, SrcliError
@@ -26,7 +27,7 @@ class _Commands(TyperGroup):
     """All sub-commands; the interrupts they do not handle are said here, as typer ends without a word."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return ["upscale", "models", "train", "evaluate", "export", "benchmark", "doctor"]
+        return ["upscale", "report", "models", "train", "evaluate", "export", "benchmark", "doctor"]
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -50,6 +51,7 @@ app = typer.Typer(
 
 for _command in (upscale, train, evaluate, export, benchmark, doctor):
     app.command()(_command)
+app.add_typer(report_app, name="report")
 app.add_typer(models_app, name="models")
 
 

@@ -32,6 +32,7 @@ from srcli.settings import DEFAULT_MEMORY, ON_ERROR, FilmSettings, OnError, Sett
 if TYPE_CHECKING:
     from srcli.jobs.plan import Plan
     from srcli.jobs.report import Loaded, PictureResult, Report
+    from srcli.jobs.shard import Shard
     from srcli.upscaler import Upscaler
 
 _FILMS = "Films"
@@ -122,6 +123,14 @@ def upscale(
             help="Also folders in folders, and links to folders; the output mirrors them.",
         ),
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Only the I-th of N shares of a folder, for many machines; auto: as Slurm, Kubernetes, AWS "
+            "Batch or SkyPilot says. A converted a.jpg is then named a.jpg.png.",
+        ),
+    ] = None,
     format: Annotated[  # noqa: A002
         str | None,
         typer.Option(metavar="NAME", help="png, jpeg, webp, tiff, bmp or avif. [default: as the input]"),
@@ -297,6 +306,7 @@ def upscale(
         ),
     )
     _check(inputs, out, report)
+    share = None if shard is None else _shard(shard, piped or "-" in inputs, preview is not None)
     if piped:
         _check_pipe(as_json=as_json, preview=preview is not None, dry_run=dry_run)
     messages: Messages = context.obj
@@ -306,7 +316,19 @@ def upscale(
         ends = out.endswith(("/", os.sep))  # which no Path keeps
         for_films = _given_for_films(context)
         raise typer.Exit(
-            _run(inputs, folder, ends, settings, messages, recursive, report, dry_run, as_json, for_films)
+            _run(
+                inputs,
+                folder,
+                ends,
+                settings,
+                messages,
+                recursive,
+                report,
+                dry_run,
+                as_json,
+                for_films,
+                share,
+            )
         )
 
 
@@ -329,6 +351,19 @@ def _check(inputs: list[str], out: str, report: Path | None) -> None:
         raise UsageError("The output folder is empty.", "Give its name with -o; is a variable unset?")
     if str(report) == "-":
         raise UsageError("--report writes a file.", "Give its name; --json prints the report on stdout.")
+
+
+def _shard(text: str, piped: bool, preview: bool) -> "Shard":
+    """The share of the folder that this process has."""
+    from srcli.jobs.shard import parse
+
+    if piped:
+        raise UsageError(
+            "--shard is for folders, not for - in a pipe.", "Name an input and an output folder."
+        )
+    if preview:
+        raise UsageError("--preview is not made in shards.", "Leave out --shard: previews take seconds.")
+    return parse(text, os.environ)
 
 
 def _check_pipe(*, as_json: bool, preview: bool, dry_run: bool) -> None:
@@ -411,6 +446,7 @@ def _run(
     dry_run: bool,
     as_json: bool,
     for_films: list[str],
+    shard: "Shard | None",
 ) -> int:
     """Plan, load, work, report; returns the exit code."""
     from srcli.io.films.signatures import ANIMATED
@@ -428,6 +464,7 @@ def _run(
         format=settings.format,
         container=container,
         as_folder=as_folder,
+        shard=shard,
     )
     if settings.film.preview:
         planned = _films_only(planned, sheet or out, messages)
@@ -437,7 +474,9 @@ def _run(
         show_error(one.error.message, one.error.hint)
     for text in _left_out(planned):
         messages.note(text)
-    if for_films and planned.jobs and not any(job.film for job in planned.jobs):
+    if shard is not None and not planned.jobs and planned.elsewhere:
+        messages.note(f"shard {shard} holds none of the {count(planned.elsewhere, 'file')}: nothing to do.")
+    if for_films and planned.jobs and shard is None and not any(job.film for job in planned.jobs):
         messages.note(f"no effect without films: {', '.join(for_films)}.")
     upscalers = _load(settings, planned)
     with Interrupt() as interrupt:  # SIGTERM ends the run as Ctrl-C does, and both are reported
@@ -449,12 +488,13 @@ def _run(
             work = _preview if settings.film.preview else _work
             more, interrupted, full = work(planned, upscalers, settings, messages, interrupt, as_json)
             results += more
-        found = Report(_loaded(upscalers, messages), results, perf_counter() - begin, interrupted, full)
+        seconds, part = perf_counter() - begin, None if shard is None else str(shard)
+        found = Report(_loaded(upscalers, messages), results, seconds, interrupted, full, part)
         if report is not None:
             write_report(found, report)
         if as_json:
             product(found.to_json())
-        if not messages.quiet:
+        if results and not messages.quiet:
             place = Path("stdout") if settings.film.pipe else planned.out
             talk(_summary(found, place, settings, _noun(planned, settings)) + ".")
     return found.exit_code

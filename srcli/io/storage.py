@@ -217,13 +217,27 @@ def write_text(path: Path, text: str) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove unfinished files that a killed process, or a power failure, left in a folder an hour ago."""
+    """Remove unfinished files that a killed process, or a power failure, left in a folder an hour ago.
+
+    The hour is counted by the clock of the file system: in a shared folder, other machines are at work, and
+    clocks differ.
+    """
     with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith(_BEGUN) and entry.name.endswith(_UNFINISHED):
-                with suppress(OSError):
-                    if time.time() - entry.stat().st_mtime > _ABANDONED:
-                        os.unlink(entry)  # noqa: PTH108 - an entry of the scan
+        found = [one for one in entries if one.name.startswith(_BEGUN) and one.name.endswith(_UNFINISHED)]
+        now = _clock(folder) if found else 0.0
+        for entry in found:
+            with suppress(OSError):
+                if now - entry.stat().st_mtime > _ABANDONED:
+                    os.unlink(entry)  # noqa: PTH108 - an entry of the scan
+
+
+def _clock(folder: Path) -> float:
+    """The time that a file gets which is made there now, as `os.stat_result.st_mtime`."""
+    try:
+        with TemporaryFile(dir=folder) as file:
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:  # e.g. a full disk
+        return time.time()
 
 
 class Scratch(NamedTuple):

@@ -45,16 +45,13 @@ class Found:
         path: the file, as the user named it.
         relative: where its output goes below the output folder, still with the input's suffix.
         film: whether it is a film, or an animated picture.
+        animation: the format of an animated picture, "gif", "png" or "webp"; else empty.
     """
 
     path: Path
     relative: Path
     film: bool = False
-
-    @property
-    def animated(self) -> bool:
-        """Whether it is a film in the form of a picture."""
-        return self.film and kind_of(self.path) in _ANIMATED
+    animation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +74,7 @@ class Discovery:
         unread: suffixes of pictures in folders that cannot be read, each with how many there are; films too
             where they are not wanted.
         sound: files in folders that may be films by their suffix, and have sound alone.
+        elsewhere: paths below the folder that searches of other parts of it give, unopened.
     """
 
     pictures: list[Found] = field(default_factory=list)
@@ -85,9 +83,17 @@ class Discovery:
     passed_by: list[Path] = field(default_factory=list)
     unread: Counter[str] = field(default_factory=Counter)
     sound: list[Path] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
 
 
-def discover(inputs: Sequence[str], out: Path, *, recursive: bool, films: bool = False) -> Discovery:
+def discover(
+    inputs: Sequence[str],
+    out: Path,
+    *,
+    recursive: bool,
+    films: bool = False,
+    holds: Callable[[Path], bool] | None = None,
+) -> Discovery:
     """The pictures that files, folders and glob patterns name, and with `films` the films in folders.
 
     With `films` an animated GIF, APNG or WebP is a film, too.
@@ -97,12 +103,15 @@ def discover(inputs: Sequence[str], out: Path, *, recursive: bool, films: bool =
     code and sound with the suffix of a film are no films there; damaged films are.
     A file is taken whatever its suffix. The output folder is never searched, so a second run does not
     upscale the results of the first.
+
+    `holds` chooses by their paths in a folder the files that are opened and given; others with a known suffix
+    are `elsewhere`.
     """
     found = Discovery()
     for name in inputs:
         for path in _expand(name):
             try:
-                _add(found, path, out, recursive, films)
+                _add(found, path, out, recursive, films, holds)
             except InputError as error:
                 found.problems.append(Problem(path, error))
     found.pictures = _each_once(found.pictures)
@@ -116,7 +125,14 @@ def _expand(name: str) -> list[Path]:
     return [Path(match) for match in sorted(glob.glob(name, recursive=True))] or [Path(name)]  # noqa: PTH207
 
 
-def _add(found: Discovery, path: Path, out: Path, recursive: bool, films: bool) -> None:
+def _add(
+    found: Discovery,
+    path: Path,
+    out: Path,
+    recursive: bool,
+    films: bool,
+    holds: Callable[[Path], bool] | None,
+) -> None:
     try:
         path.stat()
     except (OSError, ValueError) as error:
@@ -128,9 +144,9 @@ def _add(found: Discovery, path: Path, out: Path, recursive: bool, films: bool) 
             hint = f"It is a link to {path.readlink()}, which leads nowhere."
         raise InputError(f"{path}: cannot be read ({reason}).", hint) from error
     if path.is_dir():
-        _add_folder(found, path, out, recursive, films)
+        _add_folder(found, path, out, recursive, films, holds)
     else:
-        found.pictures.append(Found(path, Path(path.name), _is_film(path) or (films and _is_animated(path))))
+        found.pictures.append(_taken(path, Path(path.name), films=films))
 
 
 def _is_film(path: Path) -> bool:
@@ -139,24 +155,42 @@ def _is_film(path: Path) -> bool:
     return suffix in signatures.SUFFIXES or (suffix not in _READABLE and signatures.is_film(path))
 
 
-def _is_animated(path: Path) -> bool:
-    suffix = path.suffix.lower()
-    if (suffix in _READABLE and suffix not in signatures.ANIMATED) or kind_of(path) not in _ANIMATED:
-        return False
+def _taken(path: Path, relative: Path, *, films: bool) -> Found:
+    """A file named by the user."""
+    animation = _animation(path) if films else ""
+    return Found(path, relative, bool(animation) or _is_film(path), animation)
+
+
+def _animation(path: Path) -> str:
+    """The format of an animated picture; empty where a file is none."""
+    suffix, kind = path.suffix.lower(), kind_of(path)
+    if (suffix in _READABLE and suffix not in signatures.ANIMATED) or kind not in _ANIMATED:
+        return ""
     try:
-        return probe(path).frames > 1
+        return kind or "" if probe(path).frames > 1 else ""
     except InputError:
-        return False
+        return ""
 
 
-def _add_folder(found: Discovery, folder: Path, out: Path, recursive: bool, films: bool) -> None:
+def _add_folder(
+    found: Discovery,
+    folder: Path,
+    out: Path,
+    recursive: bool,
+    films: bool,
+    holds: Callable[[Path], bool] | None,
+) -> None:
     before = len(found.pictures)
     for path in _walk(found, folder, out, recursive):
         suffix = path.suffix.lower()
-        if READ_ONLY_SUFFIXES.get(suffix) == "heif" and not heif.installed() and kind_of(path) == "heif":
+        if holds is not None and not holds(relative := path.relative_to(folder)):
+            if suffix in _READABLE or (films and suffix in signatures.SUFFIXES):
+                found.elsewhere.append(str(relative))
+        elif READ_ONLY_SUFFIXES.get(suffix) == "heif" and not heif.installed() and kind_of(path) == "heif":
             found.unread[suffix] += 1
         elif suffix in _READABLE:
-            found.pictures.append(Found(path, path.relative_to(folder), films and _is_animated(path)))
+            animation = _animation(path) if films else ""
+            found.pictures.append(Found(path, path.relative_to(folder), bool(animation), animation))
         elif suffix in signatures.SUFFIXES and films and not signatures.is_source(path):
             if _is_sound(path):
                 found.sound.append(path)
@@ -164,7 +198,11 @@ def _add_folder(found: Discovery, folder: Path, out: Path, recursive: bool, film
                 found.pictures.append(Found(path, path.relative_to(folder), film=True))
         elif suffix in _OTHER_PICTURES or (suffix in signatures.SUFFIXES and not signatures.is_source(path)):
             found.unread[suffix] += 1
-    if len(found.pictures) == before and not any(p.path == folder for p in found.problems):
+    if (
+        len(found.pictures) == before
+        and not found.elsewhere
+        and not any(p.path == folder for p in found.problems)
+    ):
         deeper = "" if recursive else " --recursive also searches the folders in it."
         raise InputError(
             f"{folder}: no pictures in this folder.", f"It needs {', '.join(_READABLE)}.{deeper}"
@@ -261,32 +299,57 @@ def name_outputs(
     outputs would get one name, all of them are told apart by the input's suffix, else its folder, else a
     digest of its path: a picture's name never depends on the order of the inputs.
     """
-    still = [
-        not one.film or (one.animated and container is None and format not in (None, "png", "webp"))
-        for one in pictures
-    ]
-    wanted = [
-        _wanted(one.relative, format)
-        if first
-        else _wanted_film(
-            one.relative,
-            container or (format if one.animated else None),
-            kind_of(one.path) if one.animated else None,
-        )
-        for one, first in zip(pictures, still, strict=True)
-    ]
-    names = _told_apart(wanted, [picture.path for picture in pictures])
+    wanted = [_output(one, format, container) for one in pictures]
+    names = _told_apart([name for name, _ in wanted], [picture.path for picture in pictures])
     return [
-        Job(one.path, out / name, film=not first)
-        for one, name, first in zip(pictures, names, still, strict=True)
+        Job(one.path, out / name, film) for one, name, (_, film) in zip(pictures, names, wanted, strict=True)
     ]
 
 
-def _wanted_film(relative: Path, container: str | None, animated: str | None = None) -> Path:
-    """The output of a film; `animated` is the format of an animated picture."""
+def name_alone(
+    one: Found,
+    out: Path,
+    format: str | None = None,  # noqa: A002
+    container: str | None = None,
+) -> Job:
+    """As `name_outputs`, by the path of one input and nothing else: "a.jpg" becomes "a.jpg.png"."""
+    name, film = _output(one, format, container)
+    if name.suffix.lower() != one.relative.suffix.lower():
+        name = one.relative.with_name(one.relative.name + name.suffix)
+    else:
+        name = one.relative
+    return Job(one.path, out / name, film)
+
+
+def may_be(relative: Path, *, films: bool) -> list[Found]:
+    """All that a file of a folder may be, by its name alone."""
     suffix = relative.suffix.lower()
-    if animated and suffix not in signatures.ANIMATED:
-        container = container or animated
+    if not films or suffix not in (*signatures.SUFFIXES, *signatures.ANIMATED):
+        return [Found(relative, relative)]
+    if suffix in signatures.SUFFIXES:
+        return [Found(relative, relative, film=True)]
+    animation = {"apng": "png"}.get(suffix[1:], suffix[1:])
+    return [Found(relative, relative), Found(relative, relative, film=True, animation=animation)]
+
+
+def opened(folder: Path, relative: Path, *, films: bool) -> Found:
+    """What a file of a folder is, by its content too."""
+    path = folder / relative
+    return _taken(path, relative, films=films) if films else Found(path, relative)
+
+
+def _output(one: Found, format: str | None, container: str | None) -> tuple[Path, bool]:  # noqa: A002
+    """The name and format that one output should have, and whether it is a film."""
+    if not one.film or (one.animation and container is None and format not in (None, "png", "webp")):
+        return _wanted(one.relative, format), False
+    return _wanted_film(one.relative, container or (format if one.animation else None), one.animation), True
+
+
+def _wanted_film(relative: Path, container: str | None, animation: str) -> Path:
+    """The output of a film; `animation` is the format of an animated picture."""
+    suffix = relative.suffix.lower()
+    if animation and suffix not in signatures.ANIMATED:
+        container = container or animation
     if container is None and suffix in (*signatures.WRITTEN, *signatures.ANIMATED):
         return relative
     stem = relative.stem if suffix in (*signatures.SUFFIXES, *signatures.ANIMATED) else relative.name
@@ -306,7 +369,7 @@ def _wanted(relative: Path, format: str | None) -> Path:  # noqa: A002
 def _told_apart(wanted: Sequence[Path], sources: Sequence[Path]) -> list[Path]:
     groups: dict[str, list[int]] = defaultdict(list)
     for index, name in enumerate(wanted):
-        groups[_key(name)].append(index)
+        groups[name_key(name)].append(index)
     names, taken = list(wanted), set(groups)
     for members in groups.values():
         if len(members) > 1:
@@ -318,7 +381,7 @@ def _rename(names: list[Path], sources: Sequence[Path], members: list[int], take
     """Give the members of one group names that nobody has; `taken` learns them."""
     for tag in _TAGS:
         tagged = {i: names[i].with_stem(f"{names[i].stem}-{tag(sources[i])}") for i in members}
-        keys = {_key(name) for name in tagged.values()}
+        keys = {name_key(name) for name in tagged.values()}
         if len(keys) == len(members) and not keys & taken:
             break
     for index, name in tagged.items():
@@ -345,6 +408,6 @@ def _digest(source: Path) -> str:
 _TAGS: tuple[Callable[[Path], str], ...] = (_suffix_tag, _folder_tag, _short_digest, _digest)
 
 
-def _key(name: Path) -> str:
+def name_key(name: Path) -> str:
     """What two names share if some file system takes them for one."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name.as_posix()).casefold())

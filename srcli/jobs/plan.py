@@ -18,8 +18,20 @@ from srcli.io.films.signatures import SUFFIXES as FILM_SUFFIXES
 from srcli.io.pictures import READ_ONLY_SUFFIXES, SUFFIXES
 from srcli.io.provenance import Finished, Provenance
 from srcli.io.storage import check_takes_files, existing
-from srcli.jobs.inputs import Discovery, Job, Problem, discover, is_folder, name_outputs, place
+from srcli.jobs.inputs import (
+    Discovery,
+    Job,
+    Problem,
+    discover,
+    is_folder,
+    may_be,
+    name_alone,
+    name_outputs,
+    opened,
+    place,
+)
 from srcli.jobs.report import PictureResult, Status
+from srcli.jobs.shard import Shard, check_names
 from srcli.models import auto
 from srcli.settings import Settings, Size
 from srcli.stream import Computed, Image, Result, Wait
@@ -42,6 +54,7 @@ class Plan:
         passed_by: links in input folders to folders that are searched already, or that hold one that is.
         unread: suffixes of pictures in input folders that cannot be read, and how many there are of each.
         sound: files in input folders that may be films by their suffix, and have sound alone.
+        elsewhere: how many files of the input folder belong to other shards.
     """
 
     jobs: tuple[Job, ...]
@@ -51,6 +64,7 @@ class Plan:
     passed_by: tuple[Path, ...] = ()
     unread: tuple[tuple[str, int], ...] = ()
     sound: tuple[Path, ...] = ()
+    elsewhere: int = 0
 
 
 def plan(
@@ -61,6 +75,7 @@ def plan(
     format: str | None = None,  # noqa: A002
     container: str | None = None,
     as_folder: bool = False,
+    shard: Shard | None = None,
 ) -> Plan:
     """Find the pictures and films that the inputs name, and give each an output.
 
@@ -71,28 +86,59 @@ def plan(
         format: "png", "jpg", ...: makes all pictures that; None keeps the format of each input.
         container: "mkv", "mp4", "mov", "webm", "gif", "apng" or "webp": the same of films.
         as_folder: `out` is a folder whatever its suffix.
+        shard: of one input folder, only the files that it holds; each output is named by its input alone.
 
     Raises:
-        UsageError: an output would overwrite an input, or the format is not known.
+        UsageError: an output would overwrite an input, or the format is not known; with `shard`, there is not
+            one input folder and one output folder, or two files would have one output.
         OutputError: the outputs cannot be written where they should go.
     """
     wanted = None if format is None else _format(format)
     held = None if container is None else _container(container)
     suffix = "" if as_folder or is_folder(out) else out.suffix.lower()
+    if shard is not None and (len(inputs) != 1 or not is_folder(Path(inputs[0]))):
+        what = inputs[0] if len(inputs) == 1 else "These inputs"
+        raise UsageError(f"--shard is for one folder; {what} is not.", "Name one folder, and no pattern.")
     if suffix in (*SUFFIXES, *WRITTEN, *ANIMATED):
+        if shard is not None:
+            raise UsageError(f"{out} is one file's name, and --shard is for folders.", f"Use -o {out.stem}/.")
         return _plan_file(inputs, out, wanted, held)
     if suffix in FILM_SUFFIXES:
         raise UsageError(f"{out}: such films can be read, not written.", f"Name it {out.stem}.mkv.")
     if suffix in READ_ONLY_SUFFIXES:
         raise UsageError(f"{out}: this format can be read, not written.", f"Name it {out.stem}.png.")
     check_folder(inputs, out)
-    found = discover(inputs, out, recursive=recursive, films=_reads_films())
+    holds = None if shard is None else shard.holds
+    found = discover(inputs, out, recursive=recursive, films=_reads_films(), holds=holds)
     _refuse_films(found)
-    jobs = name_outputs(found.pictures, out, wanted, held)
+    if shard is None:
+        jobs = name_outputs(found.pictures, out, wanted, held)
+    else:
+        jobs = _name_alone(found, Path(inputs[0]), out, wanted, held)
     check_targets(jobs)
     problems, unread = tuple(found.problems), tuple(sorted(found.unread.items()))
-    passed_by, sound = tuple(found.passed_by), tuple(found.sound)
-    return Plan(tuple(jobs), out, problems, found.left_out, passed_by, unread, sound)
+    passed_by, sound, left_out = tuple(found.passed_by), tuple(found.sound), found.left_out
+    if shard is not None and shard.index > 0:  # what all shards meet, the first one says
+        passed_by, left_out = (), None
+    return Plan(tuple(jobs), out, problems, left_out, passed_by, unread, sound, len(found.elsewhere))
+
+
+def _name_alone(
+    found: Discovery,
+    folder: Path,
+    out: Path,
+    format: str | None,  # noqa: A002
+    container: str | None,
+) -> list[Job]:
+    """Jobs of a shard, after a look at the names of all: each shard refuses what would meet in any."""
+    films = _reads_films()
+    check_names(
+        sorted([*(str(one.relative) for one in found.pictures), *found.elsewhere]),
+        lambda file: may_be(Path(file), films=films),
+        lambda file: opened(folder, Path(file), films=films),
+        lambda one: name_alone(one, Path(), format, container).target,
+    )
+    return [name_alone(one, out, format, container) for one in found.pictures]
 
 
 def _format(name: str) -> str:
@@ -143,7 +189,7 @@ def _plan_file(inputs: Sequence[str], out: Path, format: str | None, container: 
         raise UsageError(f"{out} is one picture's name, but there may be more.", "Name a folder with -o.")
     jobs = []
     for one in found.pictures:
-        film = one.film and (suffix in held or not one.animated)
+        film = one.film and (suffix in held or not one.animation)
         jobs.append(Job(one.path, out, film))
         if film != (suffix in held) and not (suffix in SUFFIXES and not film):
             kind, other = ("film", ".mkv") if one.film else ("picture", ".png")

@@ -111,13 +111,14 @@ class PictureResult:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A whole run: pictures in the order of the inputs, and whether it ended early and why."""
+    """A whole run: pictures in the order of the inputs, whether it ended early and why, and its shard."""
 
     engine: Loaded
     pictures: Sequence[PictureResult]
     seconds: float
     interrupted: bool = False
     disk_full: bool = False
+    shard: str | None = None
 
     def count(self, status: Status) -> int:
         """How many pictures ended this way."""
@@ -136,6 +137,7 @@ class Report:
         head = {
             "schema": SCHEMA,
             "version": __version__,
+            "shard": self.shard,
             "engine": {
                 "model": self.engine.model,
                 "backend": self.engine.backend,

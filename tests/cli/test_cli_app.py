@@ -22,7 +22,7 @@ PROGRAM = "import sys; from srcli.cli.app import main; code = main(); "
 def test_help_lists_the_commands(srcli: Command) -> None:
     run = srcli("--help")
     assert run.code == 0
-    for command in ("upscale", "models", "train", "evaluate", "export"):
+    for command in ("upscale", "report", "models", "train", "evaluate", "export"):
         assert f"\n  {command} " in run.out
         assert srcli(command, "--help").code == 0
 

@@ -14,6 +14,7 @@ _PROGRAMS = (
     *("srcli", "python", "torchrun", "pip", "pytest"),
     *("tensorboard", "mkdocs", "ruff", "mypy", "lint-imports"),
     *("ffmpeg", "mpv", "x265"),
+    *("sbatch", "parallel"),
 )
 _SCRIPTS = (".ci/run", *(f"benchmarks/gpu/{path.name}" for path in (ROOT / "benchmarks/gpu").glob("*.sh")))
 _STUB = """#!/bin/bash
@@ -79,6 +80,7 @@ def commands(block: Block, folder: Path) -> list[Command]:
     stubs, record = _write_stubs(folder), folder / "record"
     record.touch()
     environment = {"PATH": str(stubs), "RECORD": str(record), "HOME": os.environ.get("HOME", "")}
+    environment["SLURM_ARRAY_TASK_ID"] = "1"
     done = subprocess.run(
         ["/bin/bash", "-c", "\n".join(script)], cwd=folder, env=environment, capture_output=True, text=True
     )

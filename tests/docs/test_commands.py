@@ -90,6 +90,12 @@ def check_torchrun(arguments: Sequence[str]) -> None:
     check((options.training_script, *options.training_script_args))
 
 
+def check_parallel(arguments: Sequence[str]) -> None:
+    """The command that GNU parallel starts."""
+    assert ":::" in arguments
+    check(arguments[arguments.index("srcli") : arguments.index(":::")])
+
+
 def script_errors(lines: Sequence[Sequence[str]]) -> list[str]:
     """What scripts say of their options, one process for all; "" for those that take them."""
     program = [sys.executable, str(Path(__file__).with_name("parse_scripts.py"))]
@@ -101,6 +107,7 @@ CHECKS: dict[str, Callable[[Sequence[str]], object]] = {
     "srcli": parse,
     "pip": check_pip,
     "torchrun": check_torchrun,
+    "parallel": check_parallel,
 }
 
 

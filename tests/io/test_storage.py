@@ -246,6 +246,16 @@ def test_unfinished_files_an_hour_old_are_removed(tmp_path: Path, monkeypatch: p
     assert sorted(tmp_path.iterdir()) == sorted(others)
 
 
+@POSIX
+def test_a_clock_that_is_ahead_removes_nothing_that_is_in_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, ahead = killed(tmp_path, monkeypatch), time.time() + 7200
+    monkeypatch.setattr(time, "time", lambda: ahead)
+    sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == [left]
+
+
 def test_sweep_ignores_a_missing_folder(tmp_path: Path) -> None:
     sweep(tmp_path / "none")
     assert not (tmp_path / "none").exists()

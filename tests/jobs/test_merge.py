@@ -1,0 +1,115 @@
+"""Reports of shards become the one that a single run writes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from srcli.errors import ExitCode, InputError, OutputError, SrcliError, UsageError
+from srcli.jobs.merge import merge
+from srcli.jobs.report import Loaded, PictureResult, Report, Status, write_report
+
+ENGINE = Loaded("mdsr", "openvino", "cpu", "int8", "openvino int8 on cpu", ("a note",))
+NONE = Loaded("", "", "", "")
+LOST = PictureResult(Path("in/locked"), None, Status.FAILED, error="in/locked: cannot be listed.")
+
+
+def result(name: str, status: Status = Status.WRITTEN) -> PictureResult:
+    return PictureResult(Path("in", name), Path("out", name), status, (1, 2), (2, 4), 0.25)
+
+
+ORDER = ["b.png", "\udcff.png", "a/c.png", "a/b/a.png", "a!/a.png"]
+SHARES = {
+    "1/3": [result(ORDER[1]), result(ORDER[4])],
+    "2/3": [],
+    "3/3": [result(ORDER[i]) for i in (0, 2, 3)],
+}
+
+
+def written(folder: Path, shares: dict[str, list[PictureResult]], **more: bool) -> list[Path]:
+    parts = []
+    for shard, results in shares.items():
+        parts.append(folder / f"{shard.replace('/', '-')}.json")
+        engine = ENGINE if results else NONE
+        write_report(Report(engine, results, 1.5, shard=shard, **more), parts[-1])  # type: ignore[arg-type]
+    return parts
+
+
+def test_joined_reports_are_that_of_one_run(tmp_path: Path) -> None:
+    found = merge(written(tmp_path, SHARES)[::-1], tmp_path / "new" / "all.json")
+    whole = Report(ENGINE, [result(name) for name in ORDER], 4.5)
+    assert (tmp_path / "new" / "all.json").read_text() == whole.to_json() + "\n"
+    assert (found.exit_code, found.missing, found.counts) == (ExitCode.OK, [], {"written": 5})
+
+
+def test_shards_without_pictures_make_an_empty_report(tmp_path: Path) -> None:
+    merge(written(tmp_path, {"1/1": []}), tmp_path / "all.json")
+    assert (tmp_path / "all.json").read_text() == Report(NONE, [], 1.5).to_json() + "\n"
+
+
+def test_what_all_shards_could_not_try_counts_once_and_comes_first(tmp_path: Path) -> None:
+    shares = {shard: [LOST, *results] for shard, results in SHARES.items()}
+    found = merge(written(tmp_path, shares), tmp_path / "all.json")
+    report = json.loads((tmp_path / "all.json").read_text())
+    assert report["counts"]["failed"] == 1
+    assert report["pictures"][0]["input"] == "in/locked"
+    assert found.exit_code == ExitCode.FAILED
+
+
+def test_missing_shards_are_named_and_no_success(tmp_path: Path) -> None:
+    found = merge(written(tmp_path, {"2/40": [result("a.png")]}), tmp_path / "all.json")
+    assert found.exit_code == ExitCode.FAILED
+    assert found.missing_text.startswith("1/40, 3/40, ")
+    assert found.missing_text.endswith("21/40 and 19 more")
+
+
+def test_the_worst_end_is_that_of_all(tmp_path: Path) -> None:
+    parts = written(tmp_path, {"1/2": [result("a.png", Status.FAILED)]})
+    parts += written(tmp_path, {"2/2": [result("b.png", Status.PENDING)]}, interrupted=True)
+    found = merge(parts, tmp_path / "all.json")
+    report = json.loads((tmp_path / "all.json").read_text())
+    assert found.exit_code == ExitCode.INTERRUPTED
+    assert (report["interrupted"], report["disk_full"]) == (True, False)
+
+
+def test_engines_that_differ_are_all_named(tmp_path: Path) -> None:
+    parts = written(tmp_path, {"1/2": [result("a.png")]})
+    other = Report(Loaded("mdsr", "torch", "cuda", "fp16", "torch"), [result("b.png")], 1.0, shard="2/2")
+    write_report(other, tmp_path / "b.json")
+    merge([*parts, tmp_path / "b.json"], tmp_path / "all.json")
+    engine = json.loads((tmp_path / "all.json").read_text())["engine"]
+    assert engine == {
+        "model": "mdsr",
+        "backend": "openvino, torch",
+        "device": "cpu, cuda",
+        "precision": "int8, fp16",
+    }
+
+
+def test_reports_of_different_runs_are_refused(tmp_path: Path) -> None:
+    one, two = written(tmp_path, {"1/2": [], "2/2": []})
+    again, other, old, odd, whole = (tmp_path / f"{name}.json" for name in ("again", "4", "old", "odd", "1"))
+    again.write_text(one.read_text())
+    other.write_text(one.read_text().replace("1/2", "1/4"))
+    old.write_text(json.dumps({**json.loads(two.read_text()), "version": "0.0"}))
+    odd.write_text(two.read_text().replace("srcli.upscale/2", "srcli.upscale/1"))
+    write_report(Report(ENGINE, [], 1.0), whole)
+    cases: list[tuple[Path, type[SrcliError], str]] = [
+        (again, UsageError, "both report shard 1/2"),
+        (other, UsageError, "of shard 1/4, .* of 1/2"),
+        (old, UsageError, "has the version 0.0"),
+        (odd, InputError, "srcli.upscale/1"),
+        (whole, UsageError, "no report of a shard"),
+        (tmp_path / "none.json", InputError, "cannot be read"),
+    ]
+    for part, error, said in cases:
+        with pytest.raises(error, match=said):
+            merge([one, part], tmp_path / "all.json")
+    odd.write_text("no JSON")
+    with pytest.raises(InputError, match="no JSON"):
+        merge([odd], tmp_path / "all.json")
+    with pytest.raises(UsageError, match="one of the reports"):
+        merge([one, two], two)
+    with pytest.raises(OutputError):
+        merge([one, two], tmp_path)
+    assert not (tmp_path / "all.json").exists()
