@@ -1,18 +1,17 @@
 """Exported files give what their checkpoint gives, have all of it, and run in every runtime."""
 
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from tiny_exports import FACTS, checkpoint, expected, export, files, photo_batch, photograph
+from tiny_exports import FACTS, checkpoint, expected, export, files, photo_batch, photograph, tiny
 
 from srcli.models.spec import WEIGHTS_FILE_KEY, WEIGHTS_SHA256_KEY, read_spec
 from srcli_export.exporter import Exported, export_checkpoint
 from srcli_export.runtime import Runner
-from srcli_train.networks import exact_halo, parameter_count, preset
+from srcli_train.networks import exact_halo, parameter_count
 
 FLOAT32 = 1e-5
 
@@ -49,7 +48,7 @@ def test_spec_says_what_the_file_holds(name: str, scale: int, tmp_path: Path) ->
         assert (spec.name, spec.blocks, spec.features, spec.precision) == (name, 2, 8, "fp32")
         assert (spec.training, spec.license) == (FACTS, "CC-BY-4.0")
         assert spec.quality == {"Set5": {2: 37.5, 3: 33.5, 4: 31.5}[spec.scale]}
-        network_spec = replace(preset(name, scale), blocks=2, features=8)
+        network_spec = tiny(name, scale)[0]
         assert spec.exact_halo == exact_halo(network_spec, spec.scale) >= spec.halo
         if name.startswith("edsr"):
             assert spec.parameters == parameter_count(network)

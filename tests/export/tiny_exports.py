@@ -27,7 +27,8 @@ Pixels = NDArray[np.uint8]
 
 def tiny(name: str, scale: int) -> tuple[NetworkSpec, nn.Module]:
     """A preset of two blocks of eight features with weights and batch statistics that are not the default."""
-    spec = replace(preset(name, scale), blocks=2, features=8)
+    made = preset("mdsr-80" if name == "mdsr" else name, scale)
+    spec = replace(made, name=name, blocks=2, features=8)
     torch.manual_seed(scale)
     network = build(spec)
     for module in network.modules():
