@@ -149,11 +149,10 @@ def colour_of(chunks: Sequence[bytes], *, profile: bool) -> str:
     gamma = int.from_bytes(found.get(b"gAMA", b"")[:4], "big")
     if profile or b"sRGB" in found:
         return ""
-    if gamma and abs(gamma - 45455) >= 1000:
-        return f"gamma {gamma / 100_000:.2f}"
+    said = [f"gamma {gamma / 100_000:.2f}"] if gamma and abs(gamma - 45455) >= 1000 else []
     places = struct.unpack(">8I", found[b"cHRM"]) if len(found.get(b"cHRM", b"")) == 32 else _SRGB_PLACES
     near = all(abs(one - other) < 1000 for one, other in zip(places, _SRGB_PLACES, strict=True))
-    return "" if near else "cHRM"
+    return ", ".join([*said, *([] if near else ["cHRM"])])
 
 
 def check(data: Data) -> str:

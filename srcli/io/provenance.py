@@ -108,7 +108,7 @@ def add_to(metadata: Metadata, name: str, provenance: Provenance) -> tuple[Metad
     try:
         packet = xmp.with_value(metadata.xmp, RECORD, provenance.text)
     except xmp.DamagedError:
-        return alone, ("the XMP data is damaged: left out",)
+        return alone, ("the XMP data is damaged, or has a document type: left out",)
     if name == "jpeg" and len(packet) > MAX_JPEG_XMP:
         packet = xmp.without_padding(packet)
     if name == "jpeg" and len(packet) > MAX_JPEG_XMP:

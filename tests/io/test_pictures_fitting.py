@@ -75,6 +75,13 @@ def test_turned_as_pillow_does(orientation: int) -> None:
         (samples.chunk(b"gAMA", struct.pack(">I", 100_000)), "gamma 1.00"),
         (samples.chunk(b"gAMA", struct.pack(">I", 45_455)), ""),
         (samples.chunk(b"sRGB", b"\0") + samples.chunk(b"gAMA", struct.pack(">I", 100_000)), ""),
+        (
+            samples.chunk(b"gAMA", struct.pack(">I", 100_000))
+            + samples.chunk(
+                b"cHRM", struct.pack(">8I", *[31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000])
+            ),
+            "gamma 1.00, cHRM",
+        ),
         (samples.chunk(b"cICP", bytes((9, 16, 0, 1))), "cICP"),
         (samples.chunk(b"cICP", bytes((1, 13, 0, 1))), ""),
         (

@@ -395,6 +395,13 @@ def test_a_damaged_webp_is_an_error_in_words() -> None:
     assert not Path("out/a.webp").exists()
 
 
+def test_a_quality_that_a_format_has_not_is_said() -> None:
+    facts = probe(write(Path("a.gif"), drawn()))
+    for suffix, said in ((".gif", True), (".apng", True), (".webp", False)):
+        notes = animation.choose(facts, (48, 64), Path(f"b{suffix}"), quality=50).notes
+        assert any("--quality" in note for note in notes) == said
+
+
 def test_dry_run_tells_of_an_animation() -> None:
     given = write(Path("a.gif"), drawn())
     result = foresee(Job(given, Path("out/a.gif"), film=True), double, RECORDED)

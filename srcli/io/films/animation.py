@@ -116,7 +116,7 @@ def choose(
         primaries=facts.primaries,
         transfer=facts.transfer,
         threads=processors(),
-        notes=tuple(_notes(facts, size, final, title)),
+        notes=tuple(_notes(facts, size, final, title, quality)),
         final=tuple(_options(facts, title, lossless=lossless, quality=quality).items()),
     )
 
@@ -130,7 +130,9 @@ def _options(facts: Facts, title: str, *, lossless: bool, quality: int | None) -
     return {"quality": str(95 if quality is None else quality)}
 
 
-def _notes(facts: Facts, asked: Size, final: Size, title: str) -> Iterator[str]:
+def _notes(facts: Facts, asked: Size, final: Size, title: str, quality: int | None) -> Iterator[str]:
+    if quality is not None and title != "WebP":
+        yield f"--quality has no effect on {title}."
     if title == "GIF":
         yield "All frames share 256 colours; .apng and .webp hold all colours."
         if facts.alpha:
