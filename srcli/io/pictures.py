@@ -158,12 +158,9 @@ def probe(path: Path | str) -> Header:
     Raises:
         InputError: missing, unreadable, empty, no picture, or the header is damaged.
     """
-    with translated(path):
-        _refuse_unfit(path)
-        with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            name, reader = _reader(path, data)
-            layout = _layout(reader, data)
-            turned = reader.orientation(data, reader.metadata(data)) >= SIDEWAYS
+    with _mapped(path) as (name, reader, data):
+        layout = _layout(reader, data)
+        turned = reader.orientation(data, reader.metadata(data)) >= SIDEWAYS
     return _header(name, layout, turned=turned)
 
 
@@ -190,10 +187,8 @@ def metadata_of(path: Path | str) -> Metadata:
     Raises:
         InputError: missing, unreadable, empty, no picture, or the header is damaged.
     """
-    with translated(path):
-        _refuse_unfit(path)
-        with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _reader(path, data)[1].metadata(data)
+    with _mapped(path) as (_, reader, data):
+        return reader.metadata(data)
 
 
 def xmp_of(path: Path | str) -> bytes | None:
@@ -205,11 +200,17 @@ def xmp_of(path: Path | str) -> bytes | None:
     Raises:
         InputError: missing, unreadable, empty, no picture, cut off or damaged, as far as start and end tell.
     """
+    with _mapped(path) as (name, _, data):
+        return _xmp(name, data)
+
+
+@contextmanager
+def _mapped(path: Path | str) -> Iterator[tuple[str, Reader, mmap.mmap]]:
+    """A file that is only looked at: its format, who reads it, and its bytes; errors as InputError."""
     with translated(path):
         _refuse_unfit(path)
         with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            name, _ = _reader(path, data)
-            return _xmp(name, data)
+            yield (*_reader(path, data), data)
 
 
 def _xmp(name: str, data: mmap.mmap) -> bytes | None:

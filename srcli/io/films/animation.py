@@ -5,7 +5,6 @@ also with loss.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain
@@ -23,13 +22,11 @@ from srcli.io import pictures, pillow, png, provenance, storage, webp, xmp
 from srcli.io.films.encoding import HDR, Encoding, processors, square
 from srcli.io.films.facts import Facts
 from srcli.io.films.reader import pulled
+from srcli.io.films.signatures import GIF_HEADER, gif_palette
 from srcli.io.films.source import is_png_or_webp
 from srcli.io.films.streams import ANIMATED
 from srcli.io.metadata import Metadata, resized
 from srcli.settings import Size
-
-_GIF_START = 13
-"""Bytes before a GIF's palette."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,16 +272,13 @@ def finish(path: Path, encoding: Encoding, facts: Facts, text: str, last: Fracti
     if suffix == ".gif":
         _add_comments(path, [text.encode(), _comment(facts.path)])
         return
-    metadata = _metadata(facts, encoding)
-    packet = metadata.xmp or xmp.EMPTY
-    with suppress(xmp.DamagedError):
-        packet = xmp.without_value(packet, provenance.RECORD)
+    metadata = provenance.remove_from(_metadata(facts, encoding))
     if text:
         try:
-            packet = xmp.with_value(packet, provenance.RECORD, text)
+            packet = xmp.with_value(metadata.xmp or xmp.EMPTY, provenance.RECORD, text)
         except xmp.DamagedError:
             packet = xmp.with_value(xmp.EMPTY, provenance.RECORD, text)
-    metadata = replace(metadata, xmp=None if packet == xmp.EMPTY else packet)
+        metadata = replace(metadata, xmp=packet)
     if suffix == ".webp":
         webp.set_last_duration(path, round(last * 1000))
         webp.embed(path, replace(metadata, texts=()))
@@ -320,5 +314,5 @@ def _add_comments(path: Path, texts: Sequence[bytes]) -> None:
         parts = (text[at : at + 255] for at in range(0, len(text), 255))
         blocks += b"\x21\xfe" + b"".join(bytes([len(part)]) + part for part in parts) + b"\0"
     with path.open("rb") as file:
-        flags = file.read(_GIF_START)[10]
-    storage.insert(path, _GIF_START + (3 << (flags & 7) + 1 if flags & 0x80 else 0), blocks)
+        flags = file.read(GIF_HEADER)[10]
+    storage.insert(path, GIF_HEADER + gif_palette(flags), blocks)

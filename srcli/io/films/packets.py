@@ -7,6 +7,8 @@ frame in two packets.
 from collections.abc import Iterator
 from typing import Any
 
+from srcli.io.films.signatures import GIF_HEADER, gif_palette
+
 _HIGH_PROFILES = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
 _FIELDS_KEPT = 64
 """Bytes of a slice that its header is looked for in."""
@@ -65,7 +67,7 @@ def _gif_shown(data: memoryview) -> bool:
     at = 0
     try:
         if bytes(data[:4]) == b"GIF8":
-            at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
+            at = GIF_HEADER + gif_palette(data[10])
         while data[at] == 0x21:
             at += 2
             while data[at]:

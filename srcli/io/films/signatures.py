@@ -102,13 +102,22 @@ def is_source(path: Path) -> bool:
     return head != b"" and _BINARY.isdisjoint(head) and kind_of(head) is None
 
 
+GIF_HEADER = 13
+"""Bytes of a GIF before its palette."""
+
+
+def gif_palette(flags: int) -> int:
+    """Bytes of the palette that a GIF's header, or the head of a picture in it, tells of in this byte."""
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
 def gif_ends(data: mmap.mmap) -> str:
     """How a GIF ends, by its blocks: "" as it should, "trailer" without that, "cut" within a block."""
     try:
-        at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
+        at = GIF_HEADER + gif_palette(data[10])
         while at < len(data) and data[at] != 0x3B:
             if data[at] == 0x2C:
-                at += 11 + (3 << (data[at + 9] & 7) + 1 if data[at + 9] & 0x80 else 0)
+                at += 11 + gif_palette(data[at + 9])
             elif data[at] == 0x21:
                 at += 2
             else:  # what FFmpeg passes over

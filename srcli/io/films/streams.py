@@ -20,6 +20,7 @@ from av.stream import Disposition
 from srcli.errors import InputError, UsageError, shown
 from srcli.io import pictures, provenance, xmp
 from srcli.io.films.facts import Facts
+from srcli.io.films.signatures import GIF_HEADER, gif_palette
 from srcli.io.films.source import opened
 from srcli.io.provenance import Provenance
 
@@ -391,10 +392,10 @@ def _picture_made_by(path: Path) -> str:
             return xmp.value(packet, provenance.RECORD) or "" if packet else ""
         return ""
     with path.open("rb") as file:
-        head = file.read(13)
-        if head[:4] != b"GIF8" or len(head) < 13:
+        head = file.read(GIF_HEADER)
+        if head[:4] != b"GIF8" or len(head) < GIF_HEADER:
             raise InputError(f"{shown(path)} cannot be read as a GIF.", "Is it damaged?")
-        file.seek(3 << (head[10] & 7) + 1 if head[10] & 0x80 else 0, 1)
+        file.seek(gif_palette(head[10]), 1)
         if file.read(2) != b"\x21\xfe":
             return ""
         text = b""
