@@ -190,7 +190,7 @@ def _check_opens(encoding: Encoding, rate: Fraction) -> None:
 
 
 def processors() -> int:
-    """Those that an encoder uses of this process's."""
+    """Threads that an encoder gets: as many as this process has processors, 16 at most."""
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(_THREADS, found)
 

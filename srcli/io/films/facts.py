@@ -184,7 +184,7 @@ def side_data(frames: Iterable[VideoFrame]) -> SideData:
 
 
 def _turned_by(frame: VideoFrame) -> SideData:
-    """The same of a PNG, by its rotation alone.
+    """The display matrix of a PNG frame, from its rotation; other side data is not read.
 
     PyAV 18.1 frees side data with a name twice once it is asked for, as PNG's ICC profiles are, and crashes.
     """
@@ -449,7 +449,7 @@ def _cut(path: Path, stream: VideoStream, found: Scan) -> tuple[str, list[str]]:
 
 
 def _cut_gif(path: Path) -> tuple[str, list[str]]:
-    """The same of a GIF, whose blocks are followed to its end."""
+    """`_cut` for a GIF, whose blocks are followed to its end."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         ended = gif_ends(data)
     notes = {"trailer": ["Its end is missing, but no pixel."]}

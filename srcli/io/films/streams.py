@@ -385,7 +385,7 @@ def _made_by(path: Path) -> list[str]:
 
 
 def _picture_made_by(path: Path) -> str:
-    """The same of an animated picture, from its XMP or a GIF's comment; empty where it does not say."""
+    """The record in an animated picture: in its XMP, or in the first comment of a GIF; empty: none."""
     if path.suffix.lower() != ".gif":
         packet = pictures.xmp_of(path)
         with suppress(ValueError):
