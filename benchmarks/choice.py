@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-import drawings
 from common import RESULTS, Section, Table, machine, publish
 from srcli.imaging.metrics import psnr_y
 from srcli.imaging.resize import modcrop
 from srcli.models import auto
 from srcli.upscaler import Upscaler
+from srcli_train import drawings
 from srcli_train.degradations import degrade
 from srcli_train.degradations.photo import jpeg
 from srcli_train.folders import find_source, read_rgb
@@ -107,7 +107,7 @@ def _photographs(folder: Path, scale: int, seeds: int) -> Iterator[tuple[str, st
 def _drawings(scale: int, count: int) -> Iterator[tuple[str, str, Pixels, Pixels]]:
     for kind in drawings.KINDS:
         for seed in range(count):
-            yield str(seed), kind, *drawings.draw(kind, scale, seed)
+            yield str(seed), kind, *drawings.draw(kind, scale, np.random.default_rng(seed))
 
 
 def _comparison(scale: int) -> Callable[[str, str, Pixels, Pixels], Case]:

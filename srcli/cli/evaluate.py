@@ -33,7 +33,9 @@ def evaluate(
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: all.")] = 0,
     degradation: Annotated[
         str,
-        typer.Option(help="How LR is made: bicubic, unknown (blur kernels) or photo (noise, JPEG, blur)."),
+        typer.Option(
+            help="How LR is made: bicubic, unknown (blur), photo (noise, JPEG, blur) or film (H.264, H.265)."
+        ),
     ] = "bicubic",
     seed: Annotated[int, typer.Option(min=0, help="Of the degradation: same seed, same LR.")] = 0,
     images: Annotated[bool, typer.Option("--images", help="Also show each image.")] = False,

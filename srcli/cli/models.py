@@ -24,7 +24,10 @@ _HEADER = [
     "licence",
     "from",
 ]
-_INPUTS = dict.fromkeys(("paper", "fast", "modern"), "clean pictures") | {"photo": "JPEG, noise, blur"}
+_INPUTS = dict.fromkeys(("paper", "fast", "modern"), "clean pictures") | {
+    "photo": "JPEG, noise, blur",
+    "film": "films, JPEG, noise, blur",
+}
 """Pictures that a network is for, by the recipe that trained it."""
 
 models_app = typer.Typer(rich_markup_mode=None, help="List the models, or import weights from elsewhere.")

@@ -48,7 +48,7 @@ def train(
         str,
         typer.Option(
             help="paper (the paper's numbers), fast (for CPUs), modern (what gained on it in experiments) or "
-            "photo (fast, on degraded LR)."
+            "photo (fast, on degraded LR) or film (photo, and H.264 and H.265)."
         ),
     ] = "paper",
     run: Annotated[

@@ -24,7 +24,7 @@ def models(model: str | Path) -> tuple[str | Path, ...]:
 
 def cleans(spec: ModelSpec) -> bool:
     """Whether a network also improves pictures that are not enlarged: it has learned to remove damage."""
-    return spec.training.recipe == "photo"
+    return spec.training.recipe in ("photo", "film")
 
 
 def name_of(model: str | Path, spec: ModelSpec) -> str:

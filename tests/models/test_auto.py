@@ -12,11 +12,11 @@ from skimage import data
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-import drawings
 from srcli.imaging.resize import downscale
 from srcli.io import pictures
 from srcli.models import auto, catalog
 from srcli.upscaler import Upscaler
+from srcli_train import drawings
 
 Pixels = NDArray[np.uint8]
 CASES = Path(__file__).parents[1] / "imaging" / "cases"
@@ -47,7 +47,7 @@ def noisy(image: Pixels) -> Pixels:
 
 def test_each_picture_goes_through_the_network_chosen_for_it(pair: Path) -> None:
     auto = Upscaler("auto", 2)
-    hard = drawings.draw("pixel art", 2, 1)[0]
+    hard = drawings.draw("pixel art", 2, np.random.default_rng(1))[0]
     photo = [(image, "mdsr-photo") for image in (jpeg(CLEAN), noisy(CLEAN), hard, hard[:16, :16])]
     for image, name in ((CLEAN, "clean"), *photo):
         result = auto(image)

@@ -121,6 +121,20 @@ def test_every_hr_patch_belongs_to_its_lr_patch(tmp_path: Path) -> None:
             assert np.abs(again - lr)[4:-4, 4:-4].max() <= 1
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_as_many_patches_are_drawings_as_asked(tmp_path: Path, scale: int) -> None:
+    """The others, and where they lie, are those of a run without drawings."""
+    recipe = replace(FAST, degradation="photo", patch=24, batch=40)
+    pictures = tiny_pictures(tmp_path, (scale,))
+    none, some = (PatchSampler(pictures, replace(recipe, drawings=share))(1) for share in (0.0, 0.3))
+    drawn = [not np.array_equal(one, other) for one, other in zip(none.hr, some.hr, strict=True)]
+    assert 3 < sum(drawn) < 21  # 12 ± 3 standard deviations
+    for lr, hr in zip(some.lr[drawn], some.hr[drawn], strict=True):
+        assert hr.shape == (24 * scale, 24 * scale, 3)
+        nearest = lr.repeat(scale, 0).repeat(scale, 1)
+        assert np.corrcoef(nearest.ravel(), hr.ravel())[0, 1] > 0.6
+
+
 def test_the_most_detailed_candidate_is_taken(tmp_path: Path) -> None:
     half = np.full((96, 96, 3), 128, np.uint8)
     half[:, 48:] = np.random.default_rng(0).integers(0, 256, (96, 48, 3))

@@ -17,6 +17,8 @@ from srcli_train.checkpoint import load_checkpoint
 from srcli_train.degradations import (
     DEGRADATIONS,
     MARGIN,
+    Degradation,
+    Film,
     Photo,
     Unknown,
     degrade,
@@ -25,6 +27,7 @@ from srcli_train.degradations import (
     image_generator,
     patch_generator,
 )
+from srcli_train.degradations.film import compressed
 from srcli_train.degradations.kernels import FILTERS, disc, gaussian, resample
 from srcli_train.degradations.photo import Noise, add_noise, jpeg
 from srcli_train.patches import PatchSampler
@@ -33,6 +36,7 @@ from srcli_train.recipes import RECIPES
 MILD = Photo(
     clean_share=0, sigma=(0.1, 0.5), radius=(0.1, 0.4), noise=(0.5, 1.5), quality=(80, 98), aliased_share=0
 )
+MILD_FILM = Film(clean_share=0, film_share=1, photo=MILD, crf=(2, 6), grain_share=0)
 
 
 def busy(side: int = 144, detail: float = 2.5) -> NDArray[np.uint8]:
@@ -59,8 +63,8 @@ def test_the_same_arguments_give_the_same_pixels(name: str, scale: int) -> None:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-@pytest.mark.parametrize("degradation", [MILD, Unknown()], ids=["photo", "unknown"])
-def test_lr_stays_where_hr_is(degradation: Photo | Unknown, scale: int) -> None:
+@pytest.mark.parametrize("degradation", [MILD, Unknown(), MILD_FILM], ids=["photo", "unknown", "film"])
+def test_lr_stays_where_hr_is(degradation: Degradation, scale: int) -> None:
     """Upscaled again, LR's luma fits HR's best unmoved; the peak is less than a tenth of an HR pixel away.
 
     Half an HR pixel is the error of plain decimation at an even scale. Chroma at half size is too coarse.
@@ -97,10 +101,11 @@ def test_as_many_pictures_stay_clean_as_asked() -> None:
     assert 60 < count < 120  # 90 ± 3.8 standard deviations
 
 
-def test_measuring_leaves_no_picture_clean() -> None:
+@pytest.mark.parametrize("name", ["photo", "film"])
+def test_measuring_leaves_no_picture_clean(name: str) -> None:
     hr = busy(side=48)
     clean = downscale(hr, 2)
-    assert all((degrade("photo", hr, 2, seed) != clean).any() for seed in range(60))
+    assert all((degrade(name, hr, 2, seed) != clean).any() for seed in range(60))
 
 
 def test_photo_covers_a_wide_range_of_damage() -> None:
@@ -112,6 +117,30 @@ def test_photo_covers_a_wide_range_of_damage() -> None:
     assert scores[0] < 27
     assert scores[-1] > 36
     assert all(abs(float(low.mean()) - clean.mean()) < 2 for low in lows)  # brightness stays
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_a_codec_loses_more_at_a_higher_crf_and_keeps_the_order(codec: str) -> None:
+    """Frames of any size, odd ones too, come back as many, in order and in place."""
+    frames = [np.ascontiguousarray(busy()[n : n + 63, 5:72]) for n in (0, 9, 18)]
+    errors = []
+    for crf in (10, 24, 38):
+        decoded = compressed(frames, codec, crf, (3, 6))
+        assert [frame.shape for frame in decoded] == [(63, 67, 3)] * 3
+        distances = np.array([[np.abs(a.astype(int) - b).mean() for b in frames] for a in decoded])
+        assert (distances.argmin(1) == [0, 1, 2]).all()
+        errors.append(distances.diagonal().mean())
+    assert errors == sorted(errors)
+    assert errors[0] < 0.6 * errors[-1]
+
+
+def test_films_are_as_often_clean_photographs_and_compressed_as_asked() -> None:
+    hr = busy(side=48)
+    clean, seeds = downscale(hr, 2), range(120)
+    lows = [Film(clean_share=0.5)(hr, 2, *_draws(seed)) for seed in seeds]
+    assert 41 < sum(np.array_equal(low, clean) for low in lows) < 79  # 60 ± 3.5 standard deviations
+    still = Film(clean_share=0, film_share=0, photo=Photo(clean_share=1))
+    assert all(np.array_equal(still(hr, 2, *_draws(seed)), clean) for seed in range(5))
 
 
 @pytest.mark.parametrize("share", [0, 1])

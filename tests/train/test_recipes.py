@@ -46,6 +46,7 @@ def test_a_warm_up_is_linear_in_every_schedule() -> None:
         {"lr": 0.0},
         {"batch": 0},
         {"ema": 1.0},
+        {"degradation": "photo", "drawings": 1.1},
     ],
 )
 def test_impossible_numbers_are_refused(wrong: dict[str, object]) -> None:
@@ -57,6 +58,7 @@ def test_impossible_numbers_are_refused(wrong: dict[str, object]) -> None:
     ("wrong", "why"),
     [
         ({"muon_centred": True}, "goes with muon only"),
+        ({"drawings": 0.1}, "goes with the degradations"),
         ({"optimizer": "muon", "muon_modules": ("bodi", "tail")}, "modules bodi"),
     ],
 )

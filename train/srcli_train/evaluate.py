@@ -52,7 +52,8 @@ def evaluate(
         scale: 2, 3 or 4.
         methods: by name.
         progress: called with (images done, images in all).
-        degradation: how LR is made: MATLAB's bicubic, as everybody measures, "unknown" or "photo".
+        degradation: how LR is made: MATLAB's bicubic, as everybody measures, "unknown", "photo" or
+            "film".
         seed: of the degradation, 0 or more.
 
     Returns:

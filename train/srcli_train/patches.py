@@ -12,8 +12,15 @@ import torch
 from torch import Tensor
 
 from srcli.errors import TrainingError
+from srcli_train import drawings
 from srcli_train.data import Pictures, Pixels
-from srcli_train.degradations import DEGRADATIONS, degraded_patch, image_generator, patch_generator
+from srcli_train.degradations import (
+    DEGRADATIONS,
+    degraded_patch,
+    drawing_generator,
+    image_generator,
+    patch_generator,
+)
 from srcli_train.prefetch import prefetch
 from srcli_train.recipes import Recipe
 
@@ -86,11 +93,24 @@ class PatchSampler:
         return self._pictures.lr[scale][number][y : y + side, x : x + side]
 
     def _pair(self, scale: int, place: Place, key: tuple[int, int]) -> tuple[Pixels, Pixels]:
+        drawn = self._drawing(scale, key)
+        if drawn:
+            return drawn
         number, y, x, side = place.number, place.row, place.column, self._recipe.patch
         high = self._pictures.hr[number][y * scale : (y + side) * scale, x * scale : (x + side) * scale]
         bicubic = self._recipe.degradation == "bicubic"  # the cache has that
         low = self._low(scale, number, y, x) if bicubic else self._degraded(scale, place, key)
         return _augmented(low, place.flip, place.turns), _augmented(high, place.flip, place.turns)
+
+    def _drawing(self, scale: int, key: tuple[int, int]) -> tuple[Pixels, Pixels] | None:
+        """A drawing's LR and HR in place of a patch, as often as the recipe says."""
+        if not self._recipe.drawings:
+            return None
+        random = drawing_generator(self._recipe.seed, *key)
+        if random.random() >= self._recipe.drawings:
+            return None
+        kind = tuple(drawings.KINDS)[random.integers(len(drawings.KINDS))]
+        return drawings.draw(kind, scale, random, (self._recipe.patch, self._recipe.patch))
 
     def _degraded(self, scale: int, place: Place, key: tuple[int, int]) -> Pixels:
         """LR made anew from HR, by a generator of its own: the places do not depend on the degradation."""

@@ -28,7 +28,10 @@ class Recipe:
         patch: side of an LR patch in pixels.
         candidates: places drawn for each patch, of which the most detailed is taken; 1: no choice.
         degradation: how LR is made from HR: "bicubic", "unknown" (a blur kernel an image, decimation)
-            or "photo" (blur, resampling, noise and JPEG, drawn anew for every patch).
+            "photo" (blur, resampling, noise and JPEG, drawn anew for every patch) or "film" (the same, or
+            H.264 and H.265).
+        drawings: share of the patches that are drawings with hard edges or smooth ones (text, lines,
+            interfaces, pixel art), made by code at LR's and HR's size; 0-1. Not with "bicubic".
         loss: "l1" or "l2", on 0..255 pixel values.
         optimizer: "adam" for every parameter, or "muon" for the convolution weights of the modules
             in `muon_modules` and Adam for the rest.
@@ -59,6 +62,7 @@ class Recipe:
     patch: int = 48
     candidates: int = 1
     degradation: str = "bicubic"
+    drawings: float = 0.0
     loss: str = "l1"
     optimizer: str = "adam"
     lr: float = 1e-4
@@ -97,6 +101,8 @@ class Recipe:
             raise UsageError("There are two betas; they and the momentum are at least 0 and below 1.")
         if not 0 < self.fall <= 1:
             raise UsageError("The share `fall` is above 0 and at most 1.")
+        if not 0 <= self.drawings <= 1:
+            raise UsageError("The share `drawings` is at least 0 and at most 1.")
         if not 0 <= self.ema < 1:
             raise UsageError("The decay `ema` is at least 0 and below 1.")
         if self.seed < 0:
@@ -106,6 +112,8 @@ class Recipe:
     def _refuse_contradictions(self) -> None:
         """Refuse fields of which one makes another useless or wrong."""
         hint = "Leave one of them out."
+        if self.drawings and self.degradation == "bicubic":
+            raise UsageError("`drawings` goes with the degradations photo, film and unknown only.", hint)
         if self.muon_centred and self.optimizer != "muon":
             raise UsageError(f"`muon_centred` goes with muon only, not with {self.optimizer!r}.", hint)
         if self.optimizer == "muon" and not set(self.muon_modules) <= set(_MODULES):
@@ -143,6 +151,7 @@ RECIPES = {
     # what gained more than chance in 600 updates of a small network: benchmarks/results/experiments.md
     "modern": replace(_FAST, name="modern", candidates=4, muon_centred=True, schedule="step", ema=0.99),
     "photo": replace(_FAST, name="photo", degradation="photo"),  # for --init with a bicubic network
+    "film": replace(_FAST, name="film", degradation="film"),  # likewise
 }
 
 

@@ -25,6 +25,7 @@ class Codec:
         crf, crfs: constant quality: the default, and the best and the worst. None: it has none.
         pixels, width, height: of the largest picture.
         smallest: the shortest side.
+        narrowest: the least width. libx265 writes beyond its memory where pictures have 48 or fewer columns.
         even: sides of pictures with subsampled chroma must be even.
         sitings: of 4:2:0 chroma, that its bitstream can tell. Players take what is not told as "left".
         full_range: whether it can tell full range.
@@ -42,6 +43,7 @@ class Codec:
     width: int = 16384
     height: int = 16384
     smallest: int = 1
+    narrowest: int = 1
     even: bool = False
     sitings: tuple[str, ...] = ("left",)
     full_range: bool = True
@@ -51,7 +53,7 @@ class Codec:
         return (
             min(height, width) >= self.smallest
             and height <= self.height
-            and width <= self.width
+            and self.narrowest <= width <= self.width
             and height * width <= self.pixels
         )
 
@@ -65,7 +67,7 @@ CODECS: Mapping[str, Codec] = {
     ),
     "h265": Codec(
         "H.265", "hevc", "libx265", (8, 10, 12), "fast", _X26X, 19, (0, 51),
-        pixels=35651584, width=16888, height=16888, smallest=16, even=True, sitings=ALL_SITINGS,
+        pixels=35651584, width=16888, height=16888, smallest=16, narrowest=50, even=True, sitings=ALL_SITINGS,
     ),
     "av1": Codec(
         "AV1", "av1", "libsvtav1", (8, 10), "8", tuple(map(str, range(14))), 22, (1, 63),

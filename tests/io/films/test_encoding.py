@@ -312,6 +312,8 @@ def test_what_is_impossible_is_refused_with_what_is_possible(
         ((4320, 8192), {"codec": "h264"}, None),
         ((8705, 2000), {"codec": "av1"}, "--codec h264"),
         ((8, 8), {"codec": "h265"}, "--codec h264"),
+        ((64, 48), {"codec": "h265"}, "--codec h264"),
+        ((16, 50), {"codec": "h265"}, None),
         ((20000, 20000), {}, "--codec ffv1"),
     ],
 )

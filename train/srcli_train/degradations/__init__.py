@@ -1,7 +1,7 @@
-"""How LR is made from HR: the paper's bicubic, unknown kernels, or the chain of real photographs.
+"""How LR is made from HR: the paper's bicubic, unknown kernels, or the chains of photographs and films.
 
 Everything is drawn from a generator or an image number that is given, so the same arguments give the
-same pixels. NumPy and OpenCV only.
+same pixels. NumPy and OpenCV only; films need PyAV.
 """
 
 import zlib
@@ -15,17 +15,20 @@ from numpy.typing import NDArray
 
 from srcli.imaging.resize import downscale, modcrop
 from srcli_train.degradations import kernels
+from srcli_train.degradations.film import Film
 from srcli_train.degradations.photo import Photo
 
 __all__ = [
     "DEGRADATIONS",
     "MARGIN",
     "Degradation",
+    "Film",
     "Photo",
     "Unknown",
     "degrade",
     "degrade_with",
     "degraded_patch",
+    "drawing_generator",
     "image_generator",
     "parameters",
     "patch_generator",
@@ -85,12 +88,16 @@ class Unknown:
         return kernels.gaussian((sigmas[0] * scale, sigmas[1] * scale), angle, side)
 
 
-DEGRADATIONS: dict[str, Bicubic | Unknown | Photo] = {
+DEGRADATIONS: dict[str, Bicubic | Unknown | Photo | Film] = {
     "bicubic": Bicubic(),
     "unknown": Unknown(),
     "photo": Photo(),
+    "film": Film(),
 }
-_MEASURED = DEGRADATIONS | {"photo": Photo(clean_share=0)}  # clean pictures are measured on their own
+_MEASURED = DEGRADATIONS | {  # clean pictures and photographs are measured on their own
+    "photo": Photo(clean_share=0),
+    "film": Film(clean_share=0, film_share=1),
+}
 
 
 def parameters(name: str) -> dict[str, Any]:
@@ -108,11 +115,16 @@ def patch_generator(seed: int, update: int, patch: int) -> np.random.Generator:
     return np.random.default_rng((seed, update, patch + 1))  # a trailing zero would change nothing
 
 
+def drawing_generator(seed: int, update: int, patch: int) -> np.random.Generator:
+    """The generator of whether one patch is a drawing, and of which; another than `patch_generator`'s."""
+    return np.random.default_rng((seed, update, patch, 2))
+
+
 def degrade(name: str, image: Pixels, scale: int, seed: int) -> Pixels:
     """LR of a whole picture, to measure with: the same for the same arguments; every picture draws its own.
 
     Args:
-        name: one of `DEGRADATIONS`; "photo" leaves no picture clean here.
+        name: one of `DEGRADATIONS`; "photo" and "film" leave no picture clean here.
         image: (H, W, 3) uint8 RGB HR of any size.
         scale: 2, 3 or 4.
         seed: 0 or more.

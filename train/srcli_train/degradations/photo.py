@@ -124,18 +124,19 @@ class Photo:
         if draw.random() < self.clean_share:
             return np.asarray(downscale(hr, scale), np.uint8)
         size = (hr.shape[0] // scale, hr.shape[1] // scale)
-        image = self._blurred(np.asarray(hr, np.float32), scale, draw)
+        image = self.blurred(np.asarray(hr, np.float32), scale, draw)
         again, compressed = draw.random() < self.again_share, draw.random() < self.jpeg_share
         noisy = draw.random() < self.noise_share
-        factor = _log_uniform((self.middle, scale), draw)
+        factor = log_uniform((self.middle, scale), draw)
         middle = (max(1, round(size[0] * factor)), max(1, round(size[1] * factor)))
         phase = (draw.random() - 0.5, draw.random() - 0.5)  # of the intermediate grid alone
-        image = self._resampled(image, middle, draw, phase=phase)
+        image = self.resampled(image, middle, draw, phase=phase)
         image = self._noise_and_jpeg(image, noisy, compressed, draw) if again else image
-        image = self._resampled(image, size, draw, offset=phase)
-        return _to_uint8(self._noise_and_jpeg(image, noisy and not again, compressed, draw))
+        image = self.resampled(image, size, draw, offset=phase)
+        return to_uint8(self._noise_and_jpeg(image, noisy and not again, compressed, draw))
 
-    def _blurred(self, image: Floats, scale: int, draw: np.random.Generator) -> Floats:
+    def blurred(self, image: Floats, scale: int, draw: np.random.Generator) -> Floats:
+        """HR after one of the blurs, or as it is."""
         if draw.random() >= self.blur_share:
             return image
         kind = draw.random()
@@ -147,7 +148,7 @@ class Photo:
         side = kernels.odd_side(_TAIL * max(first, second))
         return kernels.blur(image, kernels.gaussian((first, second), draw.uniform(0, np.pi), side))
 
-    def _resampled(
+    def resampled(
         self,
         image: Floats,
         size: tuple[int, int],
@@ -156,6 +157,7 @@ class Photo:
         offset: Range = (0.0, 0.0),
         phase: Range = (0.0, 0.0),
     ) -> Floats:
+        """Resampled by one of the filters; see `kernels.resample`."""
         name = tuple(kernels.FILTERS)[draw.integers(len(kernels.FILTERS))]
         widest = 1.0 if draw.random() < self.aliased_share else np.inf
         return kernels.resample(image, size, name, widest=widest, offset=offset, phase=phase)
@@ -170,20 +172,21 @@ class Photo:
     def _noise(self, draw: np.random.Generator) -> Noise:
         common = 1.0 if draw.random() < self.gray_share else draw.random()
         grain = draw.uniform(*self.grain) if draw.random() < self.grain_share else 0.0
-        return Noise(_log_uniform(self.noise, draw), draw.random(), common, grain)
+        return Noise(log_uniform(self.noise, draw), draw.random(), common, grain)
 
     def _compressed(self, image: Floats, draw: np.random.Generator) -> Floats:
         """JPEG with its blocks anywhere, as in a picture that was cropped."""
         quality = int(draw.integers(self.quality[0], self.quality[1] + 1))
         subsampling = "4:2:0" if draw.random() < self.halved_share else "4:4:4"
         phase = (int(draw.integers(GRID)), int(draw.integers(GRID)))
-        return np.asarray(jpeg(_to_uint8(image), quality, subsampling, phase), np.float32)
+        return np.asarray(jpeg(to_uint8(image), quality, subsampling, phase), np.float32)
 
 
-def _log_uniform(bounds: Range, draw: np.random.Generator) -> float:
+def log_uniform(bounds: Range, draw: np.random.Generator) -> float:
+    """A number between two above 0, drawn evenly in log."""
     return float(np.exp(draw.uniform(np.log(bounds[0]), np.log(bounds[1]))))
 
 
-def _to_uint8(image: Floats) -> Pixels:
+def to_uint8(image: Floats) -> Pixels:
     """Rounded half up and clipped."""
     return np.asarray(np.floor(image + 0.5).clip(0, 255), np.uint8)
