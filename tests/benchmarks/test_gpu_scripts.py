@@ -238,3 +238,29 @@ def test_untrained_networks_run(tmp_path: Path) -> None:
     assert upscaler(np.full((20, 24, 3), 99, np.uint8)).shape == (40, 48, 3)
     assert (upscaler.spec.name, upscaler.spec.macs > 0) == ("small", True)
     assert untrained.PRESETS == ("edsr", "mdsr-80")
+
+
+def test_a_training_goes_on_from_the_pieces_it_left(tmp_path: Path) -> None:
+    import cv2
+    import numpy as np
+
+    for folder, count in (("train", 4), ("valid", 1)):
+        (tmp_path / folder).mkdir()
+        for number in range(count):
+            picture = np.random.default_rng(number).integers(0, 256, (96, 96, 3), np.uint8)
+            cv2.imwrite(str(tmp_path / folder / f"{number}.png"), picture)
+    out = tmp_path / "out"
+    environment = {**os.environ, "PYTHON": sys.executable, "TRY": "1"}
+    command = ["sh", str(SCRIPTS / "train.sh"), "edsr", str(tmp_path), str(out)]
+    for said in ("update 3", "This run is finished: 3 updates"):
+        run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert (run.returncode, said in run.stdout + run.stderr) == (0, True), run.stderr
+        assert [path.name for path in out.iterdir()] == ["edsr.tar.aa"]
+    with tarfile.open(out / "edsr.tar.aa") as files:
+        assert {"edsr/last.pt", "edsr/log.csv"} <= set(files.getnames())
+
+
+def test_a_network_that_cannot_be_trained_is_refused(tmp_path: Path) -> None:
+    command = ["sh", str(SCRIPTS / "train.sh"), "vdsr", str(tmp_path), str(tmp_path)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (2, "No network vdsr to train.\n")
