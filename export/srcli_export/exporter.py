@@ -9,7 +9,7 @@ from pathlib import Path
 from srcli.errors import ExportError, UsageError
 from srcli.models.spec import ModelSpec
 from srcli_export import calibration as images
-from srcli_export.files import publish, save_spec, staging, write_onnx
+from srcli_export.files import publish, save_spec, staging, weights_file, write_onnx
 from srcli_export.fp16 import check_io, write_fp16, write_io_variant
 from srcli_export.fuse import FusedNetwork, describe, load_fused
 from srcli_export.int8 import Stopwatch, check_gain, measure_timings, write_int8
@@ -105,7 +105,8 @@ def export_checkpoint(
 
     fp32 is `<name>-x<scale>.onnx`, which every backend runs in the precision it is asked for; fp16 and int8
     are `<name>-x<scale>.fp16.onnx` and `.int8.onnx`, whose graphs fix it. A network of one scale has its
-    weights inside; the graphs of MDSR share `<name>.weights`, or `<name>.fp16.weights`, beside them.
+    weights inside, or shares `<name>-x<scale>.weights` with its int8 file; the graphs of MDSR share
+    `<name>.weights`, or `<name>.fp16.weights`, beside them.
 
     Args:
         checkpoint: what training wrote.
@@ -176,13 +177,14 @@ def _load(path: Path) -> FusedNetwork:
 def _export(job: _Job, precisions: Sequence[str], folder: Path) -> list[Exported]:
     """Write everything into a staging folder, check it, then move it into place."""
     source, batches = job.source, probes(job.calibration)
+    location = weights_file(source.checkpoint.network.name, tuple(source.layers), precisions)
     with staging(folder) as stage:
         fp32 = write_onnx(source.layers, job.specs(), stage / "fp32")
         errors = {s: check_parity(path, source.network, s, batches) for s, path in fp32.items()}
         references = {s: Reference(source.network, s, images.pairs(job.validation, s)) for s in fp32}
         made = []
         for arithmetic in precisions:
-            for scale, path in _write(job, arithmetic, fp32, stage / "new").items():
+            for scale, path in _write(job, arithmetic, fp32, stage / "new", location).items():
                 spec, cost = _finish(job, arithmetic, fp32[scale], path, references[scale])
                 made.append(Exported(folder / path.name, spec, errors[scale], cost))
                 for dtype in job.io if arithmetic == "fp16" else ():
@@ -193,14 +195,16 @@ def _export(job: _Job, precisions: Sequence[str], folder: Path) -> list[Exported
     return made
 
 
-def _write(job: _Job, arithmetic: str, fp32: Mapping[int, Path], folder: Path) -> dict[int, Path]:
-    """The files of all scales in one arithmetic."""
+def _write(
+    job: _Job, arithmetic: str, fp32: Mapping[int, Path], folder: Path, location: str
+) -> dict[int, Path]:
+    """The files of all scales in one arithmetic; those that share weights read them from `location`."""
     if arithmetic == "fp32":
-        return write_onnx(job.source.layers, job.specs(), folder, job.weights)
+        return write_onnx(job.source.layers, job.specs(), folder, job.weights, location=location)
     if arithmetic == "fp16":
         return write_fp16(job.source.checkpoint.network.name, fp32, folder)
     photographs = {scale: [lr for lr, _ in images.pairs(job.photographs, scale)] for scale in fp32}
-    return write_int8(job.source.layers, job.specs("int8"), fp32, folder, job.weights, photographs)
+    return write_int8(job.source.layers, job.specs("int8"), fp32, folder, job.weights, photographs, location)
 
 
 def _finish(

@@ -26,6 +26,13 @@ def file_name(name: str, scale: int, arithmetic: str) -> str:
     return f"{name}-x{scale}.onnx" if arithmetic == "fp32" else f"{name}-x{scale}.{arithmetic}.onnx"
 
 
+def weights_file(name: str, scales: Sequence[int], precisions: Sequence[str] = ()) -> str:
+    """The file of the weights that several ONNX files share; empty where one file has them to itself."""
+    if len(scales) > 1:
+        return f"{name}.weights"
+    return f"{name}-x{scales[0]}.weights" if "int8" in precisions else ""
+
+
 def write_onnx(
     layers: Mapping[int, Chain],
     specs: Mapping[int, ModelSpec],
@@ -33,8 +40,9 @@ def write_onnx(
     weights: str = "fp32",
     mean: Sequence[float] = MEAN_RGB,
     int8: Mapping[int, Mapping[str, QuantScales]] | None = None,
+    location: str = "",
 ) -> dict[int, Path]:
-    """Write the fp32 or int8 files of a network; several scales share `<name>.weights` beside them.
+    """Write the fp32 or int8 files of a network.
 
     Args:
         layers: the fused network by scale.
@@ -43,6 +51,7 @@ def write_onnx(
         weights: how weights are stored: "fp32" or "fp16".
         mean: the colour that is subtracted before and added after the network, on 0-1.
         int8: quantization scales of the convolutions that compute in int8, by scale and name.
+        location: the file beside them that holds their weights; empty: each has its own inside.
 
     Returns:
         The files by scale.
@@ -50,13 +59,12 @@ def write_onnx(
     Raises:
         OutputError: a file cannot be written.
     """
-    name = next(iter(specs.values())).name
     stored = {scale: stored_weights(layers[scale], weights) for scale in specs}
     together = {key: values for tensors in stored.values() for key, values in tensors.items()}
-    shared = share(f"{name}.weights", together) if len(stored) > 1 else None
+    shared = share(location, together) if location else None
     if shared:
         save(folder / shared.location, shared.content)
-    paths = {scale: folder / file_name(name, scale, spec.arithmetic) for scale, spec in specs.items()}
+    paths = {scale: folder / file_name(spec.name, scale, spec.arithmetic) for scale, spec in specs.items()}
     for scale, path in paths.items():
         tensors = shared.initializers(stored[scale]) if shared else embedded(stored[scale])
         metadata = shared.metadata if shared else fingerprint(stored[scale])

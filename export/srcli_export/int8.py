@@ -60,6 +60,7 @@ def write_int8(
     folder: Path,
     weights: str,
     images: Mapping[int, Sequence[Pixels]],
+    location: str,
 ) -> dict[int, Path]:
     """Write the int8 files of a network, by scale. They read the same weights as the fp32 files.
 
@@ -67,9 +68,10 @@ def write_int8(
         layers: the fused network by scale.
         specs: of the int8 files.
         fp32: the fp32 files by scale.
-        folder: a staging folder; several scales share `<name>.weights`, as the fp32 files do.
+        folder: a staging folder.
         weights: how the fp32 files store weights: "fp32" or "fp16".
         images: (H, W, 3) uint8 LR photographs to calibrate on, by scale.
+        location: the weights file of the fp32 files.
 
     Raises:
         ExportError: int8 makes too much noise in every convolution of a network.
@@ -79,7 +81,7 @@ def write_int8(
         s: quantize(fp32[s], layers[s], stored_weights(layers[s], weights), specs[s], images[s])
         for s in specs
     }
-    return write_onnx(layers, specs, folder, weights, int8=scales)
+    return write_onnx(layers, specs, folder, weights, int8=scales, location=location)
 
 
 def quantize(

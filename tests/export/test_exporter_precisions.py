@@ -1,6 +1,7 @@
 """fp16 and int8 files beside fp32: figures in their specs, and that backends and the catalogue take them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,7 @@ def test_the_catalogue_resolves_names_to_fp32_files(edsr: list[Exported]) -> Non
 
 def test_all_precisions_may_lie_among_the_users_models(edsr: list[Exported], user_models: Path) -> None:
     user_models.mkdir()
+    shutil.copy(edsr[0].path.with_name("edsr-baseline-x2.weights"), user_models)  # of the fp32 and int8 files
     for one in edsr:
         (user_models / one.path.name.replace("edsr-baseline", "mine")).write_bytes(one.path.read_bytes())
     assert catalog.problems() == []

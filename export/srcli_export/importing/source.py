@@ -9,7 +9,7 @@ from torch import nn
 
 from srcli.errors import UsageError
 from srcli.models.spec import ModelSpec
-from srcli_export.files import write_onnx
+from srcli_export.files import weights_file, write_onnx
 from srcli_export.layers import Chain
 
 CONVENTIONS = ("auto", "edsr-pytorch", "super-image")
@@ -83,4 +83,6 @@ class FusedSource:
 
     def write(self, folder: Path, specs: Mapping[int, ModelSpec]) -> dict[int, Path]:
         """One file a scale; several share `<name>.weights` beside them."""
-        return write_onnx(self.layers, specs, folder, mean=self.mean)
+        first = next(iter(specs.values()))
+        location = weights_file(first.name, tuple(specs))
+        return write_onnx(self.layers, specs, folder, mean=self.mean, location=location)
