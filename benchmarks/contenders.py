@@ -100,9 +100,13 @@ def onnxruntime(file: ModelFile, network: nn.Module, place: Place) -> Contender:
 
 def openvino(file: ModelFile, network: nn.Module, place: Place) -> Contender:
     """As benchmark_app: throughput hint, as many asynchronous requests as it advises, automatic precision."""
-    library = import_openvino()
-    core = library.Core()
-    model = core.read_model(_plain(file, network, place.scratch))
+    return openvino_runs(_plain(file, network, place.scratch))
+
+
+def openvino_runs(path: Path) -> Contender:
+    """Any ONNX file in OpenVINO, as `openvino` has it."""
+    core = import_openvino().Core()
+    model = core.read_model(path)
     compiled = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
 
     advised = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
@@ -138,9 +142,14 @@ def opencv(file: ModelFile, network: nn.Module, place: Place) -> Contender:
 
 def ncnn(file: ModelFile, network: nn.Module, place: Place) -> Contender:
     """ncnn from its wheel with default options, converted by pnnx from the same network in PyTorch."""
+    return ncnn_runs(_OneScale(network, file.spec.scale), place.scratch)
+
+
+def ncnn_runs(network: nn.Module, scratch: Path) -> Contender:
+    """Any network in ncnn, as `ncnn` has it."""
     import ncnn
 
-    param, weights = _converted(file, network, place.scratch)
+    param, weights = _converted(network, scratch)
     net = ncnn.Net()
     net.opt.num_threads = cores()
     net.load_param(str(param))
@@ -214,13 +223,13 @@ class _OneScale(nn.Module):
         return result
 
 
-def _converted(file: ModelFile, network: nn.Module, scratch: Path) -> tuple[Path, Path]:
+def _converted(network: nn.Module, scratch: Path) -> tuple[Path, Path]:
     """ncnn's two files: graph and weights, the latter in float32."""
     import pnnx
 
     traced = scratch / "traced.pt"
     example = torch.zeros(1, 3, _TRACED, _TRACED)
-    torch.jit.trace(_OneScale(network, file.spec.scale), example).save(str(traced))  # type: ignore[no-untyped-call]
+    torch.jit.trace(network, example).save(str(traced))  # type: ignore[no-untyped-call]
     tool = shutil.which("pnnx") or str(Path(pnnx.__file__).parent / "bin" / "pnnx")
     shapes = [f"inputshape{n}=[1,3,{side},{side}]" for n, side in (("", _TRACED), ("2", _TRACED + 8))]
     subprocess.run([tool, traced.name, *shapes, "fp16=0"], cwd=scratch, check=True, capture_output=True)

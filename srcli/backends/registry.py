@@ -128,6 +128,13 @@ def choose(name: str, settings: Settings) -> Choice:
     return Choice(name, "as asked for")
 
 
+def has_gpu(settings: Settings) -> bool:
+    """Whether a GPU would compute. Raises as `choose` does."""
+    kinds = reachable(BACKENDS[choose(settings.backend, settings).name])
+    asked = split(settings.device)[0].partition(":")[0]
+    return "cuda" in kinds if asked == "auto" else asked != "cpu"
+
+
 def _extra(entry: Entry) -> str:
     """The extra to install on this machine."""
     found = devices.ask()

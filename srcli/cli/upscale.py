@@ -3,9 +3,9 @@
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
@@ -30,6 +30,7 @@ from srcli.errors import Interrupt, UsageError
 from srcli.settings import DEFAULT_MEMORY, ON_ERROR, FilmSettings, OnError, Settings
 
 if TYPE_CHECKING:
+    from srcli.jobs.inputs import Job
     from srcli.jobs.plan import Plan
     from srcli.jobs.report import Loaded, PictureResult, Report
     from srcli.jobs.shard import Shard
@@ -75,8 +76,9 @@ def upscale(
         str,
         typer.Option(
             metavar="NAME",
-            help="auto (of the next two what suits each picture), mdsr (the best for clean pictures), "
-            "mdsr-photo (for JPEG blocks, noise, blur and hard edges), any other model, or an .onnx file.",
+            help="auto (of the next two what suits each picture; films without a GPU: auto-fast), mdsr "
+            "(the best for clean pictures), mdsr-photo (for JPEG blocks, noise, blur, hard edges), auto-fast "
+            "(fast or fast-photo: likewise, an eighth of the work), any other model, or an .onnx file.",
         ),
     ] = "auto",
     out: Annotated[
@@ -478,15 +480,16 @@ def _run(
         messages.note(f"shard {shard} holds none of the {count(planned.elsewhere, 'file')}: nothing to do.")
     if for_films and planned.jobs and shard is None and not any(job.film for job in planned.jobs):
         messages.note(f"no effect without films: {', '.join(for_films)}.")
-    upscalers = _load(settings, planned)
+    parts = _load(settings, planned)
+    upscalers = parts[0].upscalers or parts[1].upscalers
     with Interrupt() as interrupt:  # SIGTERM ends the run as Ctrl-C does, and both are reported
         begin, interrupted, full = perf_counter(), False, False
         results = [problem(one.path, one.error) for one in planned.problems]
         if dry_run:
-            results += _foresee(planned, upscalers, settings, interrupt, as_json)
+            results += _foresee(planned, parts, interrupt, as_json)
         elif upscalers:
             work = _preview if settings.film.preview else _work
-            more, interrupted, full = work(planned, upscalers, settings, messages, interrupt, as_json)
+            more, interrupted, full = work(planned, parts, messages, interrupt, as_json)
             results += more
         seconds, part = perf_counter() - begin, None if shard is None else str(shard)
         found = Report(_loaded(upscalers, messages), results, seconds, interrupted, full, part)
@@ -542,25 +545,48 @@ def _left_out(plan: "Plan") -> Iterator[str]:
             yield f"{count(number, what)}{other} ({kinds}) left out; {hint}."
 
 
-def _load(settings: Settings, plan: "Plan") -> "list[Upscaler]":
-    """The network for the first picture, on each device if all get a picture; none if there is no picture."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The pictures of a run or its films: their settings, and the network on each device; none for none."""
+
+    jobs: "tuple[Job, ...]"
+    settings: Settings
+    upscalers: "list[Upscaler]"
+
+
+def _load(settings: Settings, plan: "Plan") -> tuple[_Part, _Part]:
+    """Pictures and films, with the networks for them; the same ones where "auto" means the same for both."""
+    from srcli.jobs.plan import for_films
+
+    pictures, films = (tuple(job for job in plan.jobs if job.film is film) for film in (False, True))
+    of_films = for_films(settings) if films else settings
+    if of_films == settings:
+        upscalers = _networks(settings, plan.jobs)
+        return _Part(pictures, settings, upscalers), _Part(films, settings, upscalers)
+    return (
+        _Part(pictures, settings, _networks(settings, pictures)),
+        _Part(films, of_films, _networks(of_films, films)),
+    )
+
+
+def _networks(settings: Settings, jobs: "Sequence[Job]") -> "list[Upscaler]":
+    """The network for the first of some jobs, on each device if all get one; none if there is no job."""
     from srcli.backends.devices import split
     from srcli.jobs.plan import first_factor
     from srcli.upscaler import Upscaler
 
-    if not plan.jobs:
+    if not jobs:
         return []
-    settings = replace(settings, scale=first_factor(plan.jobs, settings))
+    settings = replace(settings, scale=first_factor(jobs, settings))
     devices = split(settings.device)
-    if len(plan.jobs) < len(devices) and not any(job.film for job in plan.jobs):
+    if len(jobs) < len(devices) and not any(job.film for job in jobs):
         return [Upscaler.from_settings(settings)]
     return [Upscaler.from_settings(replace(settings, device=device)) for device in devices]
 
 
 def _work(
     plan: "Plan",
-    upscalers: "list[Upscaler]",
-    settings: Settings,
+    parts: tuple[_Part, _Part],
     messages: Messages,
     interrupt: Interrupt,
     as_json: bool,
@@ -569,11 +595,11 @@ def _work(
     from srcli.jobs.folder import FolderRun
     from srcli.jobs.report import Status
 
-    if any(job.film for job in plan.jobs):
+    pictures, films = parts
+    if films.jobs:
         from srcli.jobs.film import FilmRun, run_films
 
-    pictures, films = ([job for job in plan.jobs if job.film is film] for film in (False, True))
-    piped = settings.film.pipe is not None
+    piped = films.settings.film.pipe is not None
     paths = not (as_json or messages.quiet or piped or sys.stdout.isatty())
     with (
         closing(screen(quiet=messages.quiet)) as shown,
@@ -581,13 +607,16 @@ def _work(
         product_stream() if piped else nullcontext() as sink,
     ):
         progress = FolderProgress(shown, len(plan.jobs), notes=not messages.quiet, paths=paths)
-        run = FolderRun(pictures, upscalers, settings, progress, lambda: interrupt.wanted).run()
+        run = FolderRun(
+            pictures.jobs, pictures.upscalers, pictures.settings, progress, lambda: interrupt.wanted
+        ).run()  # fmt: skip
         results, interrupted, full = run.results, run.interrupted, run.full
-        if films:
+        if films.jobs:
             runs = [
                 FilmRun(
-                    job, upscalers, settings, progress, lambda: interrupted or full or interrupt.wanted, sink
-                ) for job in films
+                    job, films.upscalers, films.settings, progress,
+                    lambda: interrupted or full or interrupt.wanted, sink,
+                ) for job in films.jobs
             ]  # fmt: skip
             results += run_films(runs)
             full = full or any(one.full for one in runs)
@@ -598,8 +627,7 @@ def _work(
 
 def _preview(
     plan: "Plan",
-    upscalers: "list[Upscaler]",
-    settings: Settings,
+    parts: tuple[_Part, _Part],
     messages: Messages,
     interrupt: Interrupt,
     as_json: bool,
@@ -614,28 +642,31 @@ def _preview(
         for job in plan.jobs:
             named = plan.out.suffix.lower() == ".png" and job.target.parent != plan.out
             place = plan.out if named else sheet_of(job.target)
-            results.append(preview(job, place, upscalers[0], settings, lambda: interrupt.wanted))
+            films = parts[1]
+            results.append(preview(job, place, films.upscalers[0], films.settings, lambda: interrupt.wanted))
             progress.finished(results[-1])
     return results, interrupt.wanted, False
 
 
 def _foresee(
-    plan: "Plan", upscalers: "list[Upscaler]", settings: Settings, interrupt: Interrupt, as_json: bool
+    plan: "Plan", parts: tuple[_Part, _Part], interrupt: Interrupt, as_json: bool
 ) -> list["PictureResult"]:
     """What would happen to each picture, a line each on stdout."""
     from srcli.jobs.preflight import Preflight
     from srcli.jobs.report import Status
 
-    if any(job.film for job in plan.jobs):
+    if not plan.jobs:
+        return []
+    pictures, films = parts
+    if films.jobs:
         from srcli.jobs import film_plan
 
-    if not upscalers:
-        return []
-    results, preflight = [], Preflight(upscalers[0], settings)
+    first = (pictures.upscalers or films.upscalers)[0]
+    results, preflight = [], Preflight(first, pictures.settings)
     for job in plan.jobs:
         if interrupt.wanted:
             raise KeyboardInterrupt
-        film = film_plan.foresee(job, upscalers[0], settings) if job.film else None
+        film = film_plan.foresee(job, films.upscalers[0], films.settings) if job.film else None
         results.append(film or preflight.look(job).result)
     preflight.check_space()
     for result in results:

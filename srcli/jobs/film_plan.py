@@ -235,7 +235,7 @@ def _record(
         "two_colors": two_colors,
         "ensemble": settings.ensemble,
         "halo": "measured" if settings.halo is None else settings.halo,
-        "model chosen": "auto" if settings.model == auto.AUTO and computed.scales else "by name",
+        "model chosen": "auto" if auto.chooses(settings.model) and computed.scales else "by name",
         "encoder": chosen.encoder,
         "options": [f"{name}={value}" for name, value in (*chosen.options, *chosen.final)],
         "threads": chosen.threads,

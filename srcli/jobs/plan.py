@@ -1,5 +1,6 @@
 """A run before it starts: what to read, where to write, what is done already, and what must not begin."""
 
+import logging
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from srcli import __version__
+from srcli.backends import registry
+from srcli.backends.base import BICUBIC
 from srcli.errors import InputError, OutputError, SrcliError, UsageError, shown
 from srcli.imaging.pixels import Pixels
 from srcli.io import pictures, provenance
@@ -35,6 +38,8 @@ from srcli.jobs.shard import Shard, check_names
 from srcli.models import auto
 from srcli.settings import Settings, Size
 from srcli.stream import Computed, Image, Result, Wait
+
+log = logging.getLogger(__name__)
 
 _LOSSY = ("jpeg", "webp", "avif")
 LEFT_ALONE = "its output is there and does not say what made it: left alone (--overwrite replaces it)"
@@ -263,6 +268,17 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return facts.st_dev, facts.st_ino
 
 
+def for_films(settings: Settings) -> Settings:
+    """The settings of films: on a CPU, model "auto" is the pair of small networks, and a message says so."""
+    if settings.model != auto.AUTO or settings.backend == BICUBIC or registry.has_gpu(settings):
+        return settings
+    log.info(
+        "auto, for films without a GPU: %s or %s, by what a film shows; --model mdsr is slower and better",
+        *auto.models(auto.AUTO_FAST),
+    )
+    return replace(settings, model=auto.AUTO_FAST)
+
+
 def first_factor(jobs: Sequence[Job], settings: Settings) -> float:
     """How much the first picture grows, so that the network loaded first is one that is used."""
     for job in () if settings.by_factor else jobs[:_LOOK_AT]:
@@ -429,7 +445,7 @@ def unchanged(path: Path) -> Iterator[Input]:
 
 def record(job: Job, given: Input, computed: Computed, settings: Settings, target: Size) -> Provenance:
     """What made an output, to be written into it."""
-    chosen = "auto" if settings.model == auto.AUTO and computed.scales else "by name"
+    chosen = "auto" if auto.chooses(settings.model) and computed.scales else "by name"
     return replace(_wanted(job, given.size, computed, settings, target, chosen), input_sha256=given.sha256)
 
 

@@ -1,4 +1,4 @@
-"""Model "auto": for each picture, one of two shipped networks, by what the picture shows."""
+"""Models "auto" and "auto-fast": for each picture, one of two shipped networks, by what the picture shows."""
 
 from pathlib import Path
 from typing import Any
@@ -8,18 +8,26 @@ from numpy.typing import NDArray
 from srcli.imaging import estimate
 from srcli.models.spec import ModelSpec
 
-AUTO = "auto"
-"""Name that stands for both."""
+AUTO, AUTO_FAST = "auto", "auto-fast"
+"""Names that stand for two networks each."""
 CLEAN = "mdsr"
 """Trained on bicubic downscalings: the higher PSNR on clean pictures. Sharpens JPEG blocks and noise too, and
 draws ghost strokes beside hard edges."""
 PHOTO = "mdsr-photo"
 """Trained on blurred, noisy and compressed photographs: removes these, and draws no ghost strokes."""
+FAST, FAST_PHOTO = "fast", "fast-photo"
+"""Likewise, with an eighth of the work: for films on a CPU."""
 
 
 def models(model: str | Path) -> tuple[str | Path, ...]:
-    """The models that a name stands for: two for "auto", else itself."""
-    return (CLEAN, PHOTO) if model == AUTO else (model,)
+    """The models that a name stands for, that for clean pictures first: two for "auto", else itself."""
+    pairs = {AUTO: (CLEAN, PHOTO), AUTO_FAST: (FAST, FAST_PHOTO)}
+    return pairs.get(str(model), (model,))
+
+
+def chooses(model: str | Path) -> bool:
+    """Whether a name stands for two networks, of which each picture gets one."""
+    return len(models(model)) > 1
 
 
 def cleans(spec: ModelSpec) -> bool:
@@ -29,7 +37,7 @@ def cleans(spec: ModelSpec) -> bool:
 
 def name_of(model: str | Path, spec: ModelSpec) -> str:
     """The name shown for a model of which `spec` is a network: "auto" for "auto", which has two."""
-    return AUTO if model == AUTO else spec.name
+    return str(model) if chooses(model) else spec.name
 
 
 def choose(model: str | Path, image: NDArray[Any]) -> str | Path:
@@ -40,10 +48,10 @@ def choose(model: str | Path, image: NDArray[Any]) -> str | Path:
     alone, those smaller than 8 count as clean.
 
     Args:
-        model: "auto", or any other model, which is returned as it is.
+        model: "auto" or "auto-fast", or any other model, which is returned as it is.
         image: what `srcli.imaging.pixels.check` accepts.
     """
-    if model != AUTO:
+    if not chooses(model):
         return model
-    found = estimate.measure(image)
-    return PHOTO if found.degraded or found.hard_edged else CLEAN
+    (clean, photo), found = models(model), estimate.measure(image)
+    return photo if found.degraded or found.hard_edged else clean

@@ -113,7 +113,9 @@ def problems() -> list[ModelFileError]:
 
 def is_reserved(name: str) -> bool:
     """Whether a user's model cannot have this name: it is a shipped one's, or stands for something else."""
-    return name in (*FAMILIES, "auto", "bicubic") or any(file.name == name for file in _shipped(None))
+    return name in (*FAMILIES, "auto", "auto-fast", "bicubic") or any(
+        file.name == name for file in _shipped(None)
+    )
 
 
 def scales(model: str | Path, folder: Path | None = None) -> tuple[int, ...]:

@@ -1,0 +1,204 @@
+"""The range of networks: work, speed and quality of each that srcli ships, and the usual small one of others.
+
+python benchmarks/networks.py                       all of them, and a section of results/networks.json
+python benchmarks/networks.py --only tiles          sides of tiles, by network and precision
+pip install ncnn pnnx                               adds ncnn, from its wheel
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor, nn
+
+import pictures
+from common import RESULTS, Section, Spread, Table, machine, publish, ratio, spread
+from contenders import Contender, Pixels, ncnn_runs, openvino_runs
+from srcli.backends.openvino import has_bf16, has_fast_int8, import_openvino
+from srcli.benchmark.rounds import interleave, timed
+from srcli.models import catalog
+from srcli.upscaler import Upscaler
+
+NETWORKS = ("mdsr-baseline", "edsr-baseline", "fast")
+FOR = {
+    "mdsr-baseline": "clean pictures, one file of weights for all scales",
+    "edsr-baseline": "clean pictures, the network that papers compare with",
+    "fast": "clean films on a CPU, previews",
+}
+"""What each is for; the networks for damaged pictures have the same work and speed."""
+_SETS = ("Set5", "Set14")
+_FRAME = 0.2304  # megapixels of 640x360
+_REFERENCE = "edsr-baseline"
+
+
+class Compact(nn.Module):
+    """The compact network that video tools use: 16 convolutions of 64 features with PReLU, then PixelShuffle,
+    on top of the nearest pixel. Random weights, as only its speed is measured."""
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, padding=1), nn.PReLU(64)]
+        for _ in range(16):
+            layers += [nn.Conv2d(64, 64, 3, padding=1), nn.PReLU(64)]
+        self.body = nn.Sequential(*layers, nn.Conv2d(64, 3 * scale**2, 3, padding=1), nn.PixelShuffle(scale))
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, 3, scale*H, scale*W)."""
+        result: Tensor = self.body(lr) + nn.functional.interpolate(lr, scale_factor=float(self.scale))
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One network at one scale: output megapixels a second, and how many times as fast as edsr-baseline."""
+
+    name: str
+    scale: int
+    runs: str
+    megapixels: float
+    faster: Spread
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and publish."""
+    given = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add("--only", choices=["range", "tiles"], nargs="+", default=["range", "tiles"])
+    add("--scales", type=int, nargs="+", default=[2, 3, 4])
+    add("--networks", nargs="+", default=list(NETWORKS))
+    add("--tiles", type=int, nargs="+", default=[128, 192, 256, 384, 512])
+    add("--frames", type=int, default=4)
+    add("--megapixels", type=float, default=_FRAME, help="of each frame")
+    add("--repetitions", type=int, default=3, help="rounds that count")
+    add("--out", type=Path, default=RESULTS / "networks.json")
+    options = parser.parse_args(given)
+    for only in options.only:
+        before = machine()
+        publish(options.out, {"range": measure, "tiles": tiles}[only](options), given, before)
+
+
+def _frames(options: argparse.Namespace) -> list[Pixels]:
+    return [pictures.shaped(options.megapixels, 16 / 9, number) for number in range(options.frames)]
+
+
+def measure(options: argparse.Namespace) -> Section:
+    """All networks in turns at each scale."""
+    rows = [row for scale in options.scales for row in _at(scale, options)]
+    height, width = _frames(options)[0].shape[:2]
+    return Section(
+        "range",
+        "The range of networks",
+        f"{options.frames} frames of {width}×{height}, arrays of bytes in memory to arrays of bytes, "
+        f"{options.repetitions} rounds in turns after one that warms up; srcli at its defaults. Work is in "
+        "thousands of multiply-adds a pixel of the input; PSNR (Y) in fp32 as the model's card has it. The "
+        "compact network has 16 convolutions of 64 features and random weights; OpenVINO has benchmark_app's "
+        "settings, ncnn its defaults.",
+        (_table(rows),),
+        {"rows": [asdict(row) for row in rows]},
+    )
+
+
+def _at(scale: int, options: argparse.Namespace) -> list[Row]:
+    frames, megapixels = _frames(options), options.megapixels * options.frames * scale**2
+    with TemporaryDirectory() as scratch:
+        ready, how = dict[str, Contender](), dict[str, str]()
+        for name in options.networks:
+            upscaler = Upscaler(name, scale)
+            how[name] = f"srcli, {upscaler.info.backend} {upscaler.info.precision}"
+            ready[name] = partial(_upscaled, upscaler)
+        for what, contender in _compact(scale, Path(scratch)).items():
+            ready[what], how[what] = contender, what.partition(", ")[2]
+        runs = {name: timed(partial(contender, frames)) for name, contender in ready.items()}
+        seconds = interleave(runs, options.repetitions)
+    return [
+        Row(
+            name,
+            scale,
+            how[name],
+            megapixels / spread(taken).median,
+            ratio(seconds.get(_REFERENCE, taken), taken),
+        )
+        for name, taken in seconds.items()
+    ]
+
+
+def _upscaled(upscaler: Upscaler, frames: Sequence[Pixels]) -> list[Pixels]:
+    return [upscaler(frame) for frame in frames]
+
+
+def _compact(scale: int, scratch: Path) -> dict[str, Contender]:
+    """The compact network in OpenVINO and, where it is installed, ncnn."""
+    network = Compact(scale).eval()
+    path = scratch / "compact.onnx"
+    sides = {2: torch.export.Dim("height", min=8), 3: torch.export.Dim("width", min=8)}
+    example = torch.zeros(1, 3, 64, 64)
+    torch.onnx.export(network, (example,), path, dynamic_shapes=(sides,), verbose=False)
+    found = {"compact, OpenVINO": openvino_runs(path)}
+    if find_spec("ncnn") and find_spec("pnnx"):
+        found["compact, ncnn"] = ncnn_runs(network, scratch)
+    return found
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    header = ("network", "scale", "runs in", "work", "MP/s", "to edsr-baseline", "Set5 / Set14, dB", "for")
+    return Table(header, tuple(_cells(row) for row in rows))
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    faster = f"{row.faster.median:.2f}× ({row.faster.lowest:.2f} – {row.faster.highest:.2f})"
+    speed = f"{row.megapixels:.2f}", faster
+    if row.name not in FOR:
+        work = _work_of_compact(row.scale)
+        return row.name.partition(",")[0], f"x{row.scale}", row.runs, f"{work:.0f}", *speed, "–", "–"
+    spec = catalog.resolve(row.name, row.scale).spec
+    quality = " / ".join(f"{float(spec.quality[name]):.2f}" for name in _SETS if name in spec.quality)
+    work = f"{spec.macs / 1000:.0f}"
+    return row.name, f"x{row.scale}", row.runs, work, *speed, quality or "–", FOR[row.name]
+
+
+def _work_of_compact(scale: int) -> float:
+    return 9 * (3 * 64 + 16 * 64 * 64 + 64 * 3 * scale**2) / 1000
+
+
+def tiles(options: argparse.Namespace) -> Section:
+    """Sides of tiles in turns, by network and precision, on one picture that takes several of the largest."""
+    picture = pictures.shaped(1.05, 1.0, 0)
+    rows = list[tuple[str, ...]]()
+    for name in options.networks:
+        for precision in _precisions(name):
+            runs = dict[int, Callable[[], float]]()
+            for side in options.tiles:
+                upscaler = Upscaler(name, 2, precision=precision, tile=side)
+                runs[side] = timed(partial(_upscaled, upscaler, [picture]))
+            seconds = interleave(runs, options.repetitions)
+            rates = [
+                4 * picture.shape[0] * picture.shape[1] / 1e6 / spread(s).median for s in seconds.values()
+            ]
+            rows.append((name, precision, *(f"{rate:.2f}" for rate in rates)))
+    header = ("network", "precision", *map(str, options.tiles))
+    return Section(
+        "tiles",
+        "Sides of tiles",
+        f"MP/s at x2 of {picture.shape[1]}×{picture.shape[0]} pixels, by the side of the largest tile; "
+        f"{options.repetitions} rounds in turns after one that warms up.",
+        (Table(header, tuple(rows)),),
+    )
+
+
+def _precisions(name: str) -> tuple[str, ...]:
+    """Those that "auto" may take for a network on a CPU, and fp32."""
+    int8 = has_fast_int8() and catalog.resolve(name, 2).int8 is not None
+    bf16 = has_bf16(import_openvino().Core())
+    return (*(("int8",) if int8 else ()), *(("bf16",) if bf16 else ()), "fp32")
+
+
+if __name__ == "__main__":
+    main()
