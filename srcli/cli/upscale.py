@@ -30,6 +30,7 @@ from srcli.errors import Interrupt, UsageError
 from srcli.settings import DEFAULT_MEMORY, ON_ERROR, FilmSettings, OnError, Settings
 
 if TYPE_CHECKING:
+    from srcli.io.remote import Location
     from srcli.jobs.plan import Plan
     from srcli.jobs.report import Loaded, PictureResult, Report
     from srcli.jobs.shard import Shard
@@ -47,7 +48,8 @@ def upscale(
         list[str],
         typer.Argument(
             metavar="INPUTS",
-            help="Pictures, films, folders of them, or patterns such as 'holiday/*.jpg'; - reads stdin.",
+            help="Pictures, films, folders of them, patterns such as 'holiday/*.jpg', or URLs such as "
+            "s3://bucket/photos/; - reads stdin.",
         ),
     ],
     scale: Annotated[
@@ -85,8 +87,8 @@ def upscale(
             "-o",
             "--out",
             metavar="FOLDER",
-            help="Output folder; for one picture or film also a file name (without / at its end); - sends "
-            "one film to stdout.",
+            help="Output folder or URL; for one picture or film also a file name (without / at its end); - "
+            "sends one film to stdout.",
         ),
     ] = "upscaled",
     backend: Annotated[
@@ -140,6 +142,10 @@ def upscale(
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace outputs that exist, whatever made them.")
+    ] = False,
+    trust_names: Annotated[
+        bool,
+        typer.Option("--trust-names", help="Skip what has an output, without a look at what made it."),
     ] = False,
     provenance: Annotated[
         bool,
@@ -285,6 +291,7 @@ def upscale(
         format=format,
         quality=quality,
         overwrite=overwrite,
+        trust_names=trust_names,
         provenance=provenance,
         keep_dpi=keep_dpi,
         keep_times=keep_times,
@@ -349,6 +356,8 @@ def _check(inputs: list[str], out: str, report: Path | None) -> None:
         raise UsageError("An input is empty.", "Give files, folders or patterns; is a variable unset?")
     if not out:
         raise UsageError("The output folder is empty.", "Give its name with -o; is a variable unset?")
+    if report is not None and re.match(r"[\w+.-]+:/", str(report)):
+        raise UsageError("--report writes a local file.", "Name one, and copy it when the run is over.")
     if str(report) == "-":
         raise UsageError("--report writes a file.", "Give its name; --json prints the report on stdout.")
 
@@ -375,21 +384,25 @@ def _check_pipe(*, as_json: bool, preview: bool, dry_run: bool) -> None:
         raise UsageError("A film cannot go to a terminal.", "Pipe it into a program, or name a file with -o.")
 
 
-def _from_pipes(inputs: list[str], out: str, pipes: ExitStack) -> tuple[list[str], Path]:
+def _from_pipes(inputs: list[str], out: str, pipes: ExitStack) -> "tuple[list[str], Location]":
     """Files in place of stdin and stdout, which last as long as `pipes`."""
+    from srcli.io.remote import location
+
     if "-" in inputs:
         from srcli.io.films.pipes import spooled
         from srcli.io.storage import existing
+
+        there = location("." if out == "-" else out)
 
         if len(inputs) > 1:
             raise UsageError("- is one film on stdin, alone.", "Give other inputs in a run of their own.")
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError("Nothing is piped into stdin.", "Put a program before the pipe, or name a file.")
-        folder = Path(gettempdir()) if out == "-" else existing(Path(out))
+        folder = existing(there) if isinstance(there, Path) and out != "-" else Path(gettempdir())
         folder = folder if folder.is_dir() else folder.parent
         inputs = [str(pipes.enter_context(spooled(sys.stdin.buffer, folder)))]
     if out != "-":
-        return inputs, Path(out)
+        return inputs, location(out)
     place = pipes.enter_context(TemporaryDirectory(prefix="srcli-stdout-", ignore_cleanup_errors=True))
     return inputs, Path(place, "stdout.mkv")
 
@@ -437,7 +450,7 @@ def _way_with_damage(name: str) -> OnError:
 
 def _run(
     inputs: list[str],
-    out: Path,
+    out: "Location",
     as_folder: bool,
     settings: Settings,
     messages: Messages,
@@ -456,7 +469,7 @@ def _run(
     lossless = settings.film.lossless and (as_folder or out.suffix.lower() not in ANIMATED)
     container = settings.film.container or ("mkv" if lossless else None)
     sheet = out if settings.film.preview and out.suffix.lower() == ".png" and not as_folder else None
-    named = out if sheet is None else out.with_suffix(f".{container or 'mkv'}")
+    named = out if sheet is None else out.parent / f"{out.stem}.{container or 'mkv'}"
     planned = plan(
         inputs,
         named,
@@ -467,6 +480,8 @@ def _run(
         shard=shard,
     )
     if settings.film.preview:
+        if not isinstance(out, Path):
+            raise UsageError("--preview makes a local file.", "Name a local folder with -o.")
         planned = _films_only(planned, sheet or out, messages)
     if report is not None:
         check_report(report, planned.jobs)
@@ -500,7 +515,7 @@ def _run(
     return found.exit_code
 
 
-def _films_only(plan: "Plan", out: Path, messages: Messages) -> "Plan":
+def _films_only(plan: "Plan", out: "Location", messages: Messages) -> "Plan":
     """The same without pictures, of which there are no previews."""
     films = tuple(job for job in plan.jobs if job.film)
     if not films and plan.jobs:
@@ -612,6 +627,8 @@ def _preview(
     with closing(screen(quiet=messages.quiet)) as shown, messages.above(shown.line):
         progress = FolderProgress(shown, len(plan.jobs), notes=not messages.quiet, paths=paths)
         for job in plan.jobs:
+            assert isinstance(plan.out, Path), "previews are local"
+            assert isinstance(job.target, Path), "previews are local"
             named = plan.out.suffix.lower() == ".png" and job.target.parent != plan.out
             place = plan.out if named else sheet_of(job.target)
             results.append(preview(job, place, upscalers[0], settings, lambda: interrupt.wanted))
@@ -625,6 +642,7 @@ def _foresee(
     """What would happen to each picture, a line each on stdout."""
     from srcli.jobs.preflight import Preflight
     from srcli.jobs.report import Status
+    from srcli.jobs.staging import Staging, release
 
     if any(job.film for job in plan.jobs):
         from srcli.jobs import film_plan
@@ -632,11 +650,19 @@ def _foresee(
     if not upscalers:
         return []
     results, preflight = [], Preflight(upscalers[0], settings)
-    for job in plan.jobs:
-        if interrupt.wanted:
-            raise KeyboardInterrupt
-        film = film_plan.foresee(job, upscalers[0], settings) if job.film else None
-        results.append(film or preflight.look(job).result)
+    coming = Staging([job for job in plan.jobs if not job.film], settings, preflight, dry=True)
+    with closing(coming):
+        for job in plan.jobs:
+            if interrupt.wanted:
+                raise KeyboardInterrupt
+            if job.film:
+                results.append(film_plan.foresee(job, upscalers[0], settings))
+            elif job.remote:
+                staged, outlook = coming.next(lambda fetched: None)
+                results.append(outlook.result)
+                release(staged)
+            else:
+                results.append(preflight.look(job).result)
     preflight.check_space()
     for result in results:
         if result.status is Status.FAILED:
@@ -673,7 +699,7 @@ def _loaded(upscalers: "list[Upscaler]", messages: Messages) -> "Loaded":
     return Loaded(name, info.backend, devices, info.precision, reason, tuple(messages.kept))
 
 
-def _summary(report: "Report", out: Path, settings: Settings, noun: str) -> str:
+def _summary(report: "Report", out: "Location", settings: Settings, noun: str) -> str:
     """Where the pictures are and what made them, then what else there is to know."""
     from srcli.jobs.report import Status
 

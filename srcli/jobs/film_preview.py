@@ -20,6 +20,7 @@ from srcli.io.films.facts import Facts
 from srcli.io.metadata import Metadata
 from srcli.io.pictures import Picture
 from srcli.io.storage import beside
+from srcli.jobs import staging
 from srcli.jobs.film_plan import FilmPlan, decoded, plan, spread, to_rgb
 from srcli.jobs.folder import make_folder
 from srcli.jobs.inputs import Job
@@ -70,6 +71,7 @@ def preview(
     try:
         if os.path.lexists(place) and not settings.overwrite and provenance.read(place) is None:
             return PictureResult(job.source, place, Status.KEPT, notes=(LEFT_ALONE,))
+        job = staging.film(job, settings)
         film = plan(job, upscale, settings)
         sheet = np.concatenate(list(_rows(film, upscale, settings, stop)))
         metadata = Metadata()

@@ -13,6 +13,7 @@ from srcli.errors import ExitCode, InputError, OutputError, SrcliError, shown
 from srcli.settings import Size
 
 if TYPE_CHECKING:
+    from srcli.io.remote import Location
     from srcli.jobs.inputs import Job
     from srcli.upscaler import Computed
 
@@ -88,8 +89,8 @@ class PictureResult:
         film: what only films have; None for pictures.
     """
 
-    input: Path
-    output: Path | None
+    input: "Location"
+    output: "Location | None"
     status: Status
     input_size: Size | None = None
     output_size: Size | None = None
@@ -222,12 +223,12 @@ def failure(job: "Job", error: Exception) -> PictureResult:
             f"{shown(job.source)}: failed unexpectedly ({type(error).__name__}: {error}).",
             "This is a bug in srcli: please report it with the picture.",
         )
-    message = error.message
+    message = job.named(error.message)
     if not any(shown(path) in message for path in (job.source, job.target)):
         message = f"{shown(job.source)}: {message}"
     return PictureResult(job.source, job.target, Status.FAILED, error=message, hint=error.hint)
 
 
-def problem(path: Path, error: InputError) -> PictureResult:
+def problem(path: "Location", error: InputError) -> PictureResult:
     """An input that could not even be tried."""
     return PictureResult(path, None, Status.FAILED, error=error.message, hint=error.hint)
