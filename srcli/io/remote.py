@@ -384,7 +384,7 @@ _REASONS = (
     (("NoSuchBucket",), "its bucket does not exist", "Check the name, and AWS_ENDPOINT_URL if that is set."),
     (("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "ProfileNotFound"),
      "there are no credentials for it", _CREDENTIALS),
-    (("PermissionError", "AuthenticationException"), "access is denied", _CREDENTIALS),
+    (("PermissionError", "AuthenticationException", "AccessDenied", "403"), "access is denied", _CREDENTIALS),
     (("FileNotFoundError",), _ABSENT, "Check the bucket and the name."),
     (("ConnectTimeoutError", "ReadTimeoutError", "TimeoutError", "FSTimeoutError", "ServerTimeoutError",
       "EndpointConnectionError", "ConnectionError", "ClientConnectorError", "ConnectionClosedError",

@@ -198,7 +198,7 @@ class FolderRun:
         outlook = self._ahead[job.target]
         flight = _Flight(job, outlook.cost)
         if outlook.result.status is not Status.PLANNED:
-            flight.told = outlook.result.status is Status.FAILED
+            flight.told = outlook.result.status is Status.FAILED and not job.remote
             flight.result.set_result(outlook.result)
             self._append(flight)
             return

@@ -1,0 +1,299 @@
+"""Buckets on the command line, against a server of S3 on this machine."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+
+import buckets
+import numpy as np
+import pytest
+from buckets import SECRETS, Bucket
+from cli_runs import Command, Run, picture
+from PIL import Image
+
+from srcli.io import remote
+from srcli.io.remote import Remote
+
+pytest.importorskip("s3fs")
+
+BICUBIC = ("-r", "-s", "2", "--backend", "bicubic", "--model", "bicubic")
+MANY = 200
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with buckets.served() as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    return buckets.bucket_of(server, monkeypatch)
+
+
+@pytest.fixture
+def large(srcli: Command, bucket: Bucket) -> Callable[..., Run]:
+    """Runs `srcli upscale` on a folder of the bucket, into another one."""
+
+    def run(*arguments: str, given: str = "in", out: str = "out") -> Run:
+        return srcli("upscale", f"{bucket.url}/{given}", *BICUBIC, "-o", f"{bucket.url}/{out}/", *arguments)
+
+    return run
+
+
+def contents(folder: str) -> dict[str, bytes]:
+    root = Path(folder)
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()
+    }
+
+
+def fill(bucket: Bucket, number: int) -> None:
+    """Pictures in the bucket, and the same in the folder "in"."""
+    for one in range(number):
+        suffix = ("png", "jpg", "tif", "webp")[one % 4]
+        file = picture(f"in/{one % 3}/{one:03}.{suffix}", 8 + one % 5, 12)
+        bucket.put(f"in/{one % 3}/{file.name}", file.read_bytes())
+
+
+def requests_of(caplog: pytest.LogCaptureFixture, method: str) -> int:
+    """How many requests the server has got."""
+    return sum(
+        f'"{method} /' in record.getMessage() for record in caplog.records if record.name == "werkzeug"
+    )
+
+
+def test_a_bucket_gives_what_a_folder_gives(
+    srcli: Command, large: Callable[..., Run], bucket: Bucket
+) -> None:
+    fill(bucket, 12)
+    bucket.put("in/broken.png", b"no picture")
+    bucket.put("in/odd %2F + name?.png", picture("odd.png").read_bytes())
+    bucket.put("in/raw.cr2", b"raw")
+    run = large("--report", "report.json")
+    assert (run.code, "13 pictures are in" in run.err, "1 picture of other kinds" in run.err) == (
+        1,
+        True,
+        True,
+    )
+    assert f"{bucket.url}/in/broken.png is not a picture" in run.err
+    assert sorted(run.out.split("\n"))[1] == f"{bucket.url}/out/0/000.png"
+    assert srcli("upscale", "in", *BICUBIC, "-o", "here").code == 0
+    made = bucket.contents("out")
+    assert made.pop("odd %2F + name?.png")
+    assert made == contents("here")
+    report = json.loads(Path("report.json").read_text())
+    assert report["counts"]["written"] == 13
+    assert report["pictures"][0]["input"] == f"{bucket.url}/in/0/000.png"
+
+    again = large()
+    assert (again.code, "13 pictures are in" in again.err, "already" in again.err) == (1, True, True)
+    other = large("--ensemble", "--format", "png")
+    assert "is there already: made with ensemble off, now on" in other.err
+    assert f"error: {bucket.url}/out/0/000.png" in other.err
+
+
+def test_what_is_done_costs_one_listing_and_first_bytes(
+    large: Callable[..., Run], bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = BytesIO()
+    noise = np.random.default_rng(1).integers(0, 256, (400, 400, 3), np.uint8)
+    Image.fromarray(noise).save(content, "png")
+    for number in range(3):
+        bucket.put(f"in/{number}.png", content.getvalue())
+    assert large().code == 0
+    caplog.set_level("INFO", "werkzeug")
+    caplog.clear()
+    run = large()
+    assert (run.code, "3 pictures are in" in run.err, "already" in run.err) == (0, True, True)
+    ranges = 2 * 2 * 3  # of inputs and outputs, start and end
+    listings = 3  # of outputs, of inputs, and what the input's name is
+    assert ranges < requests_of(caplog, "GET") <= ranges + listings
+    caplog.clear()
+    run = large("--trust-names", "--quality", "3")
+    assert (run.code, "already" in run.err) == (0, True)
+    assert requests_of(caplog, "GET") <= listings
+
+
+def test_trusted_names_are_skipped_here_too(srcli: Command) -> None:
+    picture("in/a.png")
+    picture("out/a.png")
+    run = srcli("upscale", "in", *BICUBIC, "-o", "out", "--trust-names", "--json")
+    assert json.loads(run.out)["counts"]["skipped"] == 1
+    assert srcli("upscale", "in", "--trust-names", "--overwrite").code == 2
+
+
+def test_either_end_may_be_here(srcli: Command, bucket: Bucket) -> None:
+    fill(bucket, 4)
+    assert srcli("upscale", "in", *BICUBIC, "-o", "here").code == 0
+    up = srcli("upscale", "in", *BICUBIC, "-o", f"{bucket.url}/up")
+    down = srcli("upscale", f"{bucket.url}/in", *BICUBIC, "-o", "down")
+    assert (up.code, down.code) == (0, 0)
+    assert bucket.contents("up") == contents("here") == contents("down")
+    for run in (
+        srcli("upscale", "in", *BICUBIC, "-o", f"{bucket.url}/up"),
+        srcli("upscale", f"{bucket.url}/in", *BICUBIC, "-o", "down"),
+    ):
+        assert (run.code, "4 pictures are in" in run.err, "already" in run.err) == (0, True, True)
+
+
+def test_single_pictures_and_patterns(srcli: Command, bucket: Bucket) -> None:
+    fill(bucket, 8)
+    one = srcli("upscale", f"{bucket.url}/in/0/000.png", *BICUBIC[1:], "-o", f"{bucket.url}/named.webp")
+    assert (one.code, one.out) == (0, f"{bucket.url}/named.webp\n")
+    assert bucket.contents("named.webp") != {} or f"{bucket.name}/named.webp" in bucket.files.find(
+        bucket.name
+    )
+    some = srcli("upscale", f"{bucket.url}/in/*/*.png", *BICUBIC[1:], "-o", "some")
+    assert (some.code, sorted(contents("some"))) == (0, ["000.png", "004.png"])
+    none = srcli("upscale", f"{bucket.url}/in/*.bmp", *BICUBIC[1:], "-o", "none")
+    assert (none.code, "No file matches" in none.err) == (1, True)
+    same = srcli("upscale", f"{bucket.url}/in/0/000.png", *BICUBIC[1:], "-o", f"{bucket.url}/in/0/")
+    assert (same.code, "would overwrite an input" in same.err) == (2, True)
+
+
+def test_a_dry_run_writes_nothing(large: Callable[..., Run], bucket: Bucket) -> None:
+    fill(bucket, 4)
+    run = large("--dry-run")
+    assert (run.code, run.out.count("\n"), bucket.contents("out")) == (0, 4, {})
+    assert f"{bucket.url}/in/0/000.png 12×8 -> {bucket.url}/out/0/000.png 24×16" in run.out
+
+
+def test_keys_that_leave_the_folder_are_refused(srcli: Command, bucket: Bucket, work: Path) -> None:
+    content = picture("a.png").read_bytes()
+    for key in ("in/../../up.png", "in/b//c.png", "in/fine.png"):
+        bucket.put(key, content)
+    run = srcli("upscale", f"{bucket.url}/in/", *BICUBIC, "-o", "deep/down")
+    assert (run.code, sorted(contents("."))) == (1, ["a.png", "deep/down/fine.png"])
+    assert run.err.count("no file can have this name") == 2
+
+
+def test_shards_of_a_bucket_make_what_one_run_makes(large: Callable[..., Run], bucket: Bucket) -> None:
+    fill(bucket, 12)
+    runs = [
+        large("--shard", f"{number}/3", "--report", f"{number}.json", "--format", "png")
+        for number in (1, 2, 3)
+    ]
+    assert [run.code for run in runs] == [0, 0, 0]
+    assert large("--shard", "1/1", "--format", "png", out="one").code == 0
+    made = bucket.contents("out")
+    assert (len(made), made) == (12, bucket.contents("one"))
+
+
+def test_a_result_written_meanwhile_stays(
+    srcli: Command, large: Callable[..., Run], bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(bucket, 1)
+    assert srcli("upscale", "in", *BICUBIC, "-o", "here").code == 0
+    same, real = contents("here")["0/000.png"], remote.put
+    for theirs, code, text in ((same, 0, "written the same result meanwhile"), (b"other", 1, "otherwise")):
+
+        def put(file: Path, here: Remote, *, replaces: bool, theirs: bytes = theirs) -> bool:
+            bucket.put("out/0/000.png", theirs)
+            return real(file, here, replaces=replaces)
+
+        monkeypatch.setattr(remote, "put", put)
+        run = large()
+        assert (run.code, text in run.err) == (code, True)
+        assert bucket.contents("out") == {"0/000.png": theirs}
+        bucket.files.rm_file(f"{bucket.name}/out/0/000.png")
+
+
+def test_a_failed_upload_is_one_failed_picture(
+    large: Callable[..., Run], bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+
+    fill(bucket, 6)
+    real = s3fs.S3FileSystem._put_file
+
+    async def put(self: object, local: str, path: str, *arguments: object, **options: object) -> None:
+        if path.endswith("002.tif"):
+            raise ConnectionResetError(f"https://{SECRETS[1]}@host")
+        await real(self, local, path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(s3fs.S3FileSystem, "_put_file", put)
+        run = large()
+    assert (run.code, len(bucket.contents("out"))) == (1, 5)
+    assert f"{bucket.url}/out/2/002.tif cannot be written: the server does not answer." in run.err
+    again = large()
+    assert (again.code, len(bucket.contents("out")), "1 picture is in" in again.err) == (0, 6, True)
+
+
+def test_missing_places_are_told_in_words(srcli: Command, bucket: Bucket) -> None:
+    fill(bucket, 1)
+    for given, out, text in (
+        (f"{bucket.url}/nothing/", "out", "it does not exist"),
+        ("s3://no-bucket-of-ours/in/", "out", "its bucket does not exist"),
+        (f"{bucket.url}/in/", "s3://no-bucket-of-ours/out/", "its bucket does not exist"),
+        (f"{bucket.url}/in/", "https://host/out/", "the web can be read, not written"),
+        ("in", "nothing://host/out/", "nothing:// is not known"),
+    ):
+        run = srcli("upscale", given, *BICUBIC, "-o", out)
+        assert (run.code in (1, 2), text in run.err) == (True, True), run.err
+
+
+def test_the_extra_is_named_where_it_is_missing(srcli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    run = srcli("upscale", "s3://bucket/in/", "-o", "out")
+    assert (run.code, 'pip install "srcli[cloud]"' in run.err) == (2, True)
+
+
+def test_credentials_are_told_nowhere(
+    large: Callable[..., Run], srcli: Command, bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(bucket, 3)
+    caplog.set_level("DEBUG", "srcli")
+    picture("one.png")
+    runs = [
+        large("--report", "report.json"),
+        large("--json"),
+        srcli("upscale", "sftp://anna:hunter2@127.0.0.1:9/x.png?token=hunter2", "--report", "failed.json"),
+        srcli("upscale", "http://anna:hunter2@127.0.0.1:9/x.png?token=hunter2", "--report", "web.json"),
+        srcli("upscale", "one.png", "-o", "nothing://anna:hunter2@host/out?token=hunter2"),
+        srcli("upscale", f"s3://anna:hunter2@{bucket.name}/in/"),
+    ]
+    logged = "\n".join(one.getMessage() for one in caplog.records if one.name.startswith("srcli"))
+    reports = [Path(name).read_text() for name in ("report.json", "web.json") if Path(name).exists()]
+    made = [content.decode("latin-1") for content in bucket.contents("out").values()]
+    assert len(made) == 3
+    assert reports
+    for text in (*(one.out + one.err for one in runs), logged, *reports, *made):
+        assert not [secret for secret in (*SECRETS, "hunter2", "anna") if secret in text]
+
+
+def test_the_same_command_goes_on_after_kills(
+    srcli: Command, large: Callable[..., Run], bucket: Bucket, work: Path
+) -> None:
+    fill(bucket, MANY)
+    command = [
+        *(sys.executable, "-m", "srcli", "upscale", f"{bucket.url}/in", *BICUBIC),
+        *("-o", f"{bucket.url}/out/", "-q"),
+    ]
+    done = 0
+    for _ in range(2):
+        killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(work)})
+        deadline = time.monotonic() + 60
+        while (now := len(bucket.files.find(f"{bucket.name}/out", refresh=True))) < done + 20:
+            assert killed.poll() is None
+            assert time.monotonic() < deadline
+            bucket.files.invalidate_cache()
+            time.sleep(0.05)
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        done = now
+    before = bucket.contents("out")
+    assert 40 <= len(before) < MANY
+    run = large()
+    assert (run.code, f"{len(before)} pictures are in {bucket.url}/out already" in run.err) == (0, True)
+    assert srcli("upscale", "in", *BICUBIC, "-o", "here").code == 0
+    made = bucket.contents("out")
+    assert (len(made), made) == (MANY, contents("here"))
+    assert all(made[name] == content for name, content in before.items())
