@@ -30,16 +30,22 @@ class Bucket:
         self.url = f"s3://{self.name}"
         files.mkdir(self.name)
 
-    def put(self, key: str, content: bytes) -> None:
-        """Make an object."""
-        self.files.pipe_file(f"{self.name}/{key}", content)
+    def put(self, objects: dict[str, bytes]) -> None:
+        """Make objects."""
+        self.files.pipe({f"{self.name}/{key}": content for key, content in objects.items()})
+
+    def count(self, folder: str) -> int:
+        """How many objects are below a folder."""
+        self.files.invalidate_cache()
+        return len(self.files.find(f"{self.name}/{folder}"))
 
     def contents(self, folder: str = "") -> dict[str, bytes]:
         """All objects below a folder."""
         self.files.invalidate_cache()
         below = f"{self.name}/{folder}".rstrip("/")
-        found = self.files.find(below)
-        return {name[len(below) + 1 :]: self.files.cat_file(name) for name in found}
+        names = self.files.find(below)
+        found = self.files.cat(names) if names else {}
+        return {name[len(below) + 1 :]: found[name] for name in names}
 
 
 def bucket_of(server: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:

@@ -197,11 +197,20 @@ def deliver(job: Job, *, replaces: bool, made_by: Callable[[Path], Provenance | 
         return True
     theirs = job.output.parent / "theirs" / job.output.name
     remote.fetch(remote.looked_up(job.target), theirs)
-    if provenance.file_sha256(theirs) != provenance.file_sha256(job.output):
-        records = made_by(job.output), made_by(theirs)
-        if records[0] is None or records[1] is None or provenance.differences(records[0], records[1]):
-            raise OutputError(
-                f"{shown(job.target)} is there already: another run has written it meanwhile, otherwise.",
-                "--overwrite replaces it; or choose another folder with -o.",
-            )
+    if not _are_equal(job.output, theirs, made_by):
+        raise OutputError(
+            f"{shown(job.target)} is there already: another run has written it meanwhile, otherwise.",
+            "--overwrite replaces it; or choose another folder with -o.",
+        )
     return False
+
+
+def _are_equal(ours: Path, theirs: Path, made_by: Callable[[Path], Provenance | None]) -> bool:
+    """Whether two results have the same bytes, or were made in the same way."""
+    if provenance.file_sha256(ours) == provenance.file_sha256(theirs):
+        return True
+    try:
+        records = made_by(ours), made_by(theirs)
+    except InputError:
+        return False
+    return None not in records and not provenance.differences(*(one for one in records if one))

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import buckets
 import numpy as np
@@ -56,26 +58,43 @@ def contents(folder: str) -> dict[str, bytes]:
 
 def fill(bucket: Bucket, number: int) -> None:
     """Pictures in the bucket, and the same in the folder "in"."""
+    objects = {}
     for one in range(number):
         suffix = ("png", "jpg", "tif", "webp")[one % 4]
         file = picture(f"in/{one % 3}/{one:03}.{suffix}", 8 + one % 5, 12)
-        bucket.put(f"in/{one % 3}/{file.name}", file.read_bytes())
+        objects[f"in/{one % 3}/{file.name}"] = file.read_bytes()
+    bucket.put(objects)
+
+
+@contextmanager
+def uploads_that_fail(suffix: str = "") -> Iterator[None]:
+    """In here, the server is gone for objects whose names end so."""
+    import s3fs
+
+    real = s3fs.S3FileSystem._call_s3
+
+    async def call(self: Any, method: str, *arguments: Any, **options: Any) -> Any:
+        if method == "put_object" and options["Key"].endswith(suffix):
+            raise ConnectionResetError(f"https://{SECRETS[1]}@host")
+        return await real(self, method, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(s3fs.S3FileSystem, "_call_s3", call)
+        yield
 
 
 def requests_of(caplog: pytest.LogCaptureFixture, method: str) -> int:
     """How many requests the server has got."""
-    return sum(
-        f'"{method} /' in record.getMessage() for record in caplog.records if record.name == "werkzeug"
-    )
+    return sum(f"{method} /" in record.getMessage() for record in caplog.records if record.name == "werkzeug")
 
 
 def test_a_bucket_gives_what_a_folder_gives(
     srcli: Command, large: Callable[..., Run], bucket: Bucket
 ) -> None:
     fill(bucket, 12)
-    bucket.put("in/broken.png", b"no picture")
-    bucket.put("in/odd %2F + name?.png", picture("odd.png").read_bytes())
-    bucket.put("in/raw.cr2", b"raw")
+    bucket.put({"in/broken.png": b"no picture"})
+    bucket.put({"in/odd %2F + name?.png": picture("odd.png").read_bytes()})
+    bucket.put({"in/raw.cr2": b"raw"})
     run = large("--report", "report.json")
     assert (run.code, "13 pictures are in" in run.err, "1 picture of other kinds" in run.err) == (
         1,
@@ -106,7 +125,7 @@ def test_what_is_done_costs_one_listing_and_first_bytes(
     noise = np.random.default_rng(1).integers(0, 256, (400, 400, 3), np.uint8)
     Image.fromarray(noise).save(content, "png")
     for number in range(3):
-        bucket.put(f"in/{number}.png", content.getvalue())
+        bucket.put({f"in/{number}.png": content.getvalue()})
     assert large().code == 0
     caplog.set_level("INFO", "werkzeug")
     caplog.clear()
@@ -168,7 +187,7 @@ def test_a_dry_run_writes_nothing(large: Callable[..., Run], bucket: Bucket) -> 
 def test_keys_that_leave_the_folder_are_refused(srcli: Command, bucket: Bucket, work: Path) -> None:
     content = picture("a.png").read_bytes()
     for key in ("in/../../up.png", "in/b//c.png", "in/fine.png"):
-        bucket.put(key, content)
+        bucket.put({key: content})
     run = srcli("upscale", f"{bucket.url}/in/", *BICUBIC, "-o", "deep/down")
     assert (run.code, sorted(contents("."))) == (1, ["a.png", "deep/down/fine.png"])
     assert run.err.count("no file can have this name") == 2
@@ -195,31 +214,19 @@ def test_a_result_written_meanwhile_stays(
     for theirs, code, text in ((same, 0, "written the same result meanwhile"), (b"other", 1, "otherwise")):
 
         def put(file: Path, here: Remote, *, replaces: bool, theirs: bytes = theirs) -> bool:
-            bucket.put("out/0/000.png", theirs)
+            bucket.put({"out/0/000.png": theirs})
             return real(file, here, replaces=replaces)
 
         monkeypatch.setattr(remote, "put", put)
         run = large()
-        assert (run.code, text in run.err) == (code, True)
+        assert (run.code, text in run.err) == (code, True), run.err
         assert bucket.contents("out") == {"0/000.png": theirs}
         bucket.files.rm_file(f"{bucket.name}/out/0/000.png")
 
 
-def test_a_failed_upload_is_one_failed_picture(
-    large: Callable[..., Run], bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import s3fs
-
+def test_a_failed_upload_is_one_failed_picture(large: Callable[..., Run], bucket: Bucket) -> None:
     fill(bucket, 6)
-    real = s3fs.S3FileSystem._put_file
-
-    async def put(self: object, local: str, path: str, *arguments: object, **options: object) -> None:
-        if path.endswith("002.tif"):
-            raise ConnectionResetError(f"https://{SECRETS[1]}@host")
-        await real(self, local, path, *arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(s3fs.S3FileSystem, "_put_file", put)
+    with uploads_that_fail("002.tif"):
         run = large()
     assert (run.code, len(bucket.contents("out"))) == (1, 5)
     assert f"{bucket.url}/out/2/002.tif cannot be written: the server does not answer." in run.err
@@ -269,28 +276,56 @@ def test_credentials_are_told_nowhere(
         assert not [secret for secret in (*SECRETS, "hunter2", "anna") if secret in text]
 
 
+def test_films_of_a_bucket(
+    srcli: Command, large: Callable[..., Run], bucket: Bucket, own_cache: Path
+) -> None:
+    pytest.importorskip("av")
+    import scenes
+
+    scenes.write(Path("film.mkv"), scenes.Scene(frames=12))
+    frames = [Image.fromarray(np.full((8, 8), shade, np.uint8)) for shade in (0, 90, 255)]
+    frames[0].save("moving.gif", save_all=True, append_images=frames[1:], duration=100)
+    bucket.put({f"in/{name}": Path(name).read_bytes() for name in ("film.mkv", "moving.gif")})
+    assert srcli("upscale", "film.mkv", "moving.gif", *BICUBIC, "--lossless", "-o", "here").code == 0
+    with uploads_that_fail():
+        failed = large("--lossless")
+    assert (failed.code, bucket.contents("out")) == (1, {})
+    assert f"{bucket.url}/out/film.mkv cannot be written: the server does not answer." in failed.err
+    run = large("--lossless")
+    assert (run.code, bucket.contents("out")) == (0, contents("here")), run.err
+    assert list(Path(os.environ["SRCLI_CACHE"], "films").iterdir()) == []
+    again = large("--lossless")
+    assert (again.code, "2 films are in" in again.err, "already" in again.err) == (0, True, True)
+    other = large("--codec", "h264")
+    assert (other.code, f"error: {bucket.url}/out/film.mkv is there already: made" in other.err) == (1, True)
+    piped = srcli("upscale", f"{bucket.url}/in/film.mkv", *BICUBIC[1:], "--lossless", "-o", "down.mkv")
+    assert (piped.code, Path("down.mkv").read_bytes()) == (0, contents("here")["film.mkv"])
+
+
 def test_the_same_command_goes_on_after_kills(
     srcli: Command, large: Callable[..., Run], bucket: Bucket, work: Path
 ) -> None:
     fill(bucket, MANY)
-    command = [
-        *(sys.executable, "-m", "srcli", "upscale", f"{bucket.url}/in", *BICUBIC),
-        *("-o", f"{bucket.url}/out/", "-q"),
+    command = [sys.executable, "-m", "srcli", "upscale", f"{bucket.url}/in", *BICUBIC, "-q"]
+    command += ["-o", f"{bucket.url}/out/"]
+    workers = [
+        subprocess.Popen(
+            [*command, "--shard", f"{number}/2"],
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "TMPDIR": str(work)},
+        )
+        for number in (1, 2)
     ]
-    done = 0
-    for _ in range(2):
-        killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(work)})
-        deadline = time.monotonic() + 60
-        while (now := len(bucket.files.find(f"{bucket.name}/out", refresh=True))) < done + 20:
-            assert killed.poll() is None
-            assert time.monotonic() < deadline
-            bucket.files.invalidate_cache()
-            time.sleep(0.05)
-        killed.send_signal(signal.SIGKILL)
-        killed.wait()
-        done = now
+    deadline = time.monotonic() + 120
+    while bucket.count("out") < 30:
+        assert [worker.poll() for worker in workers] == [None, None]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for worker in workers:
+        worker.send_signal(signal.SIGKILL)
+    assert [worker.wait() for worker in workers] == [-signal.SIGKILL] * 2
     before = bucket.contents("out")
-    assert 40 <= len(before) < MANY
+    assert 30 <= len(before) < MANY
     run = large()
     assert (run.code, f"{len(before)} pictures are in {bucket.url}/out already" in run.err) == (0, True)
     assert srcli("upscale", "in", *BICUBIC, "-o", "here").code == 0

@@ -98,8 +98,7 @@ def test_what_is_put_is_listed_and_fetched(bucket: Bucket, tmp_path: Path) -> No
 
 def test_a_look_has_start_end_and_size(bucket: Bucket, tmp_path: Path) -> None:
     content = os.urandom(400_000)
-    bucket.put("large.bin", content)
-    bucket.put("small.bin", content[:1000])
+    bucket.put({"large.bin": content, "small.bin": content[:1000]})
     for name, given in remote.listing(there(bucket.url)).items():
         remote.look(given, tmp_path / name)
     assert (tmp_path / "small.bin").read_bytes() == content[:1000]
