@@ -356,7 +356,7 @@ def _check(inputs: list[str], out: str, report: Path | None) -> None:
         raise UsageError("An input is empty.", "Give files, folders or patterns; is a variable unset?")
     if not out:
         raise UsageError("The output folder is empty.", "Give its name with -o; is a variable unset?")
-    if report is not None and re.match(r"[\w+.-]+:/", str(report)):
+    if report is not None and re.match(r"[\w+.-]{2,}:/", str(report)):
         raise UsageError("--report writes a local file.", "Name one, and copy it when the run is over.")
     if str(report) == "-":
         raise UsageError("--report writes a file.", "Give its name; --json prints the report on stdout.")

@@ -29,10 +29,14 @@ _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "
 _MODIFIED = ("LastModified", "last_modified", "mtime", "updated", "created")
 _HEAD, _TAIL = 64 << 10, 16 << 10
 """Bytes of a large file's start and end that tell what it is."""
+_PART, _MOST_PARTS = 8 << 20, 9000
+"""Bytes of a part of an upload, and how many S3 takes, about."""
+UPLOAD_MEMORY = 2 * _PART
+"""Bytes of memory that an upload takes at most; of files from 70 GB on it is more."""
 _RANGE = 1 << 20
 """Bytes of the ranges that films are read by."""
-_ONE_READ = 50 << 20
-"""Bytes from which s3fs reads a file in several parts, between which it may be replaced."""
+_LONG_READ = 32 << 20
+"""Bytes from which a read takes so long that the file may be replaced meanwhile."""
 _CREDENTIALS = "Credentials are those that fsspec finds: for S3 AWS_ACCESS_KEY_ID, AWS_PROFILE and the like."
 
 
@@ -234,8 +238,8 @@ def fetch(here: Remote, file: Path) -> None:
     with _local(file), unfinished(file) as part:
         with _translated(here, InputError, "read"):
             files, path = _opened(here)
-            files.get_file(path, str(part))
-        if (here.size or 0) >= _ONE_READ and looked_up(here).modified != here.modified:
+            files.get_file(path, str(part), **_only(files, "_get_file", max_concurrency=1))
+        if (here.size or 0) >= _LONG_READ and looked_up(here).modified != here.modified:
             raise InputError(f"{shown(here)} changed while it was read.", "Run again when it is complete.")
     _date(here, file)
 
@@ -269,15 +273,22 @@ def put(file: Path, here: Remote, *, replaces: bool) -> bool:
     try:
         with _translated(here, OutputError, "written"):
             files, path = _opened(here)
-            made = inspect.signature(getattr(files, "_put_file", files.put_file)).parameters
-            mode = {"mode": "create"} if "mode" in made and not replaces else {}
             if here.protocol in _AT_ONCE:
-                files.put_file(str(file), path, **mode)
+                mode = "overwrite" if replaces else "create"
+                part = max(_PART, file.stat().st_size // _MOST_PARTS)
+                bounds = _only(files, "_put_file", mode=mode, chunksize=part, max_concurrency=2)
+                files.put_file(str(file), path, **bounds)
             else:
                 _put_and_move(files, file, path, replaces)
     except FileExistsError:
         return False
     return True
+
+
+def _only(files: Any, method: str, **options: Any) -> dict[str, Any]:
+    """Those of the options that a file system has for a method."""
+    known = inspect.signature(getattr(files, method, None) or getattr(files, method[1:])).parameters
+    return {name: value for name, value in options.items() if name in known}
 
 
 def _put_and_move(files: Any, file: Path, path: str, replaces: bool) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -92,7 +93,9 @@ class FilmPlan:
 def foresee(job: Job, upscale: Upscale, settings: Settings) -> PictureResult:
     """What a run would do with a film; a few of its frames are decoded, nothing is written."""
     try:
-        result, film = foreseen(staging.film(job, settings), upscale, settings)
+        with TemporaryDirectory(prefix="srcli-") as scratch:
+            job = staging.film(job, settings, Path(scratch))
+            result, film = foreseen(job, upscale, settings)
     except Exception as error:
         return failure(job, error)
     return result if film is None else replace(result, notes=(*_described(film), *result.notes))

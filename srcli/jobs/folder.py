@@ -106,7 +106,8 @@ class FolderRun:
 
     @property
     def _budget(self) -> int:
-        return min(upscale.picture_memory for upscale in self.upscalers)
+        budget = min(upscale.picture_memory for upscale in self.upscalers)
+        return max(budget // 2, budget - self._staging.memory)
 
     @property
     def _limit(self) -> int:

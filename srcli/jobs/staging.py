@@ -5,10 +5,12 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
+from time import time
 
 from srcli.errors import InputError, OutputError, shown
 from srcli.io import provenance, remote
@@ -23,6 +25,8 @@ from srcli.settings import Settings
 MEANWHILE = "another run has written the same result meanwhile"
 _FETCHES = _DELIVERIES = 8
 """Files that come, and that go, at once."""
+_PREFIX, _ABANDONED = "srcli-remote-", 86400.0
+"""How scratch folders are called, and the seconds after which one without news is left over."""
 _AHEAD = 16
 """Files that are fetched before their turn; fewer where they are as large together as the memory setting."""
 
@@ -36,6 +40,10 @@ class Staging:
         settings: of the run.
         preflight: decides about each picture. It is asked in the thread that calls `next`.
         dry: whether pictures are to be looked at, and not fetched where that is enough.
+
+    Attributes:
+        deliveries: how many results may be on their way at once; 0 where none goes behind a URL.
+        memory: bytes that these take at most.
     """
 
     def __init__(
@@ -47,6 +55,7 @@ class Staging:
         self._dry = dry
         self._coming: deque[tuple[int, Job, Future[Job]]] = deque()
         self.deliveries = _DELIVERIES if any(isinstance(job.target, Remote) for job in jobs) else 0
+        self.memory = self.deliveries * remote.UPLOAD_MEMORY
         self._folder: TemporaryDirectory[str] | None = None
         self._fetches: ThreadPoolExecutor | None = None
         self._goes: ThreadPoolExecutor | None = None
@@ -93,7 +102,8 @@ class Staging:
 
     def _begun(self) -> ThreadPoolExecutor:
         if self._fetches is None:
-            self._folder = TemporaryDirectory(prefix="srcli-", ignore_cleanup_errors=True)
+            _sweep()
+            self._folder = TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
             self._fetches = ThreadPoolExecutor(_FETCHES)
         return self._fetches
 
@@ -114,6 +124,15 @@ class Staging:
     def _looks(self, job: Job) -> bool:
         """Whether the start and end of a file may tell enough."""
         return self._dry or (is_there(job) and not self._settings.overwrite)
+
+
+def _sweep() -> None:
+    """Remove scratch folders that killed runs of this user have left a day ago."""
+    for folder in Path(gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            facts = folder.stat()
+            if facts.st_uid == getattr(os, "getuid", int)() and time() - facts.st_mtime > _ABANDONED:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_there(job: Job) -> bool:
@@ -148,9 +167,11 @@ def _fetched(job: Job) -> Job:
     return job
 
 
-def film(job: Job, settings: Settings) -> Job:
-    """A film's job with its input fetched to a scratch folder that is the same in the next run, which goes on
-    with the work in it.
+def film(job: Job, settings: Settings, scratch: Path | None = None) -> Job:
+    """A film's job with its input fetched to a scratch folder.
+
+    Args:
+        scratch: the folder; None: one that is the same in the next run, which goes on with the work in it.
 
     Raises:
         InputError, OutputError: it cannot be read, or not be written to the scratch folder.
@@ -158,7 +179,7 @@ def film(job: Job, settings: Settings) -> Job:
     if not job.remote or job.scratch is not None or (settings.trust_names and is_there(job)):
         return job
     digest = sha256(f"{job.source}\0{job.target}".encode("utf-8", "surrogateescape")).hexdigest()
-    job = replace(job, scratch=cache_folder("films") / digest[:16])
+    job = replace(job, scratch=scratch or cache_folder("films") / digest[:16])
     if isinstance(job.source, Remote) and not _is_same(job.source, job.input):
         remote.fetch(job.source, job.input)
     return job
