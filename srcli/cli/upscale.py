@@ -257,7 +257,10 @@ def upscale(
         ),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write what happened to each picture as JSON.")
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Write what happened to each picture as JSON; a URL is a file, too."
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show errors only.")] = False,
@@ -350,15 +353,13 @@ def _given_for_films(context: typer.Context) -> list[str]:
     ]
 
 
-def _check(inputs: list[str], out: str, report: Path | None) -> None:
+def _check(inputs: list[str], out: str, report: str | None) -> None:
     """Refuse names that would mean the current folder, or a file that nobody wants."""
     if "" in inputs:
         raise UsageError("An input is empty.", "Give files, folders or patterns; is a variable unset?")
     if not out:
         raise UsageError("The output folder is empty.", "Give its name with -o; is a variable unset?")
-    if report is not None and re.match(r"[\w+.-]{2,}:/", str(report)):
-        raise UsageError("--report writes a local file.", "Name one, and copy it when the run is over.")
-    if str(report) == "-":
+    if report == "-":
         raise UsageError("--report writes a file.", "Give its name; --json prints the report on stdout.")
 
 
@@ -455,7 +456,7 @@ def _run(
     settings: Settings,
     messages: Messages,
     recursive: bool,
-    report: Path | None,
+    report: str | None,
     dry_run: bool,
     as_json: bool,
     for_films: list[str],
@@ -463,6 +464,7 @@ def _run(
 ) -> int:
     """Plan, load, work, report; returns the exit code."""
     from srcli.io.films.signatures import ANIMATED
+    from srcli.io.remote import location
     from srcli.jobs.plan import check_report, plan
     from srcli.jobs.report import Report, problem, write_report
 
@@ -483,8 +485,9 @@ def _run(
         if not isinstance(out, Path):
             raise UsageError("--preview makes a local file.", "Name a local folder with -o.")
         planned = _films_only(planned, sheet or out, messages)
-    if report is not None:
-        check_report(report, planned.jobs)
+    place = None if report is None else location(report)
+    if place is not None:
+        check_report(place, planned.jobs)
     for one in planned.problems:
         show_error(one.error.message, one.error.hint)
     for text in _left_out(planned):
@@ -505,13 +508,13 @@ def _run(
             results += more
         seconds, part = perf_counter() - begin, None if shard is None else str(shard)
         found = Report(_loaded(upscalers, messages), results, seconds, interrupted, full, part)
-        if report is not None:
-            write_report(found, report)
+        if place is not None:
+            write_report(found, place)
         if as_json:
             product(found.to_json())
         if results and not messages.quiet:
-            place = Path("stdout") if settings.film.pipe else planned.out
-            talk(_summary(found, place, settings, _noun(planned, settings)) + ".")
+            where = Path("stdout") if settings.film.pipe else planned.out
+            talk(_summary(found, where, settings, _noun(planned, settings)) + ".")
     return found.exit_code
 
 

@@ -110,7 +110,8 @@ def discover(
     `holds` chooses by their paths in a folder the files that are opened and given; others with a known suffix
     are `elsewhere`.
 
-    What lies behind a URL is taken by its suffix, and not opened, but for animated pictures other than PNG.
+    What lies behind a URL is taken by its suffix, and not opened, but for what may be animated (not
+    PNG) or source code.
     """
     found = Discovery()
     for name in inputs:
@@ -237,22 +238,23 @@ def _is_relative(parts: Sequence[str]) -> bool:
 
 
 def _seen(paths: Sequence[Location], relatives: Sequence[Path], *, films: bool, named: bool) -> list[Found]:
-    """Files behind URLs; those that may be animated are looked at, several at once."""
+    """Files behind URLs without source code; some have to be looked at, several at once."""
     with TemporaryDirectory(prefix="srcli-") as scratch, ThreadPoolExecutor(_LOOKS) as pool:
 
-        def see(number: int, path: Location, relative: Path) -> Found:
+        def see(number: int, path: Location, relative: Path) -> Found | None:
             suffix = path.suffix.lower()
-            if not films or suffix in signatures.SUFFIXES:
+            looks = films and (named or suffix in (*_MOVING, *signatures.SOURCES))
+            if not looks or not isinstance(path, Remote):
                 return Found(path, relative, film=suffix in signatures.SUFFIXES)
-            if not (named or suffix in _MOVING) or not isinstance(path, Remote):
-                return Found(path, relative)
             file = Path(scratch, str(number), relative.name)
             remote.look(path, file)
             one = _taken(file, relative, films=films)
+            source = not named and signatures.is_source(file)
             file.unlink()
-            return replace(one, path=path)
+            return None if source else replace(one, path=path)
 
-        return list(pool.map(see, range(len(paths)), paths, relatives))
+        seen = pool.map(see, range(len(paths)), paths, relatives)
+        return [one for one in seen if one is not None]
 
 
 def _is_film(path: Path) -> bool:
@@ -483,7 +485,8 @@ def opened(folder: Location, relative: Path, *, films: bool) -> Found:
     """What a file of a folder is, by its content too."""
     path = folder / relative
     if isinstance(path, Remote):
-        return _seen([remote.looked_up(path)], [relative], films=films, named=False)[0]
+        seen = _seen([remote.looked_up(path)], [relative], films=films, named=False)
+        return seen[0] if seen else Found(path, relative, film=True)
     return _taken(path, relative, films=films) if films else Found(path, relative)
 
 

@@ -279,7 +279,7 @@ def check_targets(jobs: Sequence[Job]) -> None:
             )
 
 
-def check_report(path: Path, jobs: Sequence[Job]) -> None:
+def check_report(path: Location, jobs: Sequence[Job]) -> None:
     """Refuse a report that cannot be written, or that would replace a picture.
 
     Raises:

@@ -181,14 +181,23 @@ def _size_json(size: Size | None) -> dict[str, int] | None:
     return None if size is None else {"width": size[1], "height": size[0]}
 
 
-def write_report(report: Report, path: Path) -> None:
-    """Write the JSON report, whole or not at all.
+def write_report(report: Report, path: "Location") -> None:
+    """Write the JSON report, whole or not at all, in place of an older one.
 
     Raises:
         OutputError: it cannot be written there.
     """
     from srcli.io.storage import write_text  # NumPy comes with it
 
+    if not isinstance(path, Path):
+        from tempfile import TemporaryDirectory
+
+        from srcli.io import remote
+
+        with TemporaryDirectory(prefix="srcli-") as scratch:
+            write_report(report, file := Path(scratch, "report.json"))
+            remote.put(file, path, replaces=True)
+        return
     try:
         write_text(path, report.to_json() + "\n")
     except OSError as error:

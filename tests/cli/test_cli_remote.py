@@ -196,10 +196,11 @@ def test_keys_that_leave_the_folder_are_refused(srcli: Command, bucket: Bucket, 
 def test_shards_of_a_bucket_make_what_one_run_makes(large: Callable[..., Run], bucket: Bucket) -> None:
     fill(bucket, 12)
     runs = [
-        large("--shard", f"{number}/3", "--report", f"{number}.json", "--format", "png")
+        large("--shard", f"{number}/3", "--report", f"{bucket.url}/reports/{number}.json", "--format", "png")
         for number in (1, 2, 3)
     ]
     assert [run.code for run in runs] == [0, 0, 0]
+    assert json.loads(bucket.contents("reports")["3.json"])["shard"] == "3/3"
     assert large("--shard", "1/1", "--format", "png", out="one").code == 0
     made = bucket.contents("out")
     assert (len(made), made) == (12, bucket.contents("one"))
@@ -286,6 +287,7 @@ def test_films_of_a_bucket(
     frames = [Image.fromarray(np.full((8, 8), shade, np.uint8)) for shade in (0, 90, 255)]
     frames[0].save("moving.gif", save_all=True, append_images=frames[1:], duration=100)
     bucket.put({f"in/{name}": Path(name).read_bytes() for name in ("film.mkv", "moving.gif")})
+    bucket.put({"in/code.ts": b"export const answer = 42;\n"})
     assert srcli("upscale", "film.mkv", "moving.gif", *BICUBIC, "--lossless", "-o", "here").code == 0
     with uploads_that_fail():
         failed = large("--lossless")
