@@ -446,8 +446,10 @@ def check_made_by(job: Job, existing: Provenance, wanted: Sequence[Provenance]) 
     (read, moved), (made, kept) = _times(job.source), _times(job.target)
     # The times of changes tell of `mv`, too. A result that has its input's date was made after both.
     dated = made == read and kept >= moved and isinstance(job.target, Path)
-    # Stores count seconds: of two times in one, either may be the later.
-    older = not dated and (made < max(read, moved) or (isinstance(job.target, Remote) and made == moved))
+    older = not dated and made < max(read, moved)
+    if isinstance(job.target, Remote):  # stores count seconds: of two times in one, either may be the later
+        older = older or made == moved
+    older = older or 0 in (read, made)  # a store that does not tell
     found, difference = provenance.finished(
         existing, wanted, older=older, input_sha256=lambda: provenance.file_sha256(job.input)
     )

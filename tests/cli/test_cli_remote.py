@@ -171,10 +171,21 @@ def test_single_pictures_and_patterns(srcli: Command, bucket: Bucket) -> None:
     )
     some = srcli("upscale", f"{bucket.url}/in/*/*.png", *BICUBIC[1:], "-o", "some")
     assert (some.code, sorted(contents("some"))) == (0, ["000.png", "004.png"])
+    flat = srcli("upscale", f"{bucket.url}/in/0", *BICUBIC[1:], "-o", "flat")
+    assert (flat.code, sorted(contents("flat"))) == (0, ["000.png", "003.webp", "006.tif"])
     none = srcli("upscale", f"{bucket.url}/in/*.bmp", *BICUBIC[1:], "-o", "none")
     assert (none.code, "No file matches" in none.err) == (1, True)
     same = srcli("upscale", f"{bucket.url}/in/0/000.png", *BICUBIC[1:], "-o", f"{bucket.url}/in/0/")
     assert (same.code, "would overwrite an input" in same.err) == (2, True)
+
+
+def test_an_output_folder_in_the_input_folder_is_no_input(large: Callable[..., Run], bucket: Bucket) -> None:
+    fill(bucket, 2)
+    runs = [large(out="in/large") for _ in range(2)]
+    assert [run.code for run in runs] == [0, 0]
+    assert "is the output folder; the pictures in it are no inputs" in runs[1].err
+    assert sorted(bucket.contents("in/large")) == ["0/000.png", "1/001.jpg"]
+    assert large(out="in").code == 2
 
 
 def test_a_dry_run_writes_nothing(large: Callable[..., Run], bucket: Bucket) -> None:
