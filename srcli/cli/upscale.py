@@ -714,7 +714,8 @@ def _summary(report: "Report", out: "Location", settings: Settings, noun: str) -
     if planned := report.count(Status.PLANNED):
         parts.append(f"{count(planned, noun)} would go to {out}, made by {_by(loaded.model, loaded.reason)}")
     if skipped := report.count(Status.SKIPPED):
-        parts.append(f"{_are(skipped, noun)} in {out} already, made by the same input and settings")
+        why = "by name, unopened" if settings.trust_names else "made by the same input and settings"
+        parts.append(f"{_are(skipped, noun)} in {out} already, {why}")
     if kept := report.count(Status.KEPT):
         parts.append(f"{count(kept, 'file')} in {out} left alone: nothing in them says that srcli made them")
     if left := report.count(Status.UNCHANGED):

@@ -396,7 +396,7 @@ def done_already(job: Job, upscale: Upscale, settings: Settings) -> PictureResul
 
 def by_name(job: Job) -> PictureResult:
     """The result of an input whose output is there, where names are trusted."""
-    return PictureResult(job.source, job.target, Status.SKIPPED, notes=("skipped by its name alone",))
+    return PictureResult(job.source, job.target, Status.SKIPPED)
 
 
 def output_exists(job: Job) -> bool:

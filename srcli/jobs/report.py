@@ -27,7 +27,7 @@ class Status(StrEnum):
 
     WRITTEN = "written"
     SKIPPED = "skipped"
-    """Its output is there, made by the same input, model and settings."""
+    """Its output is there, made by the same input, model and settings, or names are trusted."""
     UNCHANGED = "unchanged"
     """It has the size asked for, and its network only enlarges: nothing is written."""
     KEPT = "kept"

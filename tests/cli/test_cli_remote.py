@@ -136,7 +136,7 @@ def test_what_is_done_costs_one_listing_and_first_bytes(
     assert ranges < requests_of(caplog, "GET") <= ranges + listings
     caplog.clear()
     run = large("--trust-names", "--quality", "3")
-    assert (run.code, "already" in run.err) == (0, True)
+    assert (run.code, "already, by name, unopened" in run.err) == (0, True)
     assert requests_of(caplog, "GET") <= listings
 
 
