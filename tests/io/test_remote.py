@@ -118,6 +118,19 @@ def test_the_first_writer_wins(bucket: Bucket, tmp_path: Path) -> None:
     assert bucket.contents() == {"x": b"second"}
 
 
+def test_large_files_go_in_parts(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_PART", 5 << 20)
+    large, place = tmp_path / "large", there(f"{bucket.url}/x")
+    large.write_bytes(os.urandom(11 << 20))
+    assert remote.put(large, place, replaces=False)
+    assert bucket.contents() == {"x": large.read_bytes()}
+    assert bucket.files.info(f"{bucket.name}/x")["ETag"].strip('"').endswith("-3")
+    large.write_bytes(bytes(11 << 20))
+    assert not remote.put(large, place, replaces=False)
+    remote.fetch(remote.looked_up(place), tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == bucket.contents()["x"] != large.read_bytes()
+
+
 def test_an_upload_that_fails_midway_leaves_nothing(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +145,7 @@ def test_an_upload_that_fails_midway_leaves_nothing(
             raise ConnectionResetError
         return await real(self, method, *arguments, **options)
 
-    monkeypatch.setattr(s3fs.core, "calculate_chunksize", lambda size, chunksize=None: 5 << 20)
+    monkeypatch.setattr(remote, "_PART", 5 << 20)
     monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", call)
     with pytest.raises(OutputError, match="the server does not answer"):
         remote.put(large, there(f"{bucket.url}/x"), replaces=False)
