@@ -2,7 +2,6 @@
 
 import signal
 from enum import IntEnum
-from pathlib import Path
 from time import monotonic
 from types import FrameType, TracebackType
 
@@ -91,8 +90,8 @@ class ExportError(SrcliError):
     """An exported network does not match its checkpoint."""
 
 
-def shown(path: Path | str) -> str:
-    """A path for messages: as it is, or quoted and escaped if it holds line breaks and the like."""
+def shown(path: object) -> str:
+    """A path or URL for messages: as it is, or quoted and escaped if it holds line breaks and the like."""
     text = str(path)
     return text if text.isprintable() else repr(text)
 

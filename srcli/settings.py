@@ -105,6 +105,7 @@ class Settings:
         format: of the outputs, as in `srcli.io.pictures.SUFFIXES`; None: that of each input.
         quality: 1 to 100 for lossy formats; None leaves it to the format.
         overwrite: replace outputs that exist.
+        trust_names: skip inputs whose outputs exist, without a look at what made them.
         provenance: write into each output what made it.
         keep_dpi: leave a picture's resolution as it is; else it follows the size, and prints stay as large.
         keep_times: give each output the modification time of its input.
@@ -128,6 +129,7 @@ class Settings:
     format: str | None = None
     quality: int | None = None
     overwrite: bool = False
+    trust_names: bool = False
     provenance: bool = True
     keep_dpi: bool = False
     keep_times: bool = True
@@ -156,6 +158,8 @@ class Settings:
             raise UsageError(f"No halo {self.halo!r}.", 'Give a number of pixels, or "exact".')
         if self.quality is not None and not 0 <= self.quality <= 100:
             raise UsageError(f"Quality {self.quality} is not possible.", "Use 0 to 100.")
+        if self.trust_names and self.overwrite:
+            raise UsageError("--trust-names skips results, --overwrite replaces them.", "Keep one of them.")
         if self.memory < 1 or self.workers < 1:
             raise UsageError("Memory and workers start at 1.", "Give 1 or more.")
 

@@ -1,6 +1,7 @@
 """The path of everything that is enlarged: pixels -> windows -> engine -> cores -> pixels."""
 
 import logging
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from math import prod
@@ -76,7 +77,7 @@ class Upscaler:
 
     def _open(self, settings: Settings) -> None:
         """Load the network of the scale, so that problems show before any image is read."""
-        self.settings, self.computed = settings, None
+        self.settings, self.computed, self._lock = settings, None, threading.Lock()
         self._networks, self._passes = dict[tuple[str | Path, int], Network](), list[list[Pass]]()
         by_name = BICUBIC if str(settings.model) == BICUBIC else settings.backend
         self._choice = registry.choose(by_name, settings)
@@ -170,7 +171,7 @@ class Upscaler:
     @property
     def picture_memory(self) -> int:
         """Bytes that the settings leave for pictures beside the process and the networks."""
-        loaded = [memory.of_network(n.file.spec, n.tile, n.tile) for n in self._networks.values()]
+        loaded = [memory.of_network(n.file.spec, n.tile, n.tile) for n in list(self._networks.values())]
         return memory.for_pictures(self.settings, max(loaded, default=0) if self._in_ram else 0)
 
     @property
@@ -268,12 +269,13 @@ class Upscaler:
         return catalog.scales_for(self.scales, factor) if factor > 1 else ()
 
     def _network(self, model: str | Path, scale: int) -> Network:
-        """The network of that scale, loaded on first use."""
-        if (model, scale) not in self._networks:
-            file = catalog.ModelFile(Path(), bicubic_spec(scale))
-            if not self.bicubic:
-                file = choose_file(catalog.resolve(model, scale), self._choice.name, self.settings)
-            self._networks[model, scale] = Network(file, self._choice.name, self.settings)
-            if file.note:
-                log.info(file.note)
-        return self._networks[model, scale]
+        """The network of that scale, loaded on first use, which may be that of another thread's question."""
+        with self._lock:
+            if (model, scale) not in self._networks:
+                file = catalog.ModelFile(Path(), bicubic_spec(scale))
+                if not self.bicubic:
+                    file = choose_file(catalog.resolve(model, scale), self._choice.name, self.settings)
+                self._networks[model, scale] = Network(file, self._choice.name, self.settings)
+                if file.note:
+                    log.info(file.note)
+            return self._networks[model, scale]

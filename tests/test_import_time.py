@@ -5,7 +5,19 @@ import sys
 
 import pytest
 
-HEAVY = ("onnxruntime", "openvino", "torch", "onnx", "av", "tensorrt", "ray", "PIL", "tifffile")
+HEAVY = (
+    "onnxruntime",
+    "openvino",
+    "torch",
+    "onnx",
+    "av",
+    "tensorrt",
+    "ray",
+    "PIL",
+    "tifffile",
+    "fsspec",
+    "s3fs",
+)
 
 
 def modules_after(code: str) -> set[str]:

@@ -23,6 +23,7 @@ from srcli.jobs.report import PictureResult, Status
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
+    from srcli.io.remote import Location
     from srcli.jobs.inputs import Job
 
 _PACKAGES = ("srcli", "srcli_train", "srcli_export")
@@ -132,11 +133,11 @@ def product_stream() -> Iterator[BinaryIO]:
         os.close(kept)
 
 
-def product_path(path: os.PathLike[str]) -> None:
-    """A path on stdout, byte for byte as the file system has it."""
+def product_path(path: "Location") -> None:
+    """A path or URL on stdout, byte for byte as the file system has it."""
     stream = typer.get_binary_stream("stdout")
     with unheard(sys.stdout):
-        stream.write(os.fsencode(path) + b"\n")
+        stream.write(os.fsencode(str(path)) + b"\n")
         stream.flush()
 
 
@@ -355,10 +356,10 @@ class FolderProgress:
         self._screen, self._notes, self._paths = screen, notes, paths
         self._total, self._done, self._worked = total, 0, 0
         self._lock = threading.Lock()
-        self._parts: dict[Path, float] = {}  # of pictures at work, one a device
+        self._parts: dict[Location, float] = {}  # of pictures at work, one a device
         self._megapixels = 0.0
         self._began = monotonic()
-        self._film_began: dict[Path, float] = {}
+        self._film_began: dict[Location, float] = {}
 
     def start(self) -> None:
         """The run begins."""

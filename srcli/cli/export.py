@@ -197,7 +197,8 @@ def _photographs(folder: Path | None) -> "list[Pixels]":
     found = discover([str(folder)], folder / "none", recursive=False)
     for problem in found.problems:
         raise problem.error
-    return [read(picture.path).pixels for picture in found.pictures[:_MAX_PHOTOGRAPHS]]
+    paths = [one.path for one in found.pictures[:_MAX_PHOTOGRAPHS] if isinstance(one.path, Path)]
+    return [read(path).pixels for path in paths]
 
 
 def _is_model(name: Path) -> bool:

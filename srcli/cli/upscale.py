@@ -30,6 +30,7 @@ from srcli.errors import Interrupt, UsageError
 from srcli.settings import DEFAULT_MEMORY, ON_ERROR, FilmSettings, OnError, Settings
 
 if TYPE_CHECKING:
+    from srcli.io.remote import Location
     from srcli.jobs.inputs import Job
     from srcli.jobs.plan import Plan
     from srcli.jobs.report import Loaded, PictureResult, Report
@@ -48,7 +49,8 @@ def upscale(
         list[str],
         typer.Argument(
             metavar="INPUTS",
-            help="Pictures, films, folders of them, or patterns such as 'holiday/*.jpg'; - reads stdin.",
+            help="Pictures, films, folders of them, patterns such as 'holiday/*.jpg', or URLs such as "
+            "s3://bucket/photos/; - reads stdin.",
         ),
     ],
     scale: Annotated[
@@ -87,8 +89,8 @@ def upscale(
             "-o",
             "--out",
             metavar="FOLDER",
-            help="Output folder; for one picture or film also a file name (without / at its end); - sends "
-            "one film to stdout.",
+            help="Output folder or URL; for one picture or film also a file name (without / at its end); - "
+            "sends one film to stdout.",
         ),
     ] = "upscaled",
     backend: Annotated[
@@ -142,6 +144,10 @@ def upscale(
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace outputs that exist, whatever made them.")
+    ] = False,
+    trust_names: Annotated[
+        bool,
+        typer.Option("--trust-names", help="Skip what has an output, without a look at what made it."),
     ] = False,
     provenance: Annotated[
         bool,
@@ -253,7 +259,10 @@ def upscale(
         ),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write what happened to each picture as JSON.")
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Write what happened to each picture as JSON; a URL is a file, too."
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show errors only.")] = False,
@@ -287,6 +296,7 @@ def upscale(
         format=format,
         quality=quality,
         overwrite=overwrite,
+        trust_names=trust_names,
         provenance=provenance,
         keep_dpi=keep_dpi,
         keep_times=keep_times,
@@ -345,13 +355,13 @@ def _given_for_films(context: typer.Context) -> list[str]:
     ]
 
 
-def _check(inputs: list[str], out: str, report: Path | None) -> None:
+def _check(inputs: list[str], out: str, report: str | None) -> None:
     """Refuse names that would mean the current folder, or a file that nobody wants."""
     if "" in inputs:
         raise UsageError("An input is empty.", "Give files, folders or patterns; is a variable unset?")
     if not out:
         raise UsageError("The output folder is empty.", "Give its name with -o; is a variable unset?")
-    if str(report) == "-":
+    if report == "-":
         raise UsageError("--report writes a file.", "Give its name; --json prints the report on stdout.")
 
 
@@ -377,21 +387,25 @@ def _check_pipe(*, as_json: bool, preview: bool, dry_run: bool) -> None:
         raise UsageError("A film cannot go to a terminal.", "Pipe it into a program, or name a file with -o.")
 
 
-def _from_pipes(inputs: list[str], out: str, pipes: ExitStack) -> tuple[list[str], Path]:
+def _from_pipes(inputs: list[str], out: str, pipes: ExitStack) -> "tuple[list[str], Location]":
     """Files in place of stdin and stdout, which last as long as `pipes`."""
+    from srcli.io.remote import location
+
     if "-" in inputs:
         from srcli.io.films.pipes import spooled
         from srcli.io.storage import existing
+
+        there = location("." if out == "-" else out)
 
         if len(inputs) > 1:
             raise UsageError("- is one film on stdin, alone.", "Give other inputs in a run of their own.")
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError("Nothing is piped into stdin.", "Put a program before the pipe, or name a file.")
-        folder = Path(gettempdir()) if out == "-" else existing(Path(out))
+        folder = existing(there) if isinstance(there, Path) and out != "-" else Path(gettempdir())
         folder = folder if folder.is_dir() else folder.parent
         inputs = [str(pipes.enter_context(spooled(sys.stdin.buffer, folder)))]
     if out != "-":
-        return inputs, Path(out)
+        return inputs, location(out)
     place = pipes.enter_context(TemporaryDirectory(prefix="srcli-stdout-", ignore_cleanup_errors=True))
     return inputs, Path(place, "stdout.mkv")
 
@@ -439,12 +453,12 @@ def _way_with_damage(name: str) -> OnError:
 
 def _run(
     inputs: list[str],
-    out: Path,
+    out: "Location",
     as_folder: bool,
     settings: Settings,
     messages: Messages,
     recursive: bool,
-    report: Path | None,
+    report: str | None,
     dry_run: bool,
     as_json: bool,
     for_films: list[str],
@@ -452,13 +466,14 @@ def _run(
 ) -> int:
     """Plan, load, work, report; returns the exit code."""
     from srcli.io.films.signatures import ANIMATED
+    from srcli.io.remote import location
     from srcli.jobs.plan import check_report, plan
     from srcli.jobs.report import Report, problem, write_report
 
     lossless = settings.film.lossless and (as_folder or out.suffix.lower() not in ANIMATED)
     container = settings.film.container or ("mkv" if lossless else None)
     sheet = out if settings.film.preview and out.suffix.lower() == ".png" and not as_folder else None
-    named = out if sheet is None else out.with_suffix(f".{container or 'mkv'}")
+    named = out if sheet is None else out.parent / f"{out.stem}.{container or 'mkv'}"
     planned = plan(
         inputs,
         named,
@@ -469,9 +484,12 @@ def _run(
         shard=shard,
     )
     if settings.film.preview:
+        if not isinstance(out, Path):
+            raise UsageError("--preview makes a local file.", "Name a local folder with -o.")
         planned = _films_only(planned, sheet or out, messages)
-    if report is not None:
-        check_report(report, planned.jobs)
+    place = None if report is None else location(report)
+    if place is not None:
+        check_report(place, planned.jobs)
     for one in planned.problems:
         show_error(one.error.message, one.error.hint)
     for text in _left_out(planned):
@@ -493,17 +511,17 @@ def _run(
             results += more
         seconds, part = perf_counter() - begin, None if shard is None else str(shard)
         found = Report(_loaded(upscalers, messages), results, seconds, interrupted, full, part)
-        if report is not None:
-            write_report(found, report)
+        if place is not None:
+            write_report(found, place)
         if as_json:
             product(found.to_json())
         if results and not messages.quiet:
-            place = Path("stdout") if settings.film.pipe else planned.out
-            talk(_summary(found, place, settings, _noun(planned, settings)) + ".")
+            where = Path("stdout") if settings.film.pipe else planned.out
+            talk(_summary(found, where, settings, _noun(planned, settings)) + ".")
     return found.exit_code
 
 
-def _films_only(plan: "Plan", out: Path, messages: Messages) -> "Plan":
+def _films_only(plan: "Plan", out: "Location", messages: Messages) -> "Plan":
     """The same without pictures, of which there are no previews."""
     films = tuple(job for job in plan.jobs if job.film)
     if not films and plan.jobs:
@@ -640,6 +658,8 @@ def _preview(
     with closing(screen(quiet=messages.quiet)) as shown, messages.above(shown.line):
         progress = FolderProgress(shown, len(plan.jobs), notes=not messages.quiet, paths=paths)
         for job in plan.jobs:
+            assert isinstance(plan.out, Path), "previews are local"
+            assert isinstance(job.target, Path), "previews are local"
             named = plan.out.suffix.lower() == ".png" and job.target.parent != plan.out
             place = plan.out if named else sheet_of(job.target)
             films = parts[1]
@@ -654,6 +674,7 @@ def _foresee(
     """What would happen to each picture, a line each on stdout."""
     from srcli.jobs.preflight import Preflight
     from srcli.jobs.report import Status
+    from srcli.jobs.staging import Staging, release
 
     if not plan.jobs:
         return []
@@ -663,11 +684,19 @@ def _foresee(
 
     first = (pictures.upscalers or films.upscalers)[0]
     results, preflight = [], Preflight(first, pictures.settings)
-    for job in plan.jobs:
-        if interrupt.wanted:
-            raise KeyboardInterrupt
-        film = film_plan.foresee(job, films.upscalers[0], films.settings) if job.film else None
-        results.append(film or preflight.look(job).result)
+    coming = Staging(pictures.jobs, pictures.settings, preflight, dry=True)
+    with closing(coming):
+        for job in plan.jobs:
+            if interrupt.wanted:
+                raise KeyboardInterrupt
+            if job.film:
+                results.append(film_plan.foresee(job, films.upscalers[0], films.settings))
+            elif job.remote:
+                staged, outlook = coming.next(lambda fetched: None)
+                results.append(outlook.result)
+                release(staged)
+            else:
+                results.append(preflight.look(job).result)
     preflight.check_space()
     for result in results:
         if result.status is Status.FAILED:
@@ -704,7 +733,7 @@ def _loaded(upscalers: "list[Upscaler]", messages: Messages) -> "Loaded":
     return Loaded(name, info.backend, devices, info.precision, reason, tuple(messages.kept))
 
 
-def _summary(report: "Report", out: Path, settings: Settings, noun: str) -> str:
+def _summary(report: "Report", out: "Location", settings: Settings, noun: str) -> str:
     """Where the pictures are and what made them, then what else there is to know."""
     from srcli.jobs.report import Status
 
@@ -716,7 +745,8 @@ def _summary(report: "Report", out: Path, settings: Settings, noun: str) -> str:
     if planned := report.count(Status.PLANNED):
         parts.append(f"{count(planned, noun)} would go to {out}, made by {_by(loaded.model, loaded.reason)}")
     if skipped := report.count(Status.SKIPPED):
-        parts.append(f"{_are(skipped, noun)} in {out} already, made by the same input and settings")
+        why = "by name, unopened" if settings.trust_names else "made by the same input and settings"
+        parts.append(f"{_are(skipped, noun)} in {out} already, {why}")
     if kept := report.count(Status.KEPT):
         parts.append(f"{count(kept, 'file')} in {out} left alone: nothing in them says that srcli made them")
     if left := report.count(Status.UNCHANGED):

@@ -4,7 +4,6 @@ What the journal says is closed is not done again, so a run that was killed goes
 """
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -18,11 +17,13 @@ from time import perf_counter, sleep
 from typing import BinaryIO
 
 from srcli.errors import InputError, OutputError, SrcliError, shown
-from srcli.io import provenance, storage
+from srcli.io import provenance, remote, storage
 from srcli.io.films import facts, journal, pipes, segments, streams
 from srcli.io.films.facts import Facts
 from srcli.io.films.journal import Journal, Segment
 from srcli.io.films.verify import Verified, verify
+from srcli.io.remote import Location, Remote
+from srcli.jobs import staging
 from srcli.jobs.film_plan import FilmPlan, foreseen
 from srcli.jobs.film_worker import FilmWorker, Shared
 from srcli.jobs.folder import lower_priority, make_folder
@@ -84,21 +85,23 @@ class FilmRun:
         """Read what the film is. A failure shows in the next step, which tries again."""
         if self.stop():
             return
-        if self.settings.overwrite or not os.path.lexists(self.job.target):
+        if self.settings.overwrite or not staging.is_there(self.job):
             with suppress(Exception):
-                self._facts = facts.probe(self.job.source)
+                self.job = staging.film(self.job, self.settings)
+                self._facts = facts.probe(self.job.input)
 
     def compute(self) -> None:
         """Close all segments."""
         with self._step(), ExitStack() as opened:
+            self.job = staging.film(self.job, self.settings)
             self._result, film = foreseen(self.job, self.upscalers[0], self.settings, self._facts)
             if film is None:
                 if self._result.status is Status.SKIPPED:  # a kill may have come before the work was removed
-                    journal.discard(self.job.target)
+                    self._discard()
                 return
             self._input = _identity(self.job.source)
             with self._disk(film):
-                make_folder(self.job.target)
+                make_folder(self.job.output)
                 self._work = work = opened.enter_context(self._begun(film))
                 self._keep_partial(film, work)
                 try:
@@ -127,9 +130,16 @@ class FilmRun:
             result = replace(result, seconds=self._seconds)
         if self.sink is not None:
             result = replace(result, output=Path("-"))
+        if result.status not in (Status.PENDING, Status.FAILED):  # else the same command goes on with them
+            staging.release(self.job)
         if result.status is not Status.PENDING:
             self.progress.finished(result)
         return result
+
+    def _discard(self) -> None:
+        """Remove the work on an output that is there."""
+        if isinstance(self.job.target, Path):
+            journal.discard(self.job.target)
 
     @contextmanager
     def _step(self) -> Iterator[None]:
@@ -151,7 +161,7 @@ class FilmRun:
         on_error = str(settings.pop("on_error"))
         made_with = replace(film.record, settings=settings).text
         return journal.opened(
-            self.job.target,
+            self.job.output,
             f"{made_with} {self._input[-1]}",  # a file of the same size is not the same film
             on_error,
             overwrite=self.settings.overwrite,
@@ -245,7 +255,7 @@ class FilmRun:
         """What made the film."""
         if not self.settings.provenance:
             return {}
-        record = replace(film.record, input_sha256=provenance.file_sha256(self.job.source))
+        record = replace(film.record, input_sha256=provenance.file_sha256(self.job.input))
         return {streams.RECORD: record.text}
 
     def _keep_partial(self, film: FilmPlan, work: Journal) -> None:
@@ -253,7 +263,7 @@ class FilmRun:
 
         Where no segment was closed since that was done, nothing is. Failing does not end the run.
         """
-        place, closed = partial_of(self.job.target), work.segments()
+        place, closed = partial_of(self.job.output), work.segments()
         first = list(takewhile(closed.__contains__, range(film.segments)))
         paths = [work.path(number) for number in first if closed[number].frames]
         if not self.settings.film.keep_partial or not paths or self.sink is not None:
@@ -287,7 +297,7 @@ class FilmRun:
             done = sum(segment.frames for segment in closed.values())
             raise OutputError(
                 f"{shown(self.job.target)}: the disk is full, after {done} of {film.count} frames.",
-                f"What is done is kept in {shown(journal.folder_of(self.job.target))}. Free some space, and "
+                f"What is done is kept in {shown(journal.folder_of(self.job.output))}. Free some space, and "
                 "the same command goes on; with --keep-partial it first joins that to a film that plays.",
             ) from error
 
@@ -301,7 +311,7 @@ class FilmRun:
         if self.sink is None:
             checks = self._write(film, work, [work.path(one.number) for one in closed if one.frames], lost)
         work.finished = True
-        if (begun := partial_of(self.job.target)).exists() and streams.is_partial(begun):
+        if (begun := partial_of(self.job.output)).exists() and streams.is_partial(begun):
             begun.unlink()
         return FilmResult(
             frames,
@@ -332,10 +342,12 @@ class FilmRun:
         found = verify(target, film.facts, film.carried, kept, start=start, end=end)
         _check(self.job.target, found, len(kept))
         self._check_input()
-        target.replace(self.job.target)
+        target.replace(self.job.output)
         if self.settings.keep_times:
-            storage.copy_times(self.job.source, self.job.target)
-        return _checks(found)
+            storage.copy_times(self.job.input, self.job.output)
+        if staging.deliver(self.job, replaces=self.settings.overwrite, made_by=streams.record_of):
+            return _checks(found)
+        return (*_checks(found), staging.MEANWHILE)
 
     def _check_input(self) -> None:
         """Refuse an input that another program changed or replaced since the run began.
@@ -375,8 +387,11 @@ def partial_of(target: Path) -> Path:
     return storage.beside(target.with_suffix(""), f".partial{target.suffix}")
 
 
-def _identity(path: Path) -> tuple[int, ...]:
+def _identity(path: Location) -> tuple[int, ...]:
     """What changes with a file: which one it is, its size, and last its time."""
+    if isinstance(path, Remote):
+        now = remote.looked_up(path)
+        return now.size or 0, now.modified
     facts = path.stat()
     return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
 
@@ -394,7 +409,7 @@ def _lost(closed: Sequence[Segment]) -> list[int]:
     return [time for segment in closed for time in segment.lost]
 
 
-def _check(target: Path, found: Verified, frames: int) -> None:
+def _check(target: Location, found: Verified, frames: int) -> None:
     """Refuse a file that does not hold what was written into it.
 
     Raises:

@@ -5,6 +5,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -12,15 +13,16 @@ from srcli import __version__
 from srcli.errors import InputError, shown
 from srcli.imaging import pixels, yuv
 from srcli.imaging.pixels import Pixels
-from srcli.io import provenance, storage
+from srcli.io import provenance, remote, storage
 from srcli.io.films import animation, encoding, facts, journal, pipes, reader, streams
 from srcli.io.films.encoding import Encoding
 from srcli.io.films.facts import Facts
 from srcli.io.films.reader import Frame
 from srcli.io.films.streams import Carried
 from srcli.io.provenance import Provenance
+from srcli.jobs import staging
 from srcli.jobs.inputs import Job
-from srcli.jobs.plan import LEFT_ALONE, Upscale, check_made_by, output_exists
+from srcli.jobs.plan import LEFT_ALONE, Upscale, by_name, check_made_by, output_exists
 from srcli.jobs.report import PictureResult, Status, failure
 from srcli.models import auto
 from srcli.settings import Settings, Size
@@ -91,7 +93,9 @@ class FilmPlan:
 def foresee(job: Job, upscale: Upscale, settings: Settings) -> PictureResult:
     """What a run would do with a film; a few of its frames are decoded, nothing is written."""
     try:
-        result, film = foreseen(job, upscale, settings)
+        with TemporaryDirectory(prefix="srcli-") as scratch:
+            job = staging.film(job, settings, Path(scratch))
+            result, film = foreseen(job, upscale, settings)
     except Exception as error:
         return failure(job, error)
     return result if film is None else replace(result, notes=(*_described(film), *result.notes))
@@ -122,9 +126,11 @@ def foreseen(
         found: the film's facts, if they are known.
     """
     existing = None
-    storage.check_name(journal.folder_of(job.target))  # its name is the longer one
+    if settings.trust_names and output_exists(job):
+        return by_name(job), None
+    storage.check_name(journal.folder_of(job.output))  # its name is the longer one
     if output_exists(job) and not settings.overwrite:
-        existing = streams.record_of(job.target)
+        existing = _record_there(job)
         if existing is None:
             return PictureResult(job.source, job.target, Status.KEPT, notes=(LEFT_ALONE,)), None
     film = plan(job, upscale, settings, found)
@@ -139,6 +145,18 @@ def foreseen(
     ), film
 
 
+def _record_there(job: Job) -> Provenance | None:
+    """The record of a film that is where the output goes."""
+    if isinstance(job.target, Path):
+        return streams.record_of(job.target)
+    if job.target.suffix.lower() not in streams.ANIMATED:
+        with remote.opened(job.target) as file:
+            return streams.record_in(file, job.target)
+    theirs = job.output.parent / "theirs" / job.output.name
+    remote.fetch(job.target, theirs)
+    return streams.record_of(theirs)
+
+
 def plan(job: Job, upscale: Upscale, settings: Settings, found: Facts | None = None) -> FilmPlan:
     """Decide all that can be decided before the first frame.
 
@@ -148,14 +166,14 @@ def plan(job: Job, upscale: Upscale, settings: Settings, found: Facts | None = N
     Raises:
         InputError, UsageError: the film cannot be read, or what is asked for cannot be had.
     """
-    found, film = found or facts.probe(job.source), settings.film
+    found, film = found or facts.probe(job.input), settings.film
     first, last = (reader.number_at(found, bound) for bound in (film.start or Fraction(0), film.end))
     if first >= last:
         length = float((found.end - found.times[0]) * found.time_base)
         raise InputError(f"{shown(job.source)} ends after {length:.3f} seconds.", "Give an earlier --start.")
     size = _size(found, settings)
-    chosen = _encoding(found, size, job.target, settings)
-    carried = streams.plan(found, job.target)
+    chosen = _encoding(found, size, job.output, settings)
+    carried = streams.plan(found, job.output)
     if film.pipe == "y4m":
         pipes.check_y4m(found, chosen, on_error=film.on_error)
         carried = pipes.y4m_carried(carried)

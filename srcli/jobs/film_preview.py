@@ -6,6 +6,7 @@ from concurrent.futures import CancelledError
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from srcli.io.films.facts import Facts
 from srcli.io.metadata import Metadata
 from srcli.io.pictures import Picture
 from srcli.io.storage import beside
+from srcli.jobs import staging
 from srcli.jobs.film_plan import FilmPlan, decoded, plan, spread, to_rgb
 from srcli.jobs.folder import make_folder
 from srcli.jobs.inputs import Job
@@ -66,10 +68,11 @@ def preview(
         job: the film, and where it would be written.
         place: of the sheet. An older sheet is replaced; any other file only with `settings.overwrite`.
     """
-    begin = perf_counter()
+    begin, scratch = perf_counter(), TemporaryDirectory(prefix="srcli-", ignore_cleanup_errors=True)
     try:
         if os.path.lexists(place) and not settings.overwrite and provenance.read(place) is None:
             return PictureResult(job.source, place, Status.KEPT, notes=(LEFT_ALONE,))
+        job = staging.film(job, settings, Path(scratch.name))
         film = plan(job, upscale, settings)
         sheet = np.concatenate(list(_rows(film, upscale, settings, stop)))
         metadata = Metadata()
@@ -81,6 +84,8 @@ def preview(
         return PictureResult(job.source, place, Status.PENDING)
     except Exception as error:
         return failure(job, error)
+    finally:
+        scratch.cleanup()
     return PictureResult(
         job.source,
         place,

@@ -22,12 +22,14 @@ from srcli.errors import OutputError, shown
 from srcli.imaging.pixels import Pixels
 from srcli.io import pictures, provenance
 from srcli.io.pictures import Picture
+from srcli.io.remote import Location, Remote
 from srcli.io.storage import copy_times, has_space, is_full, sweep
 from srcli.jobs import plan
 from srcli.jobs.inputs import Job
 from srcli.jobs.plan import Upscale
 from srcli.jobs.preflight import Outlook, Preflight
 from srcli.jobs.report import PictureResult, Progress, Status, failure
+from srcli.jobs.staging import MEANWHILE, Staging, deliver, release
 from srcli.settings import Settings, Size
 from srcli.stream import WAIT, Image, Result, Wait
 
@@ -93,14 +95,19 @@ class FolderRun:
     interrupted: bool = False
     full: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _ahead: dict[Path, Outlook] = field(default_factory=dict)
+    _ahead: dict[Location, Outlook] = field(default_factory=dict)
     _cancelled: threading.Event = field(default_factory=threading.Event)
     _flights: deque[_Flight] = field(default_factory=deque)
     _ready: SimpleQueue[_Flight | None] = field(default_factory=SimpleQueue)
+    _staging: Staging = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._staging = Staging(self.jobs, self.settings, Preflight(self.upscalers[0], self.settings))
 
     @property
     def _budget(self) -> int:
-        return min(upscale.picture_memory for upscale in self.upscalers)
+        budget = min(upscale.picture_memory for upscale in self.upscalers)
+        return max(budget // 2, budget - self._staging.memory)
 
     @property
     def _limit(self) -> int:
@@ -110,6 +117,7 @@ class FolderRun:
         """Do all jobs; `stop` or an interrupt ends the run early and sets `interrupted`, a full disk `full`.
 
         The headers of all pictures are read first: what cannot be done is told before the first one begins.
+        Of those behind URLs that is done when they have come, a few ahead of their turn.
         Failed pictures become results, they raise nothing. Signals are better remembered for `stop`
         (`srcli.errors.Interrupt`) than raised: an interrupt in the lock of a future would leave it taken.
 
@@ -124,7 +132,7 @@ class FolderRun:
             self.progress.stopping()
             self._settle()
             return self
-        for folder in {job.target.parent for job in self.jobs}:
+        for folder in {job.target.parent for job in self.jobs if isinstance(job.target, Path)}:
             sweep(folder)
         decoders, encoders = (
             ThreadPoolExecutor(self.settings.workers, initializer=lower_priority) for _ in range(2)
@@ -138,7 +146,7 @@ class FolderRun:
         try:
             for job in self.jobs:
                 self._heed()
-                self._admit(job, decoders)
+                self._admit(self._arrived(job), decoders)
             self._commit_while(lambda: bool(self._flights))
         except KeyboardInterrupt:
             self.interrupted = not self.full or self.stop()
@@ -151,6 +159,7 @@ class FolderRun:
                 stream.join()
             decoders.shutdown(wait=True)
             encoders.shutdown(wait=True)
+            self._staging.close()
         self._settle()
         return self
 
@@ -159,21 +168,42 @@ class FolderRun:
         preflight = Preflight(self.upscalers[0], self.settings)
         for job in self.jobs:
             self._heed()
+            if job.remote:
+                continue
             outlook = self._ahead[job.target] = preflight.look(job)
             if outlook.result.status is Status.FAILED:
                 self.progress.finished(outlook.result)
         preflight.check_space()
+
+    def _arrived(self, job: Job) -> Job:
+        """The job with local files in place of those behind URLs, once they are here."""
+        if not job.remote:
+            return job
+        try:
+            job, self._ahead[job.target] = self._staging.next(self._await)
+        except OutputError as error:  # the disk is full
+            flight = _Flight(job)
+            self._append(flight)
+            self._fail(flight, error)
+            raise KeyboardInterrupt from error
+        return job
+
+    def _await(self, fetched: Future[Job]) -> None:
+        while not fetched.done():
+            self._heed()
+            self._commit_while(lambda: bool(self._flights) and self._flights[0].result.done())
+            wait([fetched], _GLANCE)
 
     def _admit(self, job: Job, decoders: ThreadPoolExecutor) -> None:
         """Start a picture as soon as there is room for it."""
         outlook = self._ahead[job.target]
         flight = _Flight(job, outlook.cost)
         if outlook.result.status is not Status.PLANNED:
-            flight.told = outlook.result.status is Status.FAILED
+            flight.told = outlook.result.status is Status.FAILED and not job.remote
             flight.result.set_result(outlook.result)
             self._append(flight)
             return
-        self._commit_while(lambda: self._has_to_wait(flight.cost, outlook.scratch, job.target.parent))
+        self._commit_while(lambda: self._has_to_wait(flight.cost, outlook.scratch, job.output.parent))
         flight.decoded = decoders.submit(self._decode, job)
         self._ready.put(flight)
         self._append(flight)
@@ -189,7 +219,7 @@ class FolderRun:
         if scratch and not has_space(folder, scratch):
             return True
         granted = sum(flight.cost for flight in self._flights)
-        most = 2 * self.settings.workers + len(self.upscalers) - 1
+        most = 2 * self.settings.workers + len(self.upscalers) - 1 + self._staging.deliveries
         return granted + cost > self._budget or len(self._flights) > most
 
     def _commit_while(self, wanted: Callable[[], bool]) -> None:
@@ -200,6 +230,7 @@ class FolderRun:
                 wait([flight.result], _GLANCE)
             self._flights.popleft()
             result = _outcome(flight)
+            release(flight.job)
             self.results.append(result)
             if not (flight.told or result.status is Status.PENDING):  # an interrupt cut it off
                 self.progress.finished(result)
@@ -231,10 +262,10 @@ class FolderRun:
             self.results.append(outlook.result if outlook and failed else pending)
 
     def _decode(self, job: Job) -> _Decoded:
-        start, folder = perf_counter(), job.target.parent
-        make_folder(job.target)
-        with plan.unchanged(job.source) as given:
-            picture = pictures.read(job.source, limit=self._limit, memory=self._budget, folder=folder)
+        start, folder = perf_counter(), job.output.parent
+        make_folder(job.output)
+        with plan.unchanged(job.input) as given:
+            picture = pictures.read(job.input, limit=self._limit, memory=self._budget, folder=folder)
         model = self.upscalers[0].model_for(picture.pixels)
         source = picture.pixels.shape[0], picture.pixels.shape[1]
         if self.upscalers[0].leaves(source, self.settings.output_size(source), model):
@@ -279,7 +310,7 @@ class FolderRun:
             decoded = flight.decoded.result()
         except Exception as error:
             return Image(partial(_raise, error))
-        folder = flight.job.target.parent
+        folder = flight.job.output.parent
         return Image(decoded.picture.pixels, None, decoded.model, "BGR", self._limit, folder)
 
     def _tile(self, jobs: list[Job], number: int, complete: int, total: int) -> None:
@@ -312,9 +343,9 @@ class FolderRun:
         result: Result,
         seconds: float,
     ) -> None:
-        """Write a picture with what made it, and commit its result."""
+        """Write a picture with what made it, and commit its result, or leave that to its delivery."""
         start, job, settings = perf_counter(), flight.job, self.settings
-        written = pictures.format_of(job.target)
+        written = pictures.format_of(job.output)
         try:
             assert result.computed is not None, "pixels were computed by something"
             height, width = picture.pixels.shape[:2]
@@ -326,27 +357,38 @@ class FolderRun:
                 metadata = provenance.remove_from(metadata)
             picture = replace(picture, metadata=metadata)
             notes = pictures.write(
-                job.target,
+                job.output,
                 picture,
                 quality=settings.quality,
                 keep_dpi=settings.keep_dpi,
                 memory=self._limit,
-                folder=job.target.parent,
+                folder=job.output.parent,
             )
             if settings.keep_times:
-                copy_times(job.source, job.target)
-            flight.result.set_result(
-                PictureResult(
-                    job.source,
-                    job.target,
-                    Status.WRITTEN,
-                    source,
-                    (height, width),
-                    seconds + perf_counter() - start,
-                    notes=(*picture.notes, *dropped, *notes),
-                    computed=result.computed,
-                )
+                copy_times(job.input, job.output)
+            ended = PictureResult(
+                job.source,
+                job.target,
+                Status.WRITTEN,
+                source,
+                (height, width),
+                seconds + perf_counter() - start,
+                notes=(*picture.notes, *dropped, *notes),
+                computed=result.computed,
             )
+            if isinstance(job.target, Remote):
+                self._staging.deliver(partial(self._delivered, flight, ended))
+            else:
+                flight.result.set_result(ended)
+        except Exception as error:
+            self._fail(flight, error)
+
+    def _delivered(self, flight: _Flight, ended: PictureResult) -> None:
+        """Put a written picture where it goes, and commit its result."""
+        try:
+            if not deliver(flight.job, replaces=self.settings.overwrite, made_by=provenance.read):
+                ended = PictureResult(ended.input, ended.output, Status.SKIPPED, notes=(MEANWHILE,))
+            flight.result.set_result(ended)
         except Exception as error:
             self._fail(flight, error)
 

@@ -5,14 +5,17 @@ import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from srcli.errors import InputError
-from srcli.io import heif
+from srcli.errors import InputError, shown
+from srcli.io import heif, remote
 from srcli.io.films import signatures
 from srcli.io.pictures import READ_ONLY_SUFFIXES, SUFFIXES, kind_of, probe
+from srcli.io.remote import Location, Remote, location
 
 _READABLE = (*SUFFIXES, *READ_ONLY_SUFFIXES)
 _PHONES = (".jxl",)
@@ -48,7 +51,7 @@ class Found:
         animation: the format of an animated picture, "gif", "png" or "webp"; else empty.
     """
 
-    path: Path
+    path: Location
     relative: Path
     film: bool = False
     animation: str = ""
@@ -58,7 +61,7 @@ class Found:
 class Problem:
     """An input that cannot even be tried."""
 
-    path: Path
+    path: Location
     error: InputError
 
 
@@ -79,7 +82,7 @@ class Discovery:
 
     pictures: list[Found] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    left_out: Path | None = None
+    left_out: Location | None = None
     passed_by: list[Path] = field(default_factory=list)
     unread: Counter[str] = field(default_factory=Counter)
     sound: list[Path] = field(default_factory=list)
@@ -88,7 +91,7 @@ class Discovery:
 
 def discover(
     inputs: Sequence[str],
-    out: Path,
+    out: Location,
     *,
     recursive: bool,
     films: bool = False,
@@ -106,20 +109,28 @@ def discover(
 
     `holds` chooses by their paths in a folder the files that are opened and given; others with a known suffix
     are `elsewhere`.
+
+    What lies behind a URL is taken by its suffix, and not opened, but for what may be animated (not
+    PNG) or source code.
     """
     found = Discovery()
     for name in inputs:
         for path in _expand(name):
             try:
-                _add(found, path, out, recursive, films, holds)
+                if isinstance(path, Remote):
+                    _add_remote(found, path, out, recursive, films, holds)
+                else:
+                    _add(found, path, out, recursive, films, holds)
             except InputError as error:
                 found.problems.append(Problem(path, error))
     found.pictures = _each_once(found.pictures)
     return found
 
 
-def _expand(name: str) -> list[Path]:
+def _expand(name: str) -> Sequence[Location]:
     """The name itself if it exists or is no pattern, else what the pattern matches."""
+    if isinstance(there := location(name), Remote):
+        return [there]
     if os.path.lexists(name) or not glob.has_magic(name):
         return [Path(name)]
     return [Path(match) for match in sorted(glob.glob(name, recursive=True))] or [Path(name)]  # noqa: PTH207
@@ -128,7 +139,7 @@ def _expand(name: str) -> list[Path]:
 def _add(
     found: Discovery,
     path: Path,
-    out: Path,
+    out: Location,
     recursive: bool,
     films: bool,
     holds: Callable[[Path], bool] | None,
@@ -147,6 +158,103 @@ def _add(
         _add_folder(found, path, out, recursive, films, holds)
     else:
         found.pictures.append(_taken(path, Path(path.name), films=films))
+
+
+_LOOKS = 8
+"""Files behind URLs that are looked at at once."""
+_MOVING = (".gif", ".apng", ".webp")
+"""Suffixes of files behind URLs that are opened to see whether they are animated: few. A PNG is not."""
+
+
+def _add_remote(
+    found: Discovery,
+    here: Remote,
+    out: Location,
+    recursive: bool,
+    films: bool,
+    holds: Callable[[Path], bool] | None,
+) -> None:
+    if remote.is_pattern(here) and not remote.exists(here):
+        named = [one for one in remote.matches(here) if one.size is not None or recursive]
+        if not named:
+            raise InputError(f"{shown(here)}: cannot be read.", "No file matches this pattern.")
+        for one in named:
+            _add_remote(found, one, out, recursive, films, holds)
+        return
+    here = remote.looked_up(here)
+    if here.size is None:
+        _add_remote_folder(found, here, out, recursive, films, holds)
+    else:
+        found.pictures += _seen([here], [Path(here.name)], films=films, named=True)
+
+
+def _add_remote_folder(
+    found: Discovery,
+    folder: Remote,
+    out: Location,
+    recursive: bool,
+    films: bool,
+    holds: Callable[[Path], bool] | None,
+) -> None:
+    before, elsewhere = len(found.pictures), len(found.elsewhere)
+    paths, relatives = list[Location](), list[Path]()
+    for name, path in remote.listing(folder, recursive=recursive).items():
+        suffix, parts = path.suffix.lower(), name.split("/")
+        if any(part.startswith(".") and part.strip(".") for part in parts):
+            continue  # hidden
+        if isinstance(out, Remote) and f"{path}".startswith(f"{out}/"):
+            found.left_out = out
+        elif suffix in _OTHER_PICTURES or (suffix in signatures.SUFFIXES and not films):
+            found.unread[suffix] += 1
+        elif suffix not in (*_READABLE, *(signatures.SUFFIXES if films else ())):
+            continue
+        elif not _is_relative(parts):
+            error = InputError(f"{shown(path)}: no file can have this name.", "Rename it.")
+            found.problems.append(Problem(path, error))
+        elif holds is not None and not holds(Path(name)):
+            found.elsewhere.append(name)
+        elif READ_ONLY_SUFFIXES.get(suffix) == "heif" and not heif.installed():
+            found.unread[suffix] += 1
+        else:
+            paths.append(path)
+            relatives.append(Path(name))
+    found.pictures += _seen(paths, relatives, films=films, named=False)
+    if (
+        len(found.pictures) == before
+        and len(found.elsewhere) == elsewhere
+        and not any(one.path == folder for one in found.problems)
+    ):
+        deeper = "" if recursive else " --recursive also searches the folders in it."
+        raise InputError(
+            f"{shown(folder)}: no pictures in this folder.", f"It needs {', '.join(_READABLE)}.{deeper}"
+        )
+
+
+def _is_relative(parts: Sequence[str]) -> bool:
+    """Whether a key, at its slashes, is a path below a folder; keys may hold anything, "../" too."""
+    return not any(
+        part in ("", ".", "..") or "\0" in part or os.sep in part or "\\" in part for part in parts
+    )
+
+
+def _seen(paths: Sequence[Location], relatives: Sequence[Path], *, films: bool, named: bool) -> list[Found]:
+    """Files behind URLs without source code; some have to be looked at, several at once."""
+    with TemporaryDirectory(prefix="srcli-") as scratch, ThreadPoolExecutor(_LOOKS) as pool:
+
+        def see(number: int, path: Location, relative: Path) -> Found | None:
+            suffix = path.suffix.lower()
+            looks = films and (named or suffix in (*_MOVING, *signatures.SOURCES))
+            if not looks or not isinstance(path, Remote):
+                return Found(path, relative, film=suffix in signatures.SUFFIXES)
+            file = Path(scratch, str(number), relative.name)
+            remote.look(path, file)
+            one = _taken(file, relative, films=films)
+            source = not named and signatures.is_source(file)
+            file.unlink()
+            return None if source else replace(one, path=path)
+
+        seen = pool.map(see, range(len(paths)), paths, relatives)
+        return [one for one in seen if one is not None]
 
 
 def _is_film(path: Path) -> bool:
@@ -175,7 +283,7 @@ def _animation(path: Path) -> str:
 def _add_folder(
     found: Discovery,
     folder: Path,
-    out: Path,
+    out: Location,
     recursive: bool,
     films: bool,
     holds: Callable[[Path], bool] | None,
@@ -215,7 +323,7 @@ def _is_sound(path: Path) -> bool:
     return is_sound(path)
 
 
-def _walk(found: Discovery, folder: Path, out: Path, recursive: bool) -> Iterator[Path]:
+def _walk(found: Discovery, folder: Path, out: Location, recursive: bool) -> Iterator[Path]:
     """The visible files of a folder, its sub-folders after them, by name."""
 
     def unreadable(error: OSError) -> None:
@@ -252,8 +360,8 @@ def _enters(found: Discovery, path: Path, entered: list[Path]) -> bool:
     return True
 
 
-def _same(a: Path, b: Path) -> bool:
-    return os.path.realpath(a) == os.path.realpath(b)
+def _same(a: Path, b: Location) -> bool:
+    return isinstance(b, Path) and os.path.realpath(a) == os.path.realpath(b)
 
 
 def _each_once(pictures: list[Found]) -> list[Found]:
@@ -261,14 +369,16 @@ def _each_once(pictures: list[Found]) -> list[Found]:
     return list({place(p.path): p for p in reversed(pictures)}.values())[::-1]
 
 
-def place(path: Path) -> Path:
+def place(path: Location) -> Location:
     """The absolute path with the folder's links resolved, not the file's own: a link has its own name."""
+    if isinstance(path, Remote):
+        return path
     return path.parent.resolve() / path.name
 
 
-def is_folder(path: Path) -> bool:
-    """Whether it is a folder; `Path.is_dir` raises on some names that cannot be one."""
-    return os.path.isdir(path)  # noqa: PTH112
+def is_folder(path: Location) -> bool:
+    """Whether it is a folder; `Path.is_dir` raises on some names that cannot be one. A URL is none yet."""
+    return isinstance(path, Path) and os.path.isdir(path)  # noqa: PTH112
 
 
 _PREFERRED = {"jpeg": ".jpg", "tiff": ".tif"}
@@ -277,16 +387,51 @@ _PREFERRED = {"jpeg": ".jpg", "tiff": ".tif"}
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One picture or film: read `source`, write `target`."""
+    """One picture or film: read `source`, write `target`.
 
-    source: Path
-    target: Path
+    Attributes:
+        source, target: as the user knows them.
+        film: whether it is a film, or an animated picture.
+        scratch: of files behind URLs, the folder of the local files in their place.
+    """
+
+    source: Location
+    target: Location
     film: bool = False
+    scratch: Path | None = None
+
+    @property
+    def remote(self) -> bool:
+        """Whether it reads or writes behind a URL."""
+        return isinstance(self.source, Remote) or isinstance(self.target, Remote)
+
+    @property
+    def input(self) -> Path:
+        """The local file that is read."""
+        return self._local(self.source, "in")
+
+    @property
+    def output(self) -> Path:
+        """The local file that is written."""
+        return self._local(self.target, "out")
+
+    def named(self, message: str) -> str:
+        """A message about the local files, with the names that the user knows."""
+        for there, folder in ((self.source, "in"), (self.target, "out")):
+            if isinstance(there, Remote) and self.scratch is not None:
+                message = message.replace(f"{self.scratch / folder}{os.sep}", f"{there.parent}/")
+        return message
+
+    def _local(self, there: Location, folder: str) -> Path:
+        if isinstance(there, Path):
+            return there
+        assert self.scratch is not None, "files behind URLs are fetched before they are used"
+        return self.scratch / folder / there.name
 
 
 def name_outputs(
     pictures: Sequence[Found],
-    out: Path,
+    out: Location,
     format: str | None = None,  # noqa: A002
     container: str | None = None,
 ) -> list[Job]:
@@ -308,17 +453,21 @@ def name_outputs(
 
 def name_alone(
     one: Found,
-    out: Path,
+    out: Location,
     format: str | None = None,  # noqa: A002
     container: str | None = None,
 ) -> Job:
     """As `name_outputs`, by the path of one input and nothing else: "a.jpg" becomes "a.jpg.png"."""
-    name, film = _output(one, format, container)
-    if name.suffix.lower() != one.relative.suffix.lower():
-        name = one.relative.with_name(one.relative.name + name.suffix)
-    else:
-        name = one.relative
+    name, film = named_alone(one, format, container)
     return Job(one.path, out / name, film)
+
+
+def named_alone(one: Found, format: str | None = None, container: str | None = None) -> tuple[Path, bool]:  # noqa: A002
+    """The name of that output below the output folder, and whether it is a film."""
+    name, film = _output(one, format, container)
+    if name.suffix.lower() == one.relative.suffix.lower():
+        return one.relative, film
+    return one.relative.with_name(one.relative.name + name.suffix), film
 
 
 def may_be(relative: Path, *, films: bool) -> list[Found]:
@@ -332,9 +481,12 @@ def may_be(relative: Path, *, films: bool) -> list[Found]:
     return [Found(relative, relative), Found(relative, relative, film=True, animation=animation)]
 
 
-def opened(folder: Path, relative: Path, *, films: bool) -> Found:
+def opened(folder: Location, relative: Path, *, films: bool) -> Found:
     """What a file of a folder is, by its content too."""
     path = folder / relative
+    if isinstance(path, Remote):
+        seen = _seen([remote.looked_up(path)], [relative], films=films, named=False)
+        return seen[0] if seen else Found(path, relative, film=True)
     return _taken(path, relative, films=films) if films else Found(path, relative)
 
 
@@ -366,7 +518,7 @@ def _wanted(relative: Path, format: str | None) -> Path:  # noqa: A002
     return relative.with_name(stem + suffix)
 
 
-def _told_apart(wanted: Sequence[Path], sources: Sequence[Path]) -> list[Path]:
+def _told_apart(wanted: Sequence[Path], sources: Sequence[Location]) -> list[Path]:
     groups: dict[str, list[int]] = defaultdict(list)
     for index, name in enumerate(wanted):
         groups[name_key(name)].append(index)
@@ -377,7 +529,7 @@ def _told_apart(wanted: Sequence[Path], sources: Sequence[Path]) -> list[Path]:
     return names
 
 
-def _rename(names: list[Path], sources: Sequence[Path], members: list[int], taken: set[str]) -> None:
+def _rename(names: list[Path], sources: Sequence[Location], members: list[int], taken: set[str]) -> None:
     """Give the members of one group names that nobody has; `taken` learns them."""
     for tag in _TAGS:
         tagged = {i: names[i].with_stem(f"{names[i].stem}-{tag(sources[i])}") for i in members}
@@ -389,23 +541,23 @@ def _rename(names: list[Path], sources: Sequence[Path], members: list[int], take
     taken |= keys
 
 
-def _suffix_tag(source: Path) -> str:
+def _suffix_tag(source: Location) -> str:
     return source.suffix[1:] or "plain"
 
 
-def _folder_tag(source: Path) -> str:
+def _folder_tag(source: Location) -> str:
     return place(source).parent.name or "root"
 
 
-def _short_digest(source: Path) -> str:
+def _short_digest(source: Location) -> str:
     return _digest(source)[:8]
 
 
-def _digest(source: Path) -> str:
-    return sha256(os.fsencode(place(source))).hexdigest()
+def _digest(source: Location) -> str:
+    return sha256(os.fsencode(str(place(source)))).hexdigest()
 
 
-_TAGS: tuple[Callable[[Path], str], ...] = (_suffix_tag, _folder_tag, _short_digest, _digest)
+_TAGS: tuple[Callable[[Location], str], ...] = (_suffix_tag, _folder_tag, _short_digest, _digest)
 
 
 def name_key(name: Path) -> str:

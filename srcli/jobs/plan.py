@@ -14,12 +14,13 @@ from srcli.backends import registry
 from srcli.backends.base import BICUBIC
 from srcli.errors import InputError, OutputError, SrcliError, UsageError, shown
 from srcli.imaging.pixels import Pixels
-from srcli.io import pictures, provenance
+from srcli.io import pictures, provenance, remote
 from srcli.io.codec import translated
 from srcli.io.films.signatures import ANIMATED, WRITTEN
 from srcli.io.films.signatures import SUFFIXES as FILM_SUFFIXES
 from srcli.io.pictures import READ_ONLY_SUFFIXES, SUFFIXES
 from srcli.io.provenance import Finished, Provenance
+from srcli.io.remote import Location, Remote, location
 from srcli.io.storage import check_takes_files, existing
 from srcli.jobs.inputs import (
     Discovery,
@@ -30,6 +31,7 @@ from srcli.jobs.inputs import (
     may_be,
     name_alone,
     name_outputs,
+    named_alone,
     opened,
     place,
 )
@@ -63,9 +65,9 @@ class Plan:
     """
 
     jobs: tuple[Job, ...]
-    out: Path
+    out: Location
     problems: tuple[Problem, ...] = ()
-    left_out: Path | None = None
+    left_out: Location | None = None
     passed_by: tuple[Path, ...] = ()
     unread: tuple[tuple[str, int], ...] = ()
     sound: tuple[Path, ...] = ()
@@ -74,7 +76,7 @@ class Plan:
 
 def plan(
     inputs: Sequence[str],
-    out: Path,
+    out: Location,
     *,
     recursive: bool = False,
     format: str | None = None,  # noqa: A002
@@ -85,7 +87,7 @@ def plan(
     """Find the pictures and films that the inputs name, and give each an output.
 
     Args:
-        inputs: files, folders and glob patterns.
+        inputs: files, folders, glob patterns, and URLs of them.
         out: output folder; for one input file also the output file, if it has a picture's or film's suffix.
         recursive: also search the folders in folders, and those that links in them lead to.
         format: "png", "jpg", ...: makes all pictures that; None keeps the format of each input.
@@ -97,11 +99,34 @@ def plan(
         UsageError: an output would overwrite an input, or the format is not known; with `shard`, there is not
             one input folder and one output folder, or two files would have one output.
         OutputError: the outputs cannot be written where they should go.
+        MissingExtraError: a URL is named, and what reads it is not installed.
     """
+    planned = _plan(inputs, out, recursive, format, container, as_folder, shard)
+    return replace(planned, jobs=_found_there(planned.jobs, out))
+
+
+def _found_there(jobs: tuple[Job, ...], out: Location) -> tuple[Job, ...]:
+    """The same jobs, with what is behind the URLs of their outputs already: one listing."""
+    if not isinstance(out, Remote) or not jobs:
+        return jobs
+    targets = [job.target for job in jobs if isinstance(job.target, Remote)]
+    there = remote.there(out, targets)
+    return tuple(replace(job, target=target) for job, target in zip(jobs, there, strict=True))
+
+
+def _plan(
+    inputs: Sequence[str],
+    out: Location,
+    recursive: bool,
+    format: str | None,  # noqa: A002
+    container: str | None,
+    as_folder: bool,
+    shard: Shard | None,
+) -> Plan:
     wanted = None if format is None else _format(format)
     held = None if container is None else _container(container)
     suffix = "" if as_folder or is_folder(out) else out.suffix.lower()
-    if shard is not None and (len(inputs) != 1 or not is_folder(Path(inputs[0]))):
+    if shard is not None and (len(inputs) != 1 or not _may_be_folder(inputs[0])):
         what = inputs[0] if len(inputs) == 1 else "These inputs"
         raise UsageError(f"--shard is for one folder; {what} is not.", "Name one folder, and no pattern.")
     if suffix in (*SUFFIXES, *WRITTEN, *ANIMATED):
@@ -119,7 +144,7 @@ def plan(
     if shard is None:
         jobs = name_outputs(found.pictures, out, wanted, held)
     else:
-        jobs = _name_alone(found, Path(inputs[0]), out, wanted, held)
+        jobs = _name_alone(found, location(inputs[0]), out, wanted, held)
     check_targets(jobs)
     problems, unread = tuple(found.problems), tuple(sorted(found.unread.items()))
     passed_by, sound, left_out = tuple(found.passed_by), tuple(found.sound), found.left_out
@@ -128,10 +153,16 @@ def plan(
     return Plan(tuple(jobs), out, problems, left_out, passed_by, unread, sound, len(found.elsewhere))
 
 
+def _may_be_folder(name: str) -> bool:
+    """Whether a name is that of a folder; a URL may be, unless it is a pattern."""
+    where = location(name)
+    return not remote.is_pattern(where) if isinstance(where, Remote) else is_folder(where)
+
+
 def _name_alone(
     found: Discovery,
-    folder: Path,
-    out: Path,
+    folder: Location,
+    out: Location,
     format: str | None,  # noqa: A002
     container: str | None,
 ) -> list[Job]:
@@ -141,7 +172,7 @@ def _name_alone(
         sorted([*(str(one.relative) for one in found.pictures), *found.elsewhere]),
         lambda file: may_be(Path(file), films=films),
         lambda file: opened(folder, Path(file), films=films),
-        lambda one: name_alone(one, Path(), format, container).target,
+        lambda one: named_alone(one, format, container)[0],
     )
     return [name_alone(one, out, format, container) for one in found.pictures]
 
@@ -180,7 +211,7 @@ def _container(name: str) -> str:
     return known
 
 
-def _plan_file(inputs: Sequence[str], out: Path, format: str | None, container: str | None) -> Plan:  # noqa: A002
+def _plan_file(inputs: Sequence[str], out: Location, format: str | None, container: str | None) -> Plan:  # noqa: A002
     """`-o large.png`, `-o large.mkv`: one picture or film with a name of its own."""
     suffix = out.suffix.lower()
     if format not in (None, SUFFIXES.get(suffix, format)):
@@ -190,7 +221,7 @@ def _plan_file(inputs: Sequence[str], out: Path, format: str | None, container: 
         raise UsageError(f"{out} is not named like the container {container}.", "Leave out --container.")
     found = discover(inputs, out, recursive=False, films=_reads_films())
     _refuse_films(found)
-    if len(inputs) > 1 or len(found.pictures) > 1 or is_folder(Path(inputs[0])):
+    if len(inputs) > 1 or len(found.pictures) > 1 or is_folder(location(inputs[0])):
         raise UsageError(f"{out} is one picture's name, but there may be more.", "Name a folder with -o.")
     jobs = []
     for one in found.pictures:
@@ -206,25 +237,33 @@ def _plan_file(inputs: Sequence[str], out: Path, format: str | None, container: 
     return Plan(tuple(jobs), out, tuple(found.problems))
 
 
-def check_folder(inputs: Sequence[str], out: Path) -> None:
+def check_folder(inputs: Sequence[str], out: Location) -> None:
     """Refuse an output folder that is an input folder, or that cannot be made or written.
 
     Raises:
         UsageError: `out` is one of the input folders.
         OutputError: a file is in the way, or the folder is not writable.
     """
+    if isinstance(out, Remote):
+        remote.check_output(out)
+        if any(location(name) == out for name in inputs):
+            raise UsageError(f"{out}: the output folder is also an input.", "Name another one with -o.")
+        return
     for name in inputs:
-        if is_folder(Path(name)) and os.path.realpath(name) == os.path.realpath(out):
+        if is_folder(location(name)) and os.path.realpath(name) == os.path.realpath(out):
             raise UsageError(f"{out}: the output folder is also an input.", "Name another one with -o.")
     check_takes_files(out, out)
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Location) -> None:
     """Refuse a file that cannot be written for want of a folder.
 
     Raises:
         OutputError: a file or folder is in the way, or the folder is not writable.
     """
+    if isinstance(path, Remote):
+        remote.check_output(path)
+        return
     if is_folder(path):
         raise OutputError(f"{path}: is a folder.", "Name a file.")
     check_takes_files(path.parent, path)
@@ -245,7 +284,7 @@ def check_targets(jobs: Sequence[Job]) -> None:
             )
 
 
-def check_report(path: Path, jobs: Sequence[Job]) -> None:
+def check_report(path: Location, jobs: Sequence[Job]) -> None:
     """Refuse a report that cannot be written, or that would replace a picture.
 
     Raises:
@@ -259,8 +298,10 @@ def check_report(path: Path, jobs: Sequence[Job]) -> None:
         )
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Location) -> Remote | tuple[int, int] | None:
     """What two names of the same file share (links, case); None if there is no file."""
+    if isinstance(path, Remote):
+        return path
     try:
         facts = path.stat()
     except (OSError, ValueError):
@@ -282,6 +323,8 @@ def for_films(settings: Settings) -> Settings:
 def first_factor(jobs: Sequence[Job], settings: Settings) -> float:
     """How much the first picture grows, so that the network loaded first is one that is used."""
     for job in () if settings.by_factor else jobs[:_LOOK_AT]:
+        if isinstance(job.source, Remote):
+            continue
         try:
             if job.film:
                 from srcli.io.films.facts import probe  # PyAV comes with it
@@ -344,24 +387,31 @@ def done_already(job: Job, upscale: Upscale, settings: Settings) -> PictureResul
     """
     if not output_exists(job) or settings.overwrite:
         return None
+    if settings.trust_names:
+        return by_name(job)
     try:
-        existing = provenance.read(job.target)
+        existing = provenance.read(job.output)
     except InputError as error:
         raise OutputError(
             f"{error.message} It is where the output goes.", "--overwrite replaces it."
         ) from error
     if existing is None:
         return PictureResult(job.source, job.target, Status.KEPT, notes=(LEFT_ALONE,))
-    header = pictures.probe(job.source)
+    header = pictures.probe(job.input)
     source = header.height, header.width
     settings.factor(source)
     target = settings.output_size(source)
     # A model by name is also what auto may have chosen.
-    computed, size = upscale.candidates(source, target), job.source.stat().st_size
+    computed, size = upscale.candidates(source, target), job.input.stat().st_size
     chosen = ("auto",) if len(computed) > 1 else ("by name", "auto")
     check_made_by(
         job, existing, [_wanted(job, size, one, settings, target, by) for one in computed for by in chosen]
     )
+    return PictureResult(job.source, job.target, Status.SKIPPED)
+
+
+def by_name(job: Job) -> PictureResult:
+    """The result of an input whose output is there, where names are trusted."""
     return PictureResult(job.source, job.target, Status.SKIPPED)
 
 
@@ -371,6 +421,8 @@ def output_exists(job: Job) -> bool:
     Raises:
         OutputError: a folder is, or no file can have its name.
     """
+    if isinstance(job.target, Remote):
+        return job.target.size is not None
     if is_folder(job.target):
         raise OutputError(
             f"{shown(job.target)} is a folder, where the output goes.", "Move it away, or use another -o."
@@ -407,16 +459,27 @@ def check_made_by(job: Job, existing: Provenance, wanted: Sequence[Provenance]) 
     Raises:
         OutputError: other settings, another model or another input made it.
     """
-    source, made = job.source.stat(), job.target.stat()
+    (read, moved), (made, kept) = _times(job.source), _times(job.target)
     # The times of changes tell of `mv`, too. A result that has its input's date was made after both.
-    dated = made.st_mtime_ns == source.st_mtime_ns and made.st_ctime_ns >= source.st_ctime_ns
-    older = not dated and made.st_mtime < max(source.st_mtime, source.st_ctime)
+    dated = made == read and kept >= moved and isinstance(job.target, Path)
+    older = not dated and made < max(read, moved)
+    if isinstance(job.target, Remote):  # stores count seconds: of two times in one, either may be the later
+        older = older or made == moved
+    older = older or 0 in (read, made)  # a store that does not tell
     found, difference = provenance.finished(
-        existing, wanted, older=older, input_sha256=lambda: provenance.file_sha256(job.source)
+        existing, wanted, older=older, input_sha256=lambda: provenance.file_sha256(job.input)
     )
     if found is Finished.OTHER:
         hint = "--overwrite replaces it; or choose another folder with -o."
         raise OutputError(f"{shown(job.target)} is there already: {difference}.", hint)
+
+
+def _times(path: Location) -> tuple[int, int]:
+    """When its content changed, and when it came to its place, in nanoseconds."""
+    if isinstance(path, Remote):
+        return path.modified, path.modified
+    facts = path.stat()
+    return facts.st_mtime_ns, facts.st_ctime_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -453,7 +516,7 @@ def _wanted(
     job: Job, input_size: int, computed: Computed, settings: Settings, target: Size, chosen: str
 ) -> Provenance:
     """The record that this run would write, its input's checksum left out."""
-    written = pictures.format_of(job.target)
+    written = pictures.format_of(job.target.name)
     resolved: dict[str, provenance.Setting] = {
         "size": target[::-1],
         "scales": computed.scales,

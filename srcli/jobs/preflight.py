@@ -11,6 +11,7 @@ from srcli import memory
 from srcli.errors import InputError, OutputError, SrcliError, shown
 from srcli.io import pictures
 from srcli.io.pictures import Header
+from srcli.io.remote import Remote
 from srcli.io.storage import amount, check_name, check_takes_files, existing
 from srcli.jobs import plan
 from srcli.jobs.inputs import Job
@@ -94,22 +95,26 @@ class Preflight:
     def _left_alone(self, job: Job) -> PictureResult | None:
         """The end of a picture that has the size asked for, where that is known without its pixels."""
         models = auto.models(self.settings.model)
-        if len(models) > 1 or (self.settings.by_factor and self.settings.scale > 1):
+        if (
+            self.settings.trust_names
+            or len(models) > 1
+            or (self.settings.by_factor and self.settings.scale > 1)
+        ):
             return None
-        header = pictures.probe(job.source)
+        header = pictures.probe(job.input)
         source = header.height, header.width
         same = self.upscale.leaves(source, self.settings.output_size(source), models[0])
         return plan.left_alone(job, source, models[0]) if same else None
 
     def _planned(self, job: Job) -> Outlook:
         """Refuse what its format, its place, the memory or the disk cannot hold."""
-        header, settings, limit = pictures.probe(job.source), self.settings, self.upscale.picture_memory // 3
+        header, settings, limit = pictures.probe(job.input), self.settings, self.upscale.picture_memory // 3
         source = header.height, header.width
         settings.factor(source)
         output = settings.output_size(source)
-        written = pictures.format_of(job.target)
-        pictures.check_output(job.target, output, header.channels, header.bit_depth)
-        self._check_place(job.target)
+        written = pictures.format_of(job.output)
+        pictures.check_output(job.output, output, header.channels, header.bit_depth)
+        self._check_place(job.output)
         needed = self.upscale.network_memory(source, output) + memory.LEAST
         if needed > settings.memory:
             raise InputError(
@@ -140,10 +145,10 @@ class Preflight:
         Raises:
             OutputError: alone it does not fit.
         """
-        folder = existing(job.target.parent)
+        folder = existing(job.output.parent)
         with suppress(OSError):  # of the file system: what cannot be asked shows when it is written
             free, device = shutil.disk_usage(folder).free, folder.stat().st_dev
-            replaced = job.target.stat().st_size if job.target.is_file() else 0
+            replaced = job.output.stat().st_size if job.output.is_file() else 0
             least, likely = result_bytes(job, header, output)
             if scratch + least > free:
                 raise OutputError(
@@ -151,6 +156,8 @@ class Preflight:
                     f"and {amount(free)} are free.",
                     "Free some space, or choose another place with -o.",
                 )
+            if isinstance(job.target, Remote):  # it stays only until it is put there
+                return
             disk = self._disks.setdefault(device, _Disk(job.target.parent))
             disk.least += max(0, least - replaced)
             disk.likely += max(0, likely - replaced)
@@ -163,12 +170,12 @@ def result_bytes(job: Job, header: Header, output: Size) -> tuple[int, int]:
     In one format, a larger picture takes no more bytes a pixel than the small one did. Lossless results of
     lossy inputs are judged by their pixels alone.
     """
-    written, channels, depth = pictures.format_of(job.target), header.channels, header.bit_depth
+    written, channels, depth = pictures.format_of(job.target.name), header.channels, header.bit_depth
     likely = memory.file_bytes(written, output, channels, depth)
     if header.format in memory.LOSSLESS or written not in memory.LOSSLESS:
         with suppress(OSError):  # gone since
             factor = prod(output) / (header.height * header.width)
-            likely = min(likely, int(job.source.stat().st_size * factor))
+            likely = min(likely, int(job.input.stat().st_size * factor))
     least = memory.least_file_bytes(written, output, channels, depth)
     return least, max(likely, least)
 

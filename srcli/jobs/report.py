@@ -13,6 +13,7 @@ from srcli.errors import ExitCode, InputError, OutputError, SrcliError, shown
 from srcli.settings import Size
 
 if TYPE_CHECKING:
+    from srcli.io.remote import Location
     from srcli.jobs.inputs import Job
     from srcli.upscaler import Computed
 
@@ -26,7 +27,7 @@ class Status(StrEnum):
 
     WRITTEN = "written"
     SKIPPED = "skipped"
-    """Its output is there, made by the same input, model and settings."""
+    """Its output is there, made by the same input, model and settings, or names are trusted."""
     UNCHANGED = "unchanged"
     """It has the size asked for, and its network only enlarges: nothing is written."""
     KEPT = "kept"
@@ -88,8 +89,8 @@ class PictureResult:
         film: what only films have; None for pictures.
     """
 
-    input: Path
-    output: Path | None
+    input: "Location"
+    output: "Location | None"
     status: Status
     input_size: Size | None = None
     output_size: Size | None = None
@@ -180,14 +181,23 @@ def _size_json(size: Size | None) -> dict[str, int] | None:
     return None if size is None else {"width": size[1], "height": size[0]}
 
 
-def write_report(report: Report, path: Path) -> None:
-    """Write the JSON report, whole or not at all.
+def write_report(report: Report, path: "Location") -> None:
+    """Write the JSON report, whole or not at all, in place of an older one.
 
     Raises:
         OutputError: it cannot be written there.
     """
     from srcli.io.storage import write_text  # NumPy comes with it
 
+    if not isinstance(path, Path):
+        from tempfile import TemporaryDirectory
+
+        from srcli.io import remote
+
+        with TemporaryDirectory(prefix="srcli-") as scratch:
+            write_report(report, file := Path(scratch, "report.json"))
+            remote.put(file, path, replaces=True)
+        return
     try:
         write_text(path, report.to_json() + "\n")
     except OSError as error:
@@ -222,12 +232,12 @@ def failure(job: "Job", error: Exception) -> PictureResult:
             f"{shown(job.source)}: failed unexpectedly ({type(error).__name__}: {error}).",
             "This is a bug in srcli: please report it with the picture.",
         )
-    message = error.message
+    message = job.named(error.message)
     if not any(shown(path) in message for path in (job.source, job.target)):
         message = f"{shown(job.source)}: {message}"
     return PictureResult(job.source, job.target, Status.FAILED, error=message, hint=error.hint)
 
 
-def problem(path: Path, error: InputError) -> PictureResult:
+def problem(path: "Location", error: InputError) -> PictureResult:
     """An input that could not even be tried."""
     return PictureResult(path, None, Status.FAILED, error=error.message, hint=error.hint)

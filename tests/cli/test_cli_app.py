@@ -15,7 +15,10 @@ from srcli.cli import app, console
 from srcli.cli.upscale import parse_bytes, parse_time
 from srcli.errors import ExitCode, InputError, UsageError
 
-HEAVY = ("numpy", "cv2", "torch", "onnxruntime", "openvino", "tensorrt", "onnx", "ray", "av", "rich")
+HEAVY = (
+    *("numpy", "cv2", "torch", "onnxruntime", "openvino", "tensorrt", "onnx", "ray", "av", "rich"),
+    *("fsspec", "s3fs"),
+)
 PROGRAM = "import sys; from srcli.cli.app import main; code = main(); "
 
 

@@ -16,7 +16,7 @@ WRITTEN = (".mkv", ".mp4", ".m4v", ".mov", ".webm")
 
 ANIMATED = (".gif", ".apng", ".png", ".webp")
 """Suffixes of pictures that may be animated, which films are written to, too."""
-_SOURCES = (".ts", ".mts", ".nut")
+SOURCES = (".ts", ".mts", ".nut")
 """Those of them that source code has too: TypeScript, Squirrel."""
 _BINARY = frozenset((*range(9), *range(14, 27), *range(28, 32)))
 """Bytes that are in no text."""
@@ -92,7 +92,7 @@ def is_film(path: Path) -> bool:
 
 def is_source(path: Path) -> bool:
     """Whether a file with a film's suffix is text, and that a suffix of source code. An empty one is not."""
-    if path.suffix.lower() not in _SOURCES:
+    if path.suffix.lower() not in SOURCES:
         return False
     try:
         with path.open("rb") as file:

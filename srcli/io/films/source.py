@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -62,6 +62,24 @@ def opened(path: Path) -> Iterator[InputContainer]:
         raise InputError(
             f"{shown(path)} cannot be opened as a film ({reason(error)}).",
             "It may be cut off or damaged, or no film at all; does a player show it?",
+        ) from error
+    with container:
+        yield container
+
+
+@contextmanager
+def opened_file(file: BinaryIO, name: object) -> Iterator[InputContainer]:
+    """The same of a stream that can seek; `name` is for messages.
+
+    Raises:
+        InputError: it is no film.
+    """
+    try:
+        options = {"format_whitelist": _CONTAINERS}
+        container = av.open(file, "r", options=options, metadata_errors="replace")
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise InputError(
+            f"{shown(name)} cannot be opened as a film ({reason(error)}).", "Is it damaged?"
         ) from error
     with container:
         yield container

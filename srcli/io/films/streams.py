@@ -8,10 +8,11 @@ going by it, writing the header fails, or they are not there afterwards.
 
 import io
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 import av
 from av.container import InputContainer
@@ -21,7 +22,7 @@ from srcli.errors import InputError, UsageError, shown
 from srcli.io import pictures, provenance, xmp
 from srcli.io.films.facts import Facts
 from srcli.io.films.signatures import GIF_HEADER, gif_palette
-from srcli.io.films.source import opened
+from srcli.io.films.source import opened, opened_file
 from srcli.io.provenance import Provenance
 
 log = logging.getLogger(__name__)
@@ -363,8 +364,21 @@ def record_of(path: Path) -> Provenance | None:
     Raises:
         InputError: it cannot be opened.
     """
-    records = map(provenance.parse_text, _made_by(path))
-    return next((record for record in records if record is not None), None)
+    return _first_record(_made_by(path))
+
+
+def record_in(file: BinaryIO, name: object) -> Provenance | None:
+    """The same of a stream that can seek, which holds no animated picture; `name` is for messages.
+
+    Raises:
+        InputError: it is no film.
+    """
+    with opened_file(file, name) as film:
+        return _first_record(_tags(film))
+
+
+def _first_record(texts: Sequence[str]) -> Provenance | None:
+    return next((record for text in texts if (record := provenance.parse_text(text)) is not None), None)
 
 
 def is_partial(path: Path) -> bool:
@@ -380,7 +394,11 @@ def _made_by(path: Path) -> list[str]:
     if path.suffix.lower() in ANIMATED:
         return [_picture_made_by(path)]
     with opened(path) as film:
-        found = {key.lower(): value for key, value in film.metadata.items()}
+        return _tags(film)
+
+
+def _tags(film: InputContainer) -> list[str]:
+    found = {key.lower(): value for key, value in film.metadata.items()}
     return [found[name] for name in _RECORD_NAMES if name in found]
 
 
