@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
@@ -30,6 +31,7 @@ from srcli.errors import Interrupt, UsageError
 from srcli.settings import DEFAULT_MEMORY, ON_ERROR, FilmSettings, OnError, Settings
 
 if TYPE_CHECKING:
+    from srcli.jobs.inputs import Job
     from srcli.jobs.plan import Plan
     from srcli.jobs.report import Loaded, PictureResult, Report
     from srcli.jobs.shard import Shard
@@ -129,6 +131,13 @@ def upscale(
             metavar="I/N",
             help="Only the I-th of N shares of a folder, for many machines; auto: as Slurm, Kubernetes, AWS "
             "Batch or SkyPilot says. A converted a.jpg is then named a.jpg.png.",
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHERE",
+            help="Share the work out by Ray: auto (the cluster at $RAY_ADDRESS, or this machine's) or local.",
         ),
     ] = None,
     format: Annotated[  # noqa: A002
@@ -307,6 +316,8 @@ def upscale(
     )
     _check(inputs, out, report)
     share = None if shard is None else _shard(shard, piped or "-" in inputs, preview is not None)
+    if cluster is not None:
+        _check_cluster(cluster, settings, piped or "-" in inputs, shard)
     if piped:
         _check_pipe(as_json=as_json, preview=preview is not None, dry_run=dry_run)
     messages: Messages = context.obj
@@ -328,6 +339,7 @@ def upscale(
                 as_json,
                 for_films,
                 share,
+                cluster,
             )
         )
 
@@ -364,6 +376,23 @@ def _shard(text: str, piped: bool, preview: bool) -> "Shard":
     if preview:
         raise UsageError("--preview is not made in shards.", "Leave out --shard: previews take seconds.")
     return parse(text, os.environ)
+
+
+def _check_cluster(where: str, settings: Settings, piped: bool, shard: str | None) -> None:
+    """Refuse what no cluster does, before anything is searched or loaded."""
+    from srcli.jobs.cluster import check
+
+    check(where)
+    if piped or settings.film.preview:
+        what = "- in a pipe" if piped else "--preview"
+        raise UsageError(f"--cluster is not for {what}.", "Leave it out.")
+    if shard is not None:
+        raise UsageError("--shard and --cluster both share out the work.", "Keep one of them.")
+    if settings.device not in ("auto", "cpu", "cuda"):
+        raise UsageError(
+            f"--device {settings.device} is of one machine; with --cluster each process has its own.",
+            "Use --device cuda, cpu or auto.",
+        )
 
 
 def _check_pipe(*, as_json: bool, preview: bool, dry_run: bool) -> None:
@@ -447,6 +476,7 @@ def _run(
     as_json: bool,
     for_films: list[str],
     shard: "Shard | None",
+    cluster: str | None,
 ) -> int:
     """Plan, load, work, report; returns the exit code."""
     from srcli.io.films.signatures import ANIMATED
@@ -485,7 +515,7 @@ def _run(
         if dry_run:
             results += _foresee(planned, upscalers, settings, interrupt, as_json)
         elif upscalers:
-            work = _preview if settings.film.preview else _work
+            work = _preview if settings.film.preview else partial(_work, where=cluster)
             more, interrupted, full = work(planned, upscalers, settings, messages, interrupt, as_json)
             results += more
         seconds, part = perf_counter() - begin, None if shard is None else str(shard)
@@ -564,15 +594,10 @@ def _work(
     messages: Messages,
     interrupt: Interrupt,
     as_json: bool,
+    *,
+    where: str | None,
 ) -> tuple[list["PictureResult"], bool, bool]:
-    """Do it: results, and whether it was interrupted, or found the disk full."""
-    from srcli.jobs.folder import FolderRun
-    from srcli.jobs.report import Status
-
-    if any(job.film for job in plan.jobs):
-        from srcli.jobs.film import FilmRun, run_films
-
-    pictures, films = ([job for job in plan.jobs if job.film is film] for film in (False, True))
+    """Do it, here or on a cluster: results, and whether it was interrupted, or found the disk full."""
     piped = settings.film.pipe is not None
     paths = not (as_json or messages.quiet or piped or sys.stdout.isatty())
     with (
@@ -581,19 +606,73 @@ def _work(
         product_stream() if piped else nullcontext() as sink,
     ):
         progress = FolderProgress(shown, len(plan.jobs), notes=not messages.quiet, paths=paths)
-        run = FolderRun(pictures, upscalers, settings, progress, lambda: interrupt.wanted).run()
-        results, interrupted, full = run.results, run.interrupted, run.full
-        if films:
-            runs = [
-                FilmRun(
-                    job, upscalers, settings, progress, lambda: interrupted or full or interrupt.wanted, sink
-                ) for job in films
-            ]  # fmt: skip
-            results += run_films(runs)
-            full = full or any(one.full for one in runs)
-            interrupted = interrupted or (not full and any(one.status is Status.PENDING for one in results))
+        if where is None:
+            results, interrupted, full = _here(plan, upscalers, settings, progress, interrupt, sink)
+        else:
+            results, interrupted, full = _on_cluster(where, plan, upscalers, settings, progress, interrupt)
     order = {job.source: number for number, job in enumerate(plan.jobs)}
-    return sorted(results, key=lambda result: order[result.input]), interrupted, full
+    results.sort(key=lambda result: order[result.input])
+    return results, interrupted, full
+
+
+def _here(
+    plan: "Plan",
+    upscalers: "list[Upscaler]",
+    settings: Settings,
+    progress: FolderProgress,
+    interrupt: Interrupt,
+    sink: BinaryIO | None,
+) -> tuple[list["PictureResult"], bool, bool]:
+    """On this machine: as `_work`."""
+    from srcli.jobs.folder import FolderRun
+    from srcli.jobs.report import Status
+
+    pictures, films = _by_kind(plan)
+    run = FolderRun(pictures, upscalers, settings, progress, lambda: interrupt.wanted).run()
+    results, interrupted, full = run.results, run.interrupted, run.full
+    if films:
+        from srcli.jobs.film import FilmRun, run_films
+
+        def stop() -> bool:
+            return interrupted or full or interrupt.wanted
+
+        runs = [FilmRun(job, upscalers, settings, progress, stop, sink) for job in films]
+        results += run_films(runs)
+        full = full or any(one.full for one in runs)
+        interrupted = interrupted or (not full and any(one.status is Status.PENDING for one in results))
+    return results, interrupted, full
+
+
+def _on_cluster(
+    where: str,
+    plan: "Plan",
+    upscalers: "list[Upscaler]",
+    settings: Settings,
+    progress: FolderProgress,
+    interrupt: Interrupt,
+) -> tuple[list["PictureResult"], bool, bool]:
+    """On the nodes of a cluster: as `_work`."""
+    from srcli.jobs.cluster import connected
+    from srcli.jobs.cluster_run import ClusterRun
+
+    pictures, films = _by_kind(plan)
+    with connected(where) as cluster:
+        run = ClusterRun(cluster, pictures, upscalers[0], settings, progress, lambda: interrupt.wanted)
+        if films:
+            from srcli.jobs.film import FilmRun
+
+            close, stop = run.close_segments, lambda: interrupt.wanted or run.full
+            run.films = [
+                FilmRun(job, upscalers, settings, progress, stop, elsewhere=close) for job in films
+            ]  # fmt: skip
+        run.run()
+    return run.results, run.interrupted, run.full
+
+
+def _by_kind(plan: "Plan") -> tuple[list["Job"], list["Job"]]:
+    """Pictures and films."""
+    pictures, films = ([job for job in plan.jobs if job.film is film] for film in (False, True))
+    return pictures, films
 
 
 def _preview(
