@@ -379,6 +379,7 @@ class ClusterRun:
         for node in nodes.values():
             if node.id not in self._refused:
                 self._staff(node, order)
+        self.queue.expected = len(self._processes)
         self._check_nodes()
 
     def _staff(self, node: Node, order: Order) -> None:
@@ -555,7 +556,7 @@ def sizes(jobs: Sequence[Job]) -> Iterator[int]:
             yield from found
 
 
-def _sizes(jobs: Sequence[Job]) -> array[int]:
+def _sizes(jobs: Sequence[Job]) -> "array[int]":
     found = array("q")
     for job in jobs:
         try:

@@ -31,7 +31,7 @@ class _Worker:
     """What one worker has to do.
 
     Attributes:
-        units: in flight, in the order in which they were given.
+        units: in flight, in the order in which they were given, with their costs.
         alone: whether the one in flight has it for itself.
         draining: whether it gets no more until it is empty, and then a unit alone.
         steps, cpu: of its last sign of life.
@@ -39,7 +39,7 @@ class _Worker:
         cpu_then: its CPU seconds then.
     """
 
-    units: dict[int, None] = field(default_factory=dict)
+    units: dict[int, int] = field(default_factory=dict)
     alone: bool = False
     draining: bool = False
     steps: int = -1
@@ -59,12 +59,14 @@ class Queue:
         clock: seconds that only grow.
         ahead: units that a worker has at once.
         quiet, busy: seconds, see `QUIET` and `BUSY`.
+        expected: workers that have joined or soon will.
     """
 
     clock: Callable[[], float] = monotonic
     ahead: int = AHEAD
     quiet: float = QUIET
     busy: float = BUSY
+    expected: int = 0
     _waiting: list[tuple[int, int]] = field(default_factory=list)
     _suspects: deque[int] = field(default_factory=deque)
     _workers: dict[int, _Worker] = field(default_factory=dict)
@@ -72,6 +74,7 @@ class Queue:
     _deaths: Counter[int] = field(default_factory=Counter)
     _lost: Counter[int] = field(default_factory=Counter)
     _draining: int = 0
+    _left: int = 0
 
     def __post_init__(self) -> None:
         self._room = [{} for _ in range(self.ahead)]
@@ -79,6 +82,7 @@ class Queue:
     def add(self, unit: int, cost: int) -> None:
         """A unit that waits; those of a higher cost go first, equal ones by their numbers."""
         heapq.heappush(self._waiting, (-cost, unit))
+        self._left += cost
 
     @property
     def waiting(self) -> int:
@@ -105,13 +109,24 @@ class Queue:
         return [*self._next(), *self._alone()]
 
     def _next(self) -> Iterator[tuple[int, int]]:
-        """The largest units that wait, for the workers that have room."""
+        """The largest units that wait, for the workers that have room.
+
+        A worker that has a unit gets another one only if both are at most half of each share of what is
+        left: else large units would wait for one worker while others have nothing more to do.
+        """
+        workers = max(self.expected, len(self._workers))
         for depth, room in enumerate(self._room):
-            while room and self._waiting:
-                worker = next(iter(room))
+            for worker in list(room):
+                if not self._waiting:
+                    return
+                cost = -self._waiting[0][0]
+                held = sum(self._workers[worker].units.values())
+                if depth and 2 * (held + cost) * workers > self._left:
+                    continue
                 del room[worker]
                 unit = heapq.heappop(self._waiting)[1]
-                self._give(worker, unit)
+                self._left -= cost
+                self._give(worker, unit, cost)
                 if depth + 1 < self.ahead:
                     self._room[depth + 1][worker] = None
                 yield worker, unit
@@ -174,11 +189,11 @@ class Queue:
     def _alive(self, one: _Worker) -> None:
         one.since, one.cpu_then = self.clock(), one.cpu
 
-    def _give(self, worker: int, unit: int) -> None:
+    def _give(self, worker: int, unit: int, cost: int = 0) -> None:
         one = self._workers[worker]
         if not one.units:
             self._alive(one)
-        one.units[unit] = None
+        one.units[unit] = cost
 
     def _place(self, worker: int) -> None:
         """Put a worker where those with as many units are."""
