@@ -34,10 +34,15 @@ _USUAL_PORT = 6379
 
 
 class RayCluster:
-    """The cluster that this process is connected to; see `connected`."""
+    """The cluster that this process is connected to; see `connected`.
 
-    def __init__(self, ray: Any) -> None:
-        self._ray = ray
+    Args:
+        ray: the module.
+        worker: what each process holds.
+    """
+
+    def __init__(self, ray: Any, worker: type[Worker] = Worker) -> None:
+        self._ray, self._worker = ray, worker
 
     def nodes(self) -> list[Node]:
         """The nodes that live."""
@@ -60,7 +65,7 @@ class RayCluster:
 
         options = {"num_cpus": share.cpus, "num_gpus": share.gpus}
         pinned = NodeAffinitySchedulingStrategy(node.id, soft=False)
-        actor = self._ray.remote(Worker).options(
+        actor = self._ray.remote(self._worker).options(
             **options, max_restarts=0, max_task_retries=0, max_concurrency=_CALLS, scheduling_strategy=pinned
         )
         return actor.remote()
@@ -209,6 +214,11 @@ def _running(folder: Path) -> Any:
 def _import() -> Any:
     import ray
 
+    with suppress(ImportError, AttributeError):  # of a cluster that this process was in before
+        from ray._raylet import AuthenticationTokenLoader, Config
+
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what it says of processes, the run says itself
     return ray
 

@@ -1,4 +1,4 @@
-"""The queue of a cluster: order, suspects, hanging workers; and 64 simulated workers with a clock of their own."""
+"""The queue of a cluster: order, suspects, hanging workers; and 64 simulated workers with their own clock."""
 
 import heapq
 from collections.abc import Callable

@@ -1,0 +1,208 @@
+"""Three nodes of Ray on this machine: a local run's files, whatever is killed or hangs; and who may connect."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cluster_doubles import Nodes, three_nodes
+from folder_doubles import Watcher
+
+from srcli.errors import UsageError
+from srcli.io import pictures
+from srcli.jobs import cluster
+from srcli.jobs.cluster_run import ClusterRun
+from srcli.jobs.folder import FolderRun
+from srcli.jobs.plan import plan
+from srcli.jobs.queue import Queue
+from srcli.jobs.report import PictureResult, Status
+from srcli.settings import Settings
+from srcli.upscaler import Upscaler
+
+TWICE = Settings("bicubic", 2, threads=2)
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    with three_nodes() as found:
+        yield found
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """24 pictures in `in`, and the current folder."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    for number in range(24):
+        path = Path(f"in/{number % 3}/slow{number}.{('png', 'jpg', 'tif')[number % 3]}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 255, (30 + number, 40, 3), dtype=np.uint8)
+        pictures.write(path, pictures.Picture(pixels))
+    return tmp_path
+
+
+def contents(folder: str) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()
+    }
+
+
+def in_order(settings: Settings = TWICE) -> list[PictureResult]:
+    jobs = plan(["in"], Path("one"), recursive=True).jobs
+    return FolderRun(jobs, [Upscaler.from_settings(settings)], settings, Watcher()).run().results
+
+
+def cluster_run(nodes: Nodes, settings: Settings = TWICE, watcher: Watcher | None = None) -> ClusterRun:
+    jobs = plan(["in"], Path("out"), recursive=True).jobs
+    upscaler = Upscaler.from_settings(settings)
+    queue = Queue(quiet=6.0)
+    return ClusterRun(nodes.cluster, jobs, upscaler, settings, watcher or Watcher(), queue=queue).run()
+
+
+def test_the_files_and_results_are_those_of_a_local_run(
+    nodes: Nodes, folder: Path, tiny_models: Path
+) -> None:
+    Path("in/damaged.png").write_bytes(b"\x89PNG\r\n\x1a\nno picture")
+    settings = Settings(tiny_models / "tiny-x2.onnx", 2, threads=2)
+    local, run = in_order(settings), cluster_run(nodes, settings)
+    assert contents("out") == contents("one")
+    assert [(one.input, one.status, one.output_size, one.error, one.computed) for one in run.results] == [
+        (one.input, one.status, one.output_size, one.error, one.computed) for one in local
+    ]
+    assert len(run.done) == 3  # nodes
+    again = cluster_run(nodes, settings)
+    assert [one.status for one in again.results].count(Status.SKIPPED) == 24
+
+
+def test_killed_and_hanging_processes_cost_no_picture(nodes: Nodes, folder: Path) -> None:
+    for fault in ("kill", "hang"):
+        Path(f"in/{fault}").touch()
+        pictures.write(Path(f"in/{fault}.png"), pictures.Picture(np.zeros((90, 90, 3), np.uint8)))
+    run = cluster_run(nodes)
+    assert {one.status for one in run.results} == {Status.WRITTEN}
+    assert not Path("in/kill").exists()
+    assert not Path("in/hang").exists()
+    in_order()
+    assert contents("out") == contents("one")
+
+
+def test_a_picture_that_kills_its_process_fails_alone(nodes: Nodes, folder: Path) -> None:
+    pictures.write(Path("in/poison.png"), pictures.Picture(np.zeros((90, 90, 3), np.uint8)))
+    run = cluster_run(nodes)
+    failed = [one for one in run.results if one.status is Status.FAILED]
+    assert [one.input.name for one in failed] == ["poison.png"]
+    assert "poison.png: every process that worked on it alone was lost" in failed[0].error
+    assert len(contents("out")) == 24
+
+
+def test_a_killed_node_loses_nothing_and_another_joins(nodes: Nodes, folder: Path) -> None:
+    victim = nodes.add()
+
+    class Killer(Watcher):
+        def finished(self, result: PictureResult) -> None:
+            super().finished(result)
+            if len(self.seen) == 4:
+                nodes.kill(victim)
+
+    run = cluster_run(nodes, watcher=Killer())
+    assert {one.status for one in run.results} == {Status.WRITTEN}
+    in_order()
+    assert contents("out") == contents("one")
+
+
+def command(nodes: Nodes, *arguments: str) -> list[str]:
+    upscale = ("upscale", "in", "-r", "-s", "2", "--model", "bicubic", "--threads", "2", "-o", "out")
+    return [sys.executable, "-m", "srcli", *upscale, "--cluster", "auto", *arguments]
+
+
+def test_the_same_command_goes_on_after_the_driver_is_killed(nodes: Nodes, folder: Path) -> None:
+    environ = os.environ | {"RAY_ADDRESS": nodes.address}
+    for number in range(400):
+        Path(f"in/{number}.png").symlink_to("0/slow0.png")
+    killed = subprocess.Popen(command(nodes), env=environ, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(contents("out")) < 5:
+        assert time.monotonic() < deadline
+        assert killed.poll() is None
+        time.sleep(0.02)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    done = subprocess.run(command(nodes, "--json"), env=environ, capture_output=True, text=True)
+    counts = json.loads(done.stdout)["counts"]
+    assert (done.returncode, counts["written"] + counts["skipped"]) == (0, 424)
+    assert counts["skipped"] >= 5
+    in_order()
+    assert contents("out") == contents("one")
+
+
+def test_nothing_listens_beyond_loopback(nodes: Nodes) -> None:
+    inodes = {}
+    for name in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":
+                inodes[f"socket:[{fields[9]}]"] = fields[1].rpartition(":")[0]
+    found = [inodes[link] for link in sockets() if link in inodes]
+    assert len(found) > 5
+    assert set(found) <= {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+
+def sockets() -> Iterator[str]:
+    """The sockets of this process and of all that it started."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[stat.parent.name] = stat.read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            continue
+    for pid in parents:
+        above = pid
+        while above in parents and above != str(os.getpid()):
+            above = parents[above]
+        if above == str(os.getpid()):
+            for link in Path(f"/proc/{pid}/fd").glob("*"):
+                try:
+                    yield str(link.readlink())
+                except OSError:
+                    continue
+
+
+def test_a_wrong_token_is_refused_in_words(nodes: Nodes, folder: Path) -> None:
+    Path("token").write_text("0" * 64)
+    Path("token").chmod(0o644)
+    environ = os.environ | {"RAY_ADDRESS": nodes.address, "RAY_AUTH_TOKEN_PATH": "token"}
+    run = subprocess.run(command(nodes), env=environ, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, "refuses the token" in run.stderr, "Traceback" in run.stderr) == (2, True, False)
+    assert Path("token").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_token_of_a_local_cluster_is_its_owners_alone(nodes: Nodes) -> None:
+    token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert token.parent.stat().st_mode & 0o777 == 0o700
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"RAY_AUTH_TOKEN_PATH": "missing"}, "There is no token"),
+        ({"RAY_AUTH_TOKEN": "00", "RAY_ADDRESS": "127.0.0.1:1"}, "cannot be reached"),
+        ({"RAY_AUTH_TOKEN": "00", "RAY_ADDRESS": "ray://127.0.0.1:10001"}, "is no address"),
+    ],
+)
+def test_what_is_not_there_is_said(
+    environ: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=words), cluster.connected("auto"):
+        pass
