@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -139,7 +140,7 @@ def connected(where: str) -> Iterator[RayCluster]:
     """
     check(where)
     with _private_folder() as folder:
-        _be_safe()
+        _be_quiet()
         begin = _local if where == "local" else _running
         ray = begin(folder)
         try:
@@ -156,10 +157,10 @@ def _private_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def _be_safe() -> None:
-    """What holds before Ray is imported: nothing is reported, and whoever wants in has a token."""
+def _be_quiet() -> None:
+    """What holds before Ray is imported: nothing is reported to its makers, and little is logged."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
 
 
 def _local(folder: Path) -> Any:
@@ -212,15 +213,19 @@ def _running(folder: Path) -> Any:
 
 
 def _import() -> Any:
-    import ray
-
-    with suppress(ImportError, AttributeError):  # of a cluster that this process was in before
-        from ray._raylet import AuthenticationTokenLoader, Config
-
-        Config.initialize("")
-        AuthenticationTokenLoader.instance().reset_cache()
-    logging.getLogger("ray").setLevel(logging.CRITICAL)  # what it says of processes, the run says itself
+    """Ray, which then says nothing on stdout or stderr: that is for paths, and what it tells the run says."""
+    ray: Any = import_module("ray")
+    with suppress(AttributeError):  # a cluster that this process was in before had other settings
+        ray._raylet.Config.initialize("")
+        ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
+    with suppress(AttributeError):
+        ray._private.worker.print_worker_logs = _say_nothing
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
     return ray
+
+
+def _say_nothing(*_: object) -> None:
+    """In place of what prints."""
 
 
 def _init(ray: Any, **options: Any) -> None:

@@ -5,12 +5,13 @@ reads and writes the files itself.
 """
 
 import logging
+import os
 import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -18,7 +19,7 @@ from queue import Empty, SimpleQueue
 from secrets import token_hex
 from tempfile import NamedTemporaryFile
 from threading import Event
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from srcli.errors import BackendUnavailableError, InferenceError, OutputError, shown
 from srcli.io.storage import sweep
@@ -202,6 +203,7 @@ class ClusterRun:
     _told: float = 0.0
     _alone_since: float = 0.0
     _leaving: Event = field(default_factory=Event)
+    _witness: Path = Path()
 
     def run(self) -> "ClusterRun":
         """Do all jobs; `stop` ends the run early and sets `interrupted`, a full disk `full`.
@@ -239,17 +241,18 @@ class ClusterRun:
         settings, word = settled(self.settings, self.upscaler), token_hex(16)
         log.info("all nodes compute with %s.", self.upscaler.reason)
         try:
-            with NamedTemporaryFile("w", prefix=".srcli-", dir=first.target.parent) as witness:
+            with _witness(first.target.parent) as witness:
                 witness.write(word)
                 witness.flush()
-                Path(witness.name).chmod(0o644)  # processes of other users read it
+                self._witness = Path(witness.name)
+                self._witness.chmod(0o644)  # processes of other users read it
                 yield Order(
                     settings,
                     self.upscaler.settings.scale,
                     computes(self.upscaler),
                     Path.cwd(),
                     first.source,
-                    Path(witness.name),
+                    self._witness,
                     word,
                 )
         except OSError as error:
@@ -453,6 +456,8 @@ class ClusterRun:
     def _ask(self) -> None:
         """End processes that hang, and ask the others how it goes."""
         now = self.queue.clock()
+        with suppress(OSError):
+            os.utime(self._witness)  # else other runs take it for forgotten
         for number in self.queue.hanging():
             self._bury(number, f"made no step for {self.queue.quiet:.0f} s or more, and was ended")
         for number, process in list(self._processes.items()):
@@ -534,6 +539,11 @@ class ClusterRun:
                 return ended.get(timeout=_GLANCE)
             if self._leaving.is_set():
                 raise CancelledError
+
+
+def _witness(folder: Path) -> "AbstractContextManager[IO[str]]":
+    """A file that others look for; left by a killed run, it is swept away like unfinished ones."""
+    return NamedTemporaryFile("w", prefix=".srcli-", suffix=".part", dir=folder)
 
 
 def share_of(node: Node, order: Order) -> tuple[Share, int]:

@@ -18,7 +18,7 @@ TESTS = Path(__file__).parents[1]
 
 
 class Faulty(Worker):
-    """Has a fault at pictures of certain names; some only where a file without the suffix lies beside them."""
+    """Has a fault at pictures of certain names; some only where a file without suffix lies beside them."""
 
     def picture(self, job: Job) -> Done:
         fault = job.source.with_suffix("")
