@@ -32,6 +32,7 @@ _CALLS = 8
 """Calls that a process takes at once: units, and questions how it goes."""
 _TOKEN = Path("~/.ray/auth_token")
 _USUAL_PORT = 6379
+_SAID = "stderr"
 
 
 class RayCluster:
@@ -140,7 +141,7 @@ def connected(where: str) -> Iterator[RayCluster]:
     """
     check(where)
     with _private_folder() as folder:
-        _be_quiet()
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         begin = _local if where == "local" else _running
         ray = begin(folder)
         try:
@@ -157,12 +158,6 @@ def _private_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def _be_quiet() -> None:
-    """What holds before Ray is imported: nothing is reported to its makers, and little is logged."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
-
-
 def _local(folder: Path) -> Any:
     """Start Ray on this machine, on its loopback address, with a token that only this user reads."""
     token = folder / "token"
@@ -175,9 +170,9 @@ def _local(folder: Path) -> Any:
     }
     os.environ.pop("RAY_AUTH_TOKEN", None)
     ray = _import()
+    options = {"include_dashboard": False, "object_store_memory": _OBJECTS, "_temp_dir": str(folder / "ray")}
     try:
-        _init(ray, address="local", include_dashboard=False, object_store_memory=_OBJECTS,
-              _temp_dir=str(folder / "ray"), _node_ip_address="127.0.0.1")  # fmt: skip
+        _init(ray, folder, address="local", _node_ip_address="127.0.0.1", **options)
     except Exception as error:
         raise BackendUnavailableError(f"Ray does not start on this machine: {_first_line(error)}.") from error
     return ray
@@ -196,11 +191,9 @@ def _running(folder: Path) -> Any:
         _check_reached(address)
     ray = _import()
     try:
-        _init(ray, address=address)
-    except ray.exceptions.AuthenticationError as error:
-        raise _refused(address) from error
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        text = str(error)
+        _init(ray, folder, address=address)
+    except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
+        text = f"{error} {(folder / _SAID).read_text(errors='replace')}"
         if "uthenticat" in text:
             raise _refused(address) from error
         if "Version mismatch" in text:
@@ -228,12 +221,16 @@ def _say_nothing(*_: object) -> None:
     """In place of what prints."""
 
 
-def _init(ray: Any, **options: Any) -> None:
-    """Connect, and leave signals to whoever had them."""
-    before = signal.getsignal(signal.SIGTERM)
+def _init(ray: Any, folder: Path, **options: Any) -> None:
+    """Connect; signals stay with whoever had them, and what Ray says on stderr meanwhile goes to a file."""
+    before, stderr = signal.getsignal(signal.SIGTERM), os.dup(2)
+    with (folder / _SAID).open("wb") as said:
+        os.dup2(said.fileno(), 2)
     try:
         ray.init(log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=False, **options)
     finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
         with suppress(ValueError):  # not the main thread
             signal.signal(signal.SIGTERM, before)
 
