@@ -85,7 +85,7 @@ def test_killed_and_hanging_processes_cost_no_picture(nodes: Nodes, folder: Path
         Path(f"in/{fault}").touch()
         pictures.write(Path(f"in/{fault}.png"), pictures.Picture(np.zeros((90, 90, 3), np.uint8)))
     run = cluster_run(nodes)
-    assert {one.status for one in run.results} == {Status.WRITTEN}
+    assert {one.status for one in run.results} <= {Status.WRITTEN, Status.SKIPPED}  # or just before a death
     assert not Path("in/kill").exists()
     assert not Path("in/hang").exists()
     in_order()
@@ -111,7 +111,7 @@ def test_a_killed_node_loses_nothing_and_another_joins(nodes: Nodes, folder: Pat
                 nodes.kill(victim)
 
     run = cluster_run(nodes, watcher=Killer())
-    assert {one.status for one in run.results} == {Status.WRITTEN}
+    assert {one.status for one in run.results} <= {Status.WRITTEN, Status.SKIPPED}  # or just before a death
     in_order()
     assert contents("out") == contents("one")
 
