@@ -27,7 +27,8 @@ import numpy as np
 from common import RESULTS, Section, Table, machine, publish
 from srcli.backends.base import EngineInfo
 from srcli.io import pictures
-from srcli.jobs.cluster_run import ClusterRun, Node, Share
+from srcli.jobs.cluster_nodes import Node, Share
+from srcli.jobs.cluster_run import ClusterRun
 from srcli.jobs.cluster_worker import Done, Hello, Signs
 from srcli.jobs.folder import FolderRun
 from srcli.jobs.inputs import Job

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from srcli.errors import BackendUnavailableError, MissingExtraError, SrcliError, UsageError, shown
-from srcli.jobs.cluster_run import LostError, Node, Share
+from srcli.jobs.cluster_nodes import LostError, Node, Share
 from srcli.jobs.cluster_worker import Worker
 
 log = logging.getLogger(__name__)

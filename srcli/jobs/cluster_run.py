@@ -19,10 +19,11 @@ from queue import Empty, SimpleQueue
 from secrets import token_hex
 from tempfile import NamedTemporaryFile
 from threading import Event
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any
 
 from srcli.errors import BackendUnavailableError, InferenceError, OutputError, shown
 from srcli.io.storage import sweep
+from srcli.jobs.cluster_nodes import Cluster, LostError, Node, share_of
 from srcli.jobs.cluster_worker import Done, Hello, Order, Signs, computes, settled
 from srcli.jobs.folder import make_folder
 from srcli.jobs.inputs import Job
@@ -59,63 +60,6 @@ _FILMS = 8
 """Films whose segments are on the cluster at once."""
 _LOOKS = 16
 """Threads that ask for the sizes of files."""
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A machine of the cluster: its id, its names, and what it has to give; memory in bytes."""
-
-    id: str
-    host: str
-    address: str
-    cpus: int
-    gpus: int
-    memory: int
-
-    def __str__(self) -> str:
-        return f"{self.host} ({self.address})"
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What one process has of its node."""
-
-    cpus: int
-    gpus: int
-
-
-class LostError(Exception):
-    """A process is gone.
-
-    Args:
-        why: in words that follow "it".
-        silent: whether it just does not answer; its node may be gone.
-    """
-
-    def __init__(self, why: str, *, silent: bool = False) -> None:
-        super().__init__(why)
-        self.why, self.silent = why, silent
-
-
-class Cluster(Protocol):
-    """Starts and ends processes that hold a `srcli.jobs.cluster_worker.Worker` each."""
-
-    def nodes(self) -> list[Node]:
-        """The nodes that live."""
-
-    def start(self, node: Node, share: Share) -> Any:
-        """A process on a node."""
-
-    def call(
-        self, process: Any, method: str, arguments: tuple[Any, ...], answered: Callable[[Any], None]
-    ) -> None:
-        """Call a method in a process; its result, or its error, goes to `answered` in another thread."""
-
-    def put(self, value: Any) -> Any:
-        """A value as an argument of many calls."""
-
-    def end(self, process: Any) -> None:
-        """Kill a process."""
 
 
 @dataclass(slots=True, eq=False)
@@ -544,17 +488,6 @@ class ClusterRun:
 def _witness(folder: Path) -> "AbstractContextManager[IO[str]]":
     """A file that others look for; left by a killed run, it is swept away like unfinished ones."""
     return NamedTemporaryFile("w", prefix=".srcli-", suffix=".part", dir=folder)
-
-
-def share_of(node: Node, order: Order) -> tuple[Share, int]:
-    """What one process gets of a node, and how many of them it has room for."""
-    settings = order.settings
-    if order.computes.device not in ("cpu", ""):
-        return Share(0, 1), node.gpus
-    if not node.cpus:
-        return Share(0, 0), 0
-    cpus = min(settings.threads or node.cpus, node.cpus)
-    return Share(cpus, 0), max(1, min(node.cpus // cpus, node.memory // settings.memory))
 
 
 def sizes(jobs: Sequence[Job]) -> Iterator[int]:

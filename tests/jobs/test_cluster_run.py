@@ -16,7 +16,8 @@ from folder_doubles import Watcher
 from srcli.errors import BackendUnavailableError
 from srcli.io import pictures
 from srcli.jobs import cluster_run, cluster_worker, film_plan
-from srcli.jobs.cluster_run import ClusterRun, LostError, Node, Share, share_of
+from srcli.jobs.cluster_nodes import LostError, Node, Share, share_of
+from srcli.jobs.cluster_run import ClusterRun
 from srcli.jobs.cluster_worker import Computes, Done, Hello, Order, Worker, computes, differences, settled
 from srcli.jobs.film import FilmRun
 from srcli.jobs.folder import FolderRun
