@@ -666,7 +666,7 @@ def _on_cluster(
                 FilmRun(job, upscalers, settings, progress, stop, elsewhere=close) for job in films
             ]  # fmt: skip
         run.run()
-    return run.results, run.interrupted, run.full
+    return run.results, run.interrupted, run.full or any(film.full for film in run.films)
 
 
 def _by_kind(plan: "Plan") -> tuple[list["Job"], list["Job"]]:

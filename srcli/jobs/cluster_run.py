@@ -247,6 +247,7 @@ class ClusterRun:
             self._call(number, unit, "picture", (self.jobs[unit],))
         elif self._segments[unit].given_up.is_set():
             self.queue.done(number, unit)
+            del self._segments[unit]
         else:
             self._call(number, unit, "segment", self._segments[unit].arguments)
 
