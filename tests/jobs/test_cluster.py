@@ -11,18 +11,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scenes
 from cluster_doubles import Nodes, three_nodes
 from folder_doubles import Watcher
 
 from srcli.errors import UsageError
 from srcli.io import pictures
-from srcli.jobs import cluster
+from srcli.jobs import cluster, film_plan
 from srcli.jobs.cluster_run import ClusterRun
+from srcli.jobs.film import FilmRun
 from srcli.jobs.folder import FolderRun
 from srcli.jobs.plan import plan
 from srcli.jobs.queue import Queue
 from srcli.jobs.report import PictureResult, Status
-from srcli.settings import Settings
+from srcli.settings import FilmSettings, Settings
 from srcli.upscaler import Upscaler
 
 TWICE = Settings("bicubic", 2, threads=2)
@@ -71,28 +73,38 @@ def contents(folder: str) -> dict[str, bytes]:
 
 
 def in_order(settings: Settings = TWICE) -> list[PictureResult]:
-    jobs = plan(["in"], Path("one"), recursive=True).jobs
-    return FolderRun(jobs, [Upscaler.from_settings(settings)], settings, Watcher()).run().results
+    """A local run into `one`."""
+    jobs, upscalers = plan(["in"], Path("one"), recursive=True).jobs, [Upscaler.from_settings(settings)]
+    run = FolderRun([job for job in jobs if not job.film], upscalers, settings, Watcher()).run()
+    return run.results + [FilmRun(job, upscalers, settings, Watcher()).run() for job in jobs if job.film]
 
 
 def cluster_run(nodes: Nodes, settings: Settings = TWICE, watcher: Watcher | None = None) -> ClusterRun:
-    jobs = plan(["in"], Path("out"), recursive=True).jobs
-    upscaler = Upscaler.from_settings(settings)
-    queue = Queue(quiet=6.0)
-    return ClusterRun(nodes.cluster, jobs, upscaler, settings, watcher or Watcher(), queue=queue).run()
+    """A run on the nodes into `out`."""
+    jobs, upscaler = plan(["in"], Path("out"), recursive=True).jobs, Upscaler.from_settings(settings)
+    found, queue = [job for job in jobs if not job.film], Queue(quiet=6.0)
+    run = ClusterRun(nodes.cluster, found, upscaler, settings, watcher or Watcher(), queue=queue)
+    close = run.close_segments
+    run.films = [
+        FilmRun(job, [upscaler], settings, run.progress, elsewhere=close) for job in jobs if job.film
+    ]
+    return run.run()
 
 
 def test_the_files_and_results_are_those_of_a_local_run(
-    nodes: Nodes, folder: Path, tiny_models: Path
+    nodes: Nodes, folder: Path, tiny_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(film_plan, "SEGMENT", 8)
+    scenes.write(Path("in/film.mkv"), scenes.Scene(frames=30))
     Path("in/damaged.png").write_bytes(b"\x89PNG\r\n\x1a\nno picture")
-    settings = Settings(tiny_models / "tiny-x2.onnx", 2, threads=2)
+    settings = Settings(tiny_models / "tiny-x2.onnx", 2, threads=2, film=FilmSettings(lossless=True))
     local, run = in_order(settings), cluster_run(nodes, settings)
     assert contents("out") == contents("one")
     assert [(one.input, one.status, one.output_size, one.error, one.computed) for one in run.results] == [
         (one.input, one.status, one.output_size, one.error, one.computed) for one in local
     ]
     assert len(run.done) == 3  # nodes
+    assert sum(run.done.values()) == 25 + 3  # pictures and segments
 
 
 def test_killed_and_hanging_processes_cost_no_picture(nodes: Nodes, folder: Path) -> None:
