@@ -5,7 +5,7 @@ python benchmarks/cluster.py --only driver          # a million pictures that ar
 python benchmarks/cluster.py --only overhead rate node hang --model mdsr --scale 2
 
 All but `driver` starts Ray on this machine. Starts are not counted: a run is measured from its first result
-to its last.
+to its last. `rate` compares two processes, so give it two cores: taskset -c 0,1.
 """
 
 import argparse
@@ -27,6 +27,7 @@ import numpy as np
 from common import RESULTS, Section, Table, machine, publish
 from srcli.backends.base import EngineInfo
 from srcli.io import pictures
+from srcli.jobs.cluster import connected
 from srcli.jobs.cluster_nodes import Node, Share
 from srcli.jobs.cluster_run import ClusterRun
 from srcli.jobs.cluster_worker import Done, Hello, Signs
@@ -189,10 +190,10 @@ def cpu_of_all() -> float:
     return sum(seconds for pid, seconds in spent.items() if ours(pid))
 
 
-def there(jobs: list[Job], settings: Settings, nodes: Any, watch: Watch) -> ClusterRun:
+def there(jobs: list[Job], settings: Settings, cluster: Any, watch: Watch) -> ClusterRun:
     """A run on the cluster."""
     _empty()
-    return ClusterRun(nodes.cluster, jobs, Upscaler.from_settings(settings), settings, watch).run()
+    return ClusterRun(cluster, jobs, Upscaler.from_settings(settings), settings, watch).run()
 
 
 def here(jobs: list[Job], settings: Settings, watch: Watch) -> None:
@@ -206,7 +207,7 @@ def _empty() -> None:
         path.unlink()
 
 
-def overhead(options: argparse.Namespace, nodes: Any) -> Section:
+def overhead(options: argparse.Namespace, cluster: Any) -> Section:
     """CPU time a picture, of small pictures by bicubic, where the network does not hide it."""
     jobs = make(options.pictures, 120)
     settings = Settings("bicubic", 2, threads=1)
@@ -216,7 +217,7 @@ def overhead(options: argparse.Namespace, nodes: Any) -> Section:
         here(jobs, settings, watch)
         local.append(watch.cpu_seconds * 1e3)
         watch = Watch(cpu_of_all, expected=len(jobs))
-        there(jobs, settings, nodes, watch)
+        there(jobs, settings, cluster, watch)
         far.append(watch.cpu_seconds * 1e3)
     more = median(far) - median(local)
     table = Table(
@@ -230,7 +231,7 @@ def overhead(options: argparse.Namespace, nodes: Any) -> Section:
     return Section("overhead", "CPU time a picture", how, (table,), {"local_ms": local, "cluster_ms": far})
 
 
-def rate(options: argparse.Namespace, nodes: Any) -> Section:
+def rate(options: argparse.Namespace, cluster: Any) -> Section:
     """Two processes of one thread beside one of two threads."""
     jobs = make(options.pictures // 10, options.side)
     local, far = [], []
@@ -238,7 +239,7 @@ def rate(options: argparse.Namespace, nodes: Any) -> Section:
         settings = Settings(options.model, options.scale, threads=2)
         here(jobs, settings, watch := Watch())
         local.append(watch.seconds)
-        there(jobs, replace(settings, threads=1), nodes, watch := Watch())
+        there(jobs, replace(settings, threads=1), cluster, watch := Watch())
         far.append(watch.seconds)
     share = median(local) / median(far)
     table = Table(("one of two threads", "two of one thread", "ratio of rates"), (
@@ -281,7 +282,7 @@ def _fault(name: str, title: str, how: str, nodes: Any, fault: Callable[[], None
             fault()
 
     watch = Watch(after=after)
-    run = there([*jobs, hanging], Settings("bicubic", 2, threads=2), nodes, watch)
+    run = there([*jobs, hanging], Settings("bicubic", 2, threads=2), nodes.cluster, watch)
     begin = moment[0]
     seconds = watch.seen[-1][0] - begin
     failed = sum(one.status is Status.FAILED for one in run.results)
@@ -314,17 +315,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "driver" in options.only:
         before = machine()
         publish(out, driver(options.many), arguments, before)
-    measures = {"overhead": overhead, "rate": rate, "node": node, "hang": hang}
-    wanted = [name for name in measures if name in options.only]
-    if not wanted:
-        return
     from cluster_doubles import three_nodes
 
-    with TemporaryDirectory() as folder, three_nodes() as nodes:
-        os.chdir(folder)
-        for name in wanted:
-            before = machine()
-            publish(out, measures[name](options, nodes), arguments, before)
+    groups: tuple[tuple[Any, dict[str, Callable[..., Section]]], ...] = (
+        (lambda: connected("local"), {"overhead": overhead, "rate": rate}),
+        (three_nodes, {"node": node, "hang": hang}),
+    )
+    for begin, measures in groups:
+        wanted = [name for name in measures if name in options.only]
+        if wanted:
+            with TemporaryDirectory() as folder, begin() as found:
+                os.chdir(folder)
+                for name in wanted:
+                    before = machine()
+                    publish(out, measures[name](options, found), arguments, before)
+                os.chdir(out.parent)
 
 
 if __name__ == "__main__":
