@@ -74,12 +74,13 @@ class Watch:
 
     @property
     def seconds(self) -> float:
-        """A picture, without the first one."""
-        return (self.seen[-1][0] - self.seen[0][0]) / (len(self.seen) - 1)
+        """A picture, without the first quarter, in which not all processes may be there."""
+        times = [when for when, _, _ in self.seen[len(self.seen) // 4 :]]
+        return (times[-1] - times[0]) / (len(times) - 1)
 
     @property
     def cpu_seconds(self) -> float:
-        """The same of the CPUs."""
+        """CPU seconds a picture, without the first one."""
         return (self.seen[-1][1] - self.seen[0][1]) / (len(self.seen) - 1)
 
 
