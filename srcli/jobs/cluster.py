@@ -6,15 +6,17 @@ Ray starts, places and ends processes. It restarts none and repeats nothing: `sr
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
 
 from srcli.errors import BackendUnavailableError, MissingExtraError, SrcliError, UsageError, shown
@@ -33,6 +35,8 @@ _CALLS = 8
 _TOKEN = Path("~/.ray/auth_token")
 _USUAL_PORT = 6379
 _SAID = "stderr"
+_ENDING = (0.0, 0.2, 1.0, 3.0)
+"""Seconds before each try to remove what a cluster leaves."""
 
 
 class RayCluster:
@@ -154,8 +158,15 @@ def connected(where: str) -> Iterator[RayCluster]:
 def _private_folder() -> Iterator[Path]:
     """For this run alone, under a short name: sockets have paths of at most 107 bytes."""
     root = "/tmp" if Path("/tmp").is_dir() else None
-    with TemporaryDirectory(prefix="srcli-ray-", dir=root, ignore_cleanup_errors=True) as name:
-        yield Path(name)
+    folder = Path(mkdtemp(prefix="srcli-ray-", dir=root))
+    try:
+        yield folder
+    finally:
+        for wait in _ENDING:  # processes of Ray may still write
+            time.sleep(wait)
+            shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
+                break
 
 
 def _local(folder: Path) -> Any:
