@@ -26,7 +26,7 @@ def modules_after(code: str) -> set[str]:
     output = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     ).stdout
-    return {name.partition(".")[0] for name in output.split()}
+    return {name.partition(".")[0] for name in output.splitlines()[-1].split()}
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,9 @@ def modules_after(code: str) -> set[str]:
         "import srcli.backends.openvino, srcli.backends.onnxruntime, srcli.backends.torch",
         "from srcli.backends import registry; assert 'bicubic' in registry.available()",
         "from srcli import Upscaler; Upscaler('bicubic')",
+        "from srcli.cli.app import main; main(['--help'])",
+        "from srcli.cli.app import main; main(['upscale', '--help'])",
+        "import srcli.jobs.cluster",
     ],
 )
 def test_nothing_heavy_is_imported(code: str) -> None:

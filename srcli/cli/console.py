@@ -27,7 +27,13 @@ if TYPE_CHECKING:
     from srcli.jobs.inputs import Job
 
 _PACKAGES = ("srcli", "srcli_train", "srcli_export")
-_LONG_WORK = ("srcli.backends.tensorrt", "srcli.benchmark", "srcli_train", "srcli_export")
+_LONG_WORK = (
+    "srcli.backends.tensorrt",
+    "srcli.benchmark",
+    "srcli.jobs.cluster",
+    "srcli_train",
+    "srcli_export",
+)
 """Loggers of work that takes minutes: their messages are its progress."""
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
 _LINE_EVERY = 10.0

@@ -3,14 +3,15 @@
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
@@ -31,6 +32,8 @@ from srcli.settings import DEFAULT_MEMORY, ON_ERROR, FilmSettings, OnError, Sett
 
 if TYPE_CHECKING:
     from srcli.io.remote import Location
+    from srcli.jobs.cluster_run import ClusterRun
+    from srcli.jobs.film import FilmRun
     from srcli.jobs.inputs import Job
     from srcli.jobs.plan import Plan
     from srcli.jobs.report import Loaded, PictureResult, Report
@@ -133,6 +136,13 @@ def upscale(
             metavar="I/N",
             help="Only the I-th of N shares of a folder, for many machines; auto: as Slurm, Kubernetes, AWS "
             "Batch or SkyPilot says. A converted a.jpg is then named a.jpg.png.",
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHERE",
+            help="Share the work out by Ray: auto (the cluster at $RAY_ADDRESS, or this machine's) or local.",
         ),
     ] = None,
     format: Annotated[  # noqa: A002
@@ -319,6 +329,8 @@ def upscale(
     )
     _check(inputs, out, report)
     share = None if shard is None else _shard(shard, piped or "-" in inputs, preview is not None)
+    if cluster is not None:
+        _check_cluster(cluster, settings, piped or "-" in inputs, shard)
     if piped:
         _check_pipe(as_json=as_json, preview=preview is not None, dry_run=dry_run)
     messages: Messages = context.obj
@@ -340,6 +352,7 @@ def upscale(
                 as_json,
                 for_films,
                 share,
+                cluster,
             )
         )
 
@@ -376,6 +389,23 @@ def _shard(text: str, piped: bool, preview: bool) -> "Shard":
     if preview:
         raise UsageError("--preview is not made in shards.", "Leave out --shard: previews take seconds.")
     return parse(text, os.environ)
+
+
+def _check_cluster(where: str, settings: Settings, piped: bool, shard: str | None) -> None:
+    """Refuse what no cluster does, before anything is searched or loaded."""
+    from srcli.jobs.cluster import check
+
+    check(where)
+    if piped or settings.film.preview:
+        what = "- in a pipe" if piped else "--preview"
+        raise UsageError(f"--cluster is not for {what}.", "Leave it out.")
+    if shard is not None:
+        raise UsageError("--shard and --cluster both share out the work.", "Keep one of them.")
+    if settings.device not in ("auto", "cpu", "cuda"):
+        raise UsageError(
+            f"--device {settings.device} is of one machine; with --cluster each process has its own.",
+            "Use --device cuda, cpu or auto.",
+        )
 
 
 def _check_pipe(*, as_json: bool, preview: bool, dry_run: bool) -> None:
@@ -463,6 +493,7 @@ def _run(
     as_json: bool,
     for_films: list[str],
     shard: "Shard | None",
+    cluster: str | None,
 ) -> int:
     """Plan, load, work, report; returns the exit code."""
     from srcli.io.films.signatures import ANIMATED
@@ -498,6 +529,10 @@ def _run(
         messages.note(f"shard {shard} holds none of the {count(planned.elsewhere, 'file')}: nothing to do.")
     if for_films and planned.jobs and shard is None and not any(job.film for job in planned.jobs):
         messages.note(f"no effect without films: {', '.join(for_films)}.")
+    if cluster is not None and any(job.remote for job in planned.jobs):
+        raise UsageError(
+            "--cluster works in folders that all nodes share, not in buckets.", "Use --shard for buckets."
+        )
     parts = _load(settings, planned)
     upscalers = parts[0].upscalers or parts[1].upscalers
     with Interrupt() as interrupt:  # SIGTERM ends the run as Ctrl-C does, and both are reported
@@ -506,7 +541,7 @@ def _run(
         if dry_run:
             results += _foresee(planned, parts, interrupt, as_json)
         elif upscalers:
-            work = _preview if settings.film.preview else _work
+            work = _preview if settings.film.preview else partial(_work, where=cluster)
             more, interrupted, full = work(planned, parts, messages, interrupt, as_json)
             results += more
         seconds, part = perf_counter() - begin, None if shard is None else str(shard)
@@ -608,16 +643,11 @@ def _work(
     messages: Messages,
     interrupt: Interrupt,
     as_json: bool,
+    *,
+    where: str | None,
 ) -> tuple[list["PictureResult"], bool, bool]:
-    """Do it: results, and whether it was interrupted, or found the disk full."""
-    from srcli.jobs.folder import FolderRun
-    from srcli.jobs.report import Status
-
-    pictures, films = parts
-    if films.jobs:
-        from srcli.jobs.film import FilmRun, run_films
-
-    piped = films.settings.film.pipe is not None
+    """Do it, here or on a cluster: results, and whether it was interrupted, or found the disk full."""
+    piped = parts[1].settings.film.pipe is not None
     paths = not (as_json or messages.quiet or piped or sys.stdout.isatty())
     with (
         closing(screen(quiet=messages.quiet)) as shown,
@@ -625,22 +655,78 @@ def _work(
         product_stream() if piped else nullcontext() as sink,
     ):
         progress = FolderProgress(shown, len(plan.jobs), notes=not messages.quiet, paths=paths)
-        run = FolderRun(
-            pictures.jobs, pictures.upscalers, pictures.settings, progress, lambda: interrupt.wanted
-        ).run()  # fmt: skip
-        results, interrupted, full = run.results, run.interrupted, run.full
-        if films.jobs:
-            runs = [
-                FilmRun(
-                    job, films.upscalers, films.settings, progress,
-                    lambda: interrupted or full or interrupt.wanted, sink,
-                ) for job in films.jobs
-            ]  # fmt: skip
-            results += run_films(runs)
-            full = full or any(one.full for one in runs)
-            interrupted = interrupted or (not full and any(one.status is Status.PENDING for one in results))
+        if where is None:
+            results, interrupted, full = _here(parts, progress, interrupt, sink)
+        else:
+            results, interrupted, full = _on_cluster(where, parts, progress, interrupt)
     order = {job.source: number for number, job in enumerate(plan.jobs)}
-    return sorted(results, key=lambda result: order[result.input]), interrupted, full
+    results.sort(key=lambda result: order[result.input])
+    return results, interrupted, full
+
+
+def _here(
+    parts: tuple[_Part, _Part], progress: FolderProgress, interrupt: Interrupt, sink: BinaryIO | None
+) -> tuple[list["PictureResult"], bool, bool]:
+    """On this machine: as `_work`."""
+    from srcli.jobs.folder import FolderRun
+    from srcli.jobs.report import Status
+
+    (pictures, films), stops = parts, lambda: interrupt.wanted
+    run = FolderRun(pictures.jobs, pictures.upscalers, pictures.settings, progress, stops).run()
+    results, interrupted, full = run.results, run.interrupted, run.full
+    if films.jobs:
+        from srcli.jobs.film import FilmRun, run_films
+
+        def stop() -> bool:
+            return interrupted or full or interrupt.wanted
+
+        runs = [FilmRun(job, films.upscalers, films.settings, progress, stop, sink) for job in films.jobs]
+        results += run_films(runs)
+        full = full or any(one.full for one in runs)
+        interrupted = interrupted or (not full and any(one.status is Status.PENDING for one in results))
+    return results, interrupted, full
+
+
+def _on_cluster(
+    where: str, parts: tuple[_Part, _Part], progress: FolderProgress, interrupt: Interrupt
+) -> tuple[list["PictureResult"], bool, bool]:
+    """On the nodes of a cluster, pictures and then films: as `_work`."""
+    from srcli.jobs.cluster import connected
+    from srcli.jobs.cluster_run import ClusterRun
+
+    results, interrupted, full = list["PictureResult"](), False, False
+
+    def stop() -> bool:
+        return interrupt.wanted or full
+
+    with connected(where) as cluster:
+        for part in (part for part in parts if part.jobs):
+            films = part.jobs[0].film
+            run = ClusterRun(
+                cluster, () if films else part.jobs, part.upscalers[0], part.settings, progress, stop
+            )
+            if films:
+                run.films = _segmented(part, run, progress, stop)
+            run.run()
+            results += run.results
+            full = full or run.full or any(film.full for film in run.films)
+            interrupted = interrupted or run.interrupted
+    return results, interrupted, full
+
+
+def _segmented(
+    part: _Part, run: "ClusterRun", progress: FolderProgress, stop: Callable[[], bool]
+) -> "list[FilmRun]":
+    """Films whose segments are closed by a run on a cluster."""
+    from srcli.jobs.film import FilmRun
+
+    def stops() -> bool:
+        return stop() or run.full
+
+    close = run.close_segments
+    return [
+        FilmRun(job, part.upscalers, part.settings, progress, stops, elsewhere=close) for job in part.jobs
+    ]
 
 
 def _preview(

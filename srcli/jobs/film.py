@@ -42,6 +42,10 @@ _TOLERANCE = Fraction(25, 1000)
 """Seconds by which times may differ: containers count milliseconds, or samples of sound."""
 
 
+Elsewhere = Callable[[Job, FilmPlan, Path, Sequence[int]], Iterator[Segment]]
+"""Closes segments on other machines, and gives them as they close; see `FilmRun`."""
+
+
 @dataclass(slots=True)
 class FilmRun:
     """One film in three steps. `probe` and `finish` need no engine, so they may run beside another film.
@@ -52,6 +56,7 @@ class FilmRun:
         settings: of the run.
         progress: watches it.
         stop: says whether the run is to end early.
+        elsewhere: closes segments, by their numbers, in the folder of the work; None: `upscalers` do.
         sink: where the film goes, with `settings.film.pipe`; the work on it still lies beside `job.target`.
         interrupted: whether it ended early.
         full: whether it ended early as the disk was full.
@@ -63,6 +68,7 @@ class FilmRun:
     progress: Progress
     stop: Callable[[], bool] = lambda: False
     sink: BinaryIO | None = None
+    elsewhere: Elsewhere | None = None
     interrupted: bool = False
     full: bool = False
     _facts: Facts | None = None
@@ -170,6 +176,9 @@ class FilmRun:
     def _close_segments(self, film: FilmPlan, work: Journal) -> None:
         """Close every segment that is not closed yet, on all engines at once."""
         closed = self._closed = work.segments()
+        if self.elsewhere is not None:
+            self._close_elsewhere(film, work, self.elsewhere)
+            return
         missing = iter([number for number in range(film.segments) if number not in closed])
         ahead = _WAITING + len(self.upscalers)
         lock, errors = threading.Lock(), list[BaseException]()
@@ -211,6 +220,17 @@ class FilmRun:
                 thread.join(_GLANCE)
         if errors:
             raise next((error for error in errors if not isinstance(error, CancelledError)), errors[0])
+
+    def _close_elsewhere(self, film: FilmPlan, work: Journal, elsewhere: Elsewhere) -> None:
+        """The same on other machines."""
+        closed, made = self._closed, 0
+        done = sum(segment.frames for segment in closed.values())
+        missing = [number for number in range(film.segments) if number not in closed]
+        for segment in elsewhere(self.job, film, work.folder, missing):
+            work.note(segment)
+            closed[segment.number] = segment
+            made += segment.frames
+            self.progress.frames(self.job, done + made, film.count, made)
 
     def _send(self, shared: Shared, sink: BinaryIO) -> None:
         """Send segments to a pipe as they close, in order, and remove them.

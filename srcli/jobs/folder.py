@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -84,6 +84,7 @@ class FolderRun:
         stop: says whether the run is to end early; it is asked between steps and while waiting.
         interrupted: whether it ended early.
         full: whether it ended early as the disk was full.
+        lost: whether an engine can do nothing more.
     """
 
     jobs: Sequence[Job]
@@ -94,12 +95,16 @@ class FolderRun:
     results: list[PictureResult] = field(default_factory=list)
     interrupted: bool = False
     full: bool = False
+    lost: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _ahead: dict[Location, Outlook] = field(default_factory=dict)
     _cancelled: threading.Event = field(default_factory=threading.Event)
     _flights: deque[_Flight] = field(default_factory=deque)
     _ready: SimpleQueue[_Flight | None] = field(default_factory=SimpleQueue)
     _staging: Staging = field(init=False)
+    _decoders: ThreadPoolExecutor | None = None
+    _preflight: Preflight | None = None
+    _room: threading.Condition = field(default_factory=threading.Condition)
 
     def __post_init__(self) -> None:
         self._staging = Staging(self.jobs, self.settings, Preflight(self.upscalers[0], self.settings))
@@ -134,7 +139,23 @@ class FolderRun:
             return self
         for folder in {job.target.parent for job in self.jobs if isinstance(job.target, Path)}:
             sweep(folder)
-        decoders, encoders = (
+        with self.at_work():
+            try:
+                for job in self.jobs:
+                    self._heed()
+                    self._admit(self._arrived(job))
+                self._commit_while(lambda: bool(self._flights))
+            except KeyboardInterrupt:
+                self.interrupted = not self.full or self.stop()
+                self._cancelled.set()
+                self.progress.stopping()
+        self._settle()
+        return self
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """In here, the threads of the engines, decoders and encoders run."""
+        self._decoders, encoders = (
             ThreadPoolExecutor(self.settings.workers, initializer=lower_priority) for _ in range(2)
         )
         streams = [
@@ -144,24 +165,39 @@ class FolderRun:
         for stream in streams:
             stream.start()
         try:
-            for job in self.jobs:
-                self._heed()
-                self._admit(self._arrived(job), decoders)
-            self._commit_while(lambda: bool(self._flights))
-        except KeyboardInterrupt:
-            self.interrupted = not self.full or self.stop()
-            self._cancelled.set()
-            self.progress.stopping()
+            yield
         finally:
-            decoders.shutdown(wait=False, cancel_futures=True)
+            self._decoders.shutdown(wait=False, cancel_futures=True)
             self._ready.put(None)
             for stream in streams:
                 stream.join()
-            decoders.shutdown(wait=True)
+            self._decoders.shutdown(wait=True)
             encoders.shutdown(wait=True)
             self._staging.close()
-        self._settle()
-        return self
+
+    def do(self, job: Job) -> PictureResult:
+        """One picture, from its header to its end; in `at_work`, for several threads at once.
+
+        It begins as soon as there is room for it, as in `run`, and is told to nobody.
+        """
+        with self._room:
+            self._preflight = self._preflight or Preflight(self.upscalers[0], self.settings)
+            outlook = self._preflight.look(job)
+            if outlook.result.status is not Status.PLANNED:
+                return outlook.result
+            flight, folder = _Flight(job, outlook.cost), job.output.parent
+            self._room.wait_for(lambda: not self._has_to_wait(flight.cost, outlook.scratch, folder))
+            self._begin(flight)
+            self._flights.append(flight)
+        wait([flight.result])
+        with self._room:
+            self._flights.remove(flight)
+            self._room.notify_all()
+        return _outcome(flight)
+
+    def cancel(self) -> None:
+        """End what is on its way in `do`; it stays pending."""
+        self._cancelled.set()
 
     def _look_ahead(self) -> None:
         """Decide about every picture by its header, and say what fails."""
@@ -194,7 +230,7 @@ class FolderRun:
             self._commit_while(lambda: bool(self._flights) and self._flights[0].result.done())
             wait([fetched], _GLANCE)
 
-    def _admit(self, job: Job, decoders: ThreadPoolExecutor) -> None:
+    def _admit(self, job: Job) -> None:
         """Start a picture as soon as there is room for it."""
         outlook = self._ahead[job.target]
         flight = _Flight(job, outlook.cost)
@@ -204,9 +240,14 @@ class FolderRun:
             self._append(flight)
             return
         self._commit_while(lambda: self._has_to_wait(flight.cost, outlook.scratch, job.output.parent))
-        flight.decoded = decoders.submit(self._decode, job)
-        self._ready.put(flight)
+        self._begin(flight)
         self._append(flight)
+
+    def _begin(self, flight: _Flight) -> None:
+        """Decode a picture, and let an engine wait for it."""
+        assert self._decoders is not None, "this is called at work"
+        flight.decoded = self._decoders.submit(self._decode, flight.job)
+        self._ready.put(flight)
 
     def _append(self, flight: _Flight) -> None:
         self._flights.append(flight)
@@ -280,6 +321,7 @@ class FolderRun:
                 for result in results:
                     self._hand_on(pending.popleft(), result, encoders)
         except Exception as error:  # the engine is lost, or the run is to stop
+            self.lost = not isinstance(error, CancelledError)
             for flight in chain(pending, iter(self._ready.get, None)):
                 self._fail(flight, error)
             self._ready.put(None)

@@ -2,10 +2,12 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Protocol
 
 from srcli import __version__
@@ -134,8 +136,26 @@ class Report:
 
     def to_json(self) -> str:
         """The report as indented JSON, ASCII only, so that any file name survives."""
+        return "".join(self.pieces())
+
+    def pieces(self) -> Iterator[str]:
+        """The same in pieces: a million pictures take little memory."""
+        yield json.dumps(self._head(), indent=2).removesuffix("\n}")
+        yield ',\n  "pictures": ['
+        for number, picture in enumerate(self.pictures):
+            yield ",\n" if number else "\n"
+            yield indent(json.dumps(_picture_json(picture), indent=2), "    ")
+        yield "\n  ]\n}" if self.pictures else "]\n}"
+
+    def lines(self) -> Iterator[str]:
+        """The same as JSON Lines: first everything but the pictures, then a line for each."""
+        yield json.dumps(self._head()) + "\n"
+        for picture in self.pictures:
+            yield json.dumps(_picture_json(picture)) + "\n"
+
+    def _head(self) -> dict[str, object]:
         counts = Counter(picture.status.value for picture in self.pictures)
-        head = {
+        return {
             "schema": SCHEMA,
             "version": __version__,
             "shard": self.shard,
@@ -152,8 +172,6 @@ class Report:
             "disk_full": self.disk_full,
             "counts": {status.value: counts[status.value] for status in Status},
         }
-        pictures = [_picture_json(picture) for picture in self.pictures]
-        return json.dumps({**head, "pictures": pictures}, indent=2)
 
 
 def _picture_json(picture: PictureResult) -> dict[str, object]:
@@ -182,12 +200,12 @@ def _size_json(size: Size | None) -> dict[str, int] | None:
 
 
 def write_report(report: Report, path: "Location") -> None:
-    """Write the JSON report, whole or not at all, in place of an older one.
+    """Write the report as JSON, or as JSON Lines if the file is named .jsonl; whole or not at all.
 
     Raises:
         OutputError: it cannot be written there.
     """
-    from srcli.io.storage import write_text  # NumPy comes with it
+    from srcli.io.storage import write_whole  # NumPy comes with it
 
     if not isinstance(path, Path):
         from tempfile import TemporaryDirectory
@@ -195,11 +213,13 @@ def write_report(report: Report, path: "Location") -> None:
         from srcli.io import remote
 
         with TemporaryDirectory(prefix="srcli-") as scratch:
-            write_report(report, file := Path(scratch, "report.json"))
+            write_report(report, file := Path(scratch, f"report{Path(path.name).suffix}"))
             remote.put(file, path, replaces=True)
         return
+    text = report.lines() if path.suffix.lower() == ".jsonl" else chain(report.pieces(), "\n")
     try:
-        write_text(path, report.to_json() + "\n")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, (piece.encode() for piece in text))
     except OSError as error:
         raise OutputError(
             f"{path}: the report cannot be written ({error.strerror}).", "Choose another place."
@@ -219,7 +239,7 @@ class Progress(Protocol):
         """`done` of the `total` frames of this film are ready, `enlarged` of them by this run."""
 
     def finished(self, result: PictureResult) -> None:
-        """A picture or film ended, one way or another; called in the order of the inputs."""
+        """A picture or film ended, one way or another; in the order of the inputs, but for clusters."""
 
     def stopping(self) -> None:
         """An interrupt came: the run ends as soon as the tiles at work are done."""

@@ -14,7 +14,7 @@ _PROGRAMS = (
     *("srcli", "python", "torchrun", "pip", "pytest"),
     *("tensorboard", "mkdocs", "ruff", "mypy", "lint-imports"),
     *("ffmpeg", "mpv", "x265"),
-    *("sbatch", "parallel"),
+    *("sbatch", "parallel", "ray"),
 )
 _SCRIPTS = (".ci/run", *(f"benchmarks/gpu/{path.name}" for path in (ROOT / "benchmarks/gpu").glob("*.sh")))
 _STUB = """#!/bin/bash

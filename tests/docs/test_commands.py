@@ -96,6 +96,13 @@ def check_parallel(arguments: Sequence[str]) -> None:
     check(arguments[arguments.index("srcli") : arguments.index(":::")])
 
 
+def check_ray(arguments: Sequence[str]) -> None:
+    """Ray's own commands and their options."""
+    from ray.scripts.scripts import cli
+
+    cli.commands[arguments[0]].make_context(arguments[0], list(arguments[1:]))
+
+
 def script_errors(lines: Sequence[Sequence[str]]) -> list[str]:
     """What scripts say of their options, one process for all; "" for those that take them."""
     program = [sys.executable, str(Path(__file__).with_name("parse_scripts.py"))]
@@ -108,6 +115,7 @@ CHECKS: dict[str, Callable[[Sequence[str]], object]] = {
     "pip": check_pip,
     "torchrun": check_torchrun,
     "parallel": check_parallel,
+    "ray": check_ray,
 }
 
 

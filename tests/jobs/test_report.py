@@ -106,3 +106,18 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
         write_report(report, tmp_path / "folder.json")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.json", "new"]
+
+
+def test_a_report_in_lines_holds_what_the_other_does(tmp_path: Path) -> None:
+    report = Report(
+        Loaded("m", "b", "d", "p"), [PictureResult(Path(name), None, Status.KEPT) for name in ("a", "é")], 1.0
+    )
+    for name in ("r.json", "r.jsonl"):
+        write_report(report, tmp_path / "new" / name)
+    whole = json.loads((tmp_path / "new/r.json").read_text())
+    head, *lines = map(json.loads, (tmp_path / "new/r.jsonl").read_text().splitlines())
+    assert {**head, "pictures": lines} == whole
+    assert (tmp_path / "new/r.json").read_text() == json.dumps(whole, indent=2) + "\n"
+    assert Report(report.engine, [], 0.0).to_json() == json.dumps(
+        json.loads(Report(report.engine, [], 0.0).to_json()), indent=2
+    )

@@ -220,12 +220,16 @@ class Journal:
         """Add a closed segment, whose file has its name, and let go of its spooled frames."""
         if segment.frames:
             segment = replace(segment, sha256=file_sha256(self.path(segment.number)))
+        self.note(segment)
+        self.unspool(segment.number)
+
+    def note(self, segment: Segment) -> None:
+        """Add a closed segment, whose file has its name and checksum."""
         self._damaged.discard(segment.number)
         with self._path.open("a", encoding="ascii") as file:
             file.write(_line(segment) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        self.unspool(segment.number)
 
     def spool(self, number: int, frame: Spooled) -> None:
         """Keep a finished frame of an open segment until that is closed."""
@@ -273,6 +277,22 @@ class Journal:
         except FileNotFoundError:
             return []
         return text.split("\n")[:-1]  # a line without its end was not written whole
+
+
+class Elsewhere(Journal):
+    """The same work seen by another process, which closes segments and leaves the journal to its owner.
+
+    Attributes:
+        noted: what its owner is to note.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.noted: dict[int, Segment] = {}
+
+    def note(self, segment: Segment) -> None:
+        """Keep it for the owner."""
+        self.noted[segment.number] = segment
 
 
 def _line(segment: Segment) -> str:
