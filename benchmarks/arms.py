@@ -272,6 +272,15 @@ EXPERIMENTS = {
             "runs are a pause.)"
         ),
     ),
+    "small": Experiment(
+        "At equal work a pixel, a small network a scale, or one MDSR for all?",
+        (
+            Arm("EDSR of 8 blocks, x2", (*_SMALL, "network.blocks=8"), share=1 / 3),
+            Arm("EDSR of 8 blocks, x4", (*_SMALL, "network.blocks=8"), scale=4, share=1 / 3),
+            Arm("MDSR of 3 blocks", (*_SMALL, "network.blocks=3"), model="mdsr-baseline"),
+        ),
+        1200,
+    ),
     "units": Experiment(
         "Muon turns hidden units off: what keeps them, and does it help?",
         (

@@ -32,19 +32,39 @@ PHOTO = (
     "them plain bicubic at first and three tenths later. It removes what such pictures suffered from; on clean ones "
     "mdsr-baseline is more faithful. `--model auto` measures each picture and takes one of the two."
 )
-"""About a network trained by the recipe of that name."""
+FAST = (
+    "EDSR's block and nothing else: 8 residual blocks with 32 features, one network a scale, an eighth of "
+    "edsr-baseline's work. For films on a CPU, where `--model auto` takes it or fast-photo, and for previews."
+)
+FILM = (
+    "The same networks as fast, trained on from them on LR images of which a quarter are plain bicubic. Three fifths of "
+    "the others are one frame of a film in H.264 (CRF 16 to 34) or H.265 (18 to 36) with chroma at half size, one to "
+    "three frames that move, some with grain; the rest went through mdsr-photo's chain of blur, noise and JPEG. A "
+    "twelfth of all patches are drawings with hard or smooth edges. It removes what compressed films suffered from; "
+    "on clean ones fast is more faithful."
+)
+BY_NAME = {"mdsr-photo": PHOTO, "fast": FAST, "fast-photo": FILM}
+"""About a network of that name; else what its family is."""
+_DESTROYED = (
+    "Fine texture that noise or compression has destroyed is not invented: such areas become smooth. Motion blur and "
+    "large defocus were not trained for."
+)
+_SHARPENS = (
+    "Trained for bicubic downscaling: it sharpens clean pictures faithfully, and also the blocks and noise of others, "
+    "which {} removes."
+)
 LIMITS = {
-    "photo": "Fine texture that noise or JPEG has destroyed is not invented: such areas become smooth. Motion blur and "
-    "large defocus were not trained for.",
-    "": "Trained for bicubic downscaling: it sharpens clean pictures faithfully, and also the JPEG blocks and noise of "
-    "others, which mdsr-photo removes.",
+    "mdsr-photo": _DESTROYED,
+    "fast-photo": _DESTROYED,
+    "fast": _SHARPENS.format("fast-photo"),
+    "": _SHARPENS.format("mdsr-photo"),
 }
 QUALITY_HEADER = "| set | scale | precision | PSNR Y, dB | SSIM Y | PSNR RGB, dB | SSIM RGB |"
 
 
 def main() -> None:
     """One card a name."""
-    rows = [row for name in ("quality", "photo") for row in _rows(RESULTS / f"{name}.csv")]
+    rows = [row for name in ("quality", "photo", "fast", "film") for row in _rows(RESULTS / f"{name}.csv")]
     specs = list_models(MODELS_FOLDER)
     for name in dict.fromkeys(spec.name for spec in specs):
         own = [spec for spec in specs if spec.name == name]
@@ -68,12 +88,12 @@ def _once(rows: Iterable[dict[str, str]]) -> list[dict[str, str]]:
 
 def card(specs: list[ModelSpec], rows: list[dict[str, str]]) -> str:
     """Markdown: what it is, training, quality, data and licence."""
-    recipe = specs[0].training.recipe
-    about = PHOTO if recipe == "photo" else ABOUT[specs[0].family]
-    parts = [f"# {specs[0].name}", about, "## Files", *_table(_files(specs))]
+    name = specs[0].name
+    about = BY_NAME.get(name) or ABOUT[specs[0].family]
+    parts = [f"# {name}", about, "## Files", *_table(_files(specs))]
     parts += ["## Training", *_table(_training(specs)), *_commands(specs)]
     parts += ["## Quality", *_table(_quality(rows)), _protocol()]
-    parts += ["## Data and licence", _licence(specs[0]), "## Limits", _limits(recipe)]
+    parts += ["## Data and licence", _licence(specs[0]), "## Limits", _limits(name)]
     return "\n\n".join(_joined(parts)) + "\n"
 
 
@@ -139,8 +159,8 @@ def _protocol() -> str:
     return (
         "No self-ensemble. LR made with MATLAB's bicubic; Y: luma, shave = scale; RGB: shave = scale + 6. `valid`: 12 "
         "crops of 1020×768 from photographs that are not in the training data. Nothing from Set5 or Set14 chose a "
-        "checkpoint: the last one of each run is shipped. `valid, photo`: the same crops, degraded by the chain of "
-        "`srcli evaluate --degradation photo`, seed 0."
+        "checkpoint: the last one of each run is shipped. `valid, photo` and `valid, film`: the same crops, degraded "
+        "as `srcli evaluate --degradation photo` or `film` does it, seed 0."
     )
 
 
@@ -152,9 +172,9 @@ def _licence(spec: ModelSpec) -> str:
     )
 
 
-def _limits(recipe: str) -> str:
+def _limits(name: str) -> str:
     data = "The training data holds few straight city structures, little text and few indoor scenes."
-    return f"{LIMITS.get(recipe, LIMITS[''])} {data}"
+    return f"{LIMITS.get(name, LIMITS[''])} {data}"
 
 
 if __name__ == "__main__":

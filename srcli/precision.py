@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from srcli import tiles
 from srcli.backends import registry
 from srcli.backends.base import Batch, Engine, Uint8Engine, results
-from srcli.backends.devices import Several
+from srcli.backends.devices import Several, processor
 from srcli.errors import BackendUnavailableError, InferenceError, MissingExtraError, ModelFileError
 from srcli.imaging import pixels
 from srcli.imaging.metrics import decibels
@@ -58,9 +58,14 @@ def choose_file(file: ModelFile, backend: str, settings: Settings) -> ModelFile:
     """The int8 file of a network where the backend prefers it and the tile leaves room for its halo."""
     int8 = file.at("int8")
     halo = halo_of(int8.spec, settings)
-    tile = settings.tile or tiles.default_side(int8.spec.family, int8.spec.features, "cpu", 0)
+    tile = settings.tile or _default_tile(int8.spec, 0, "cpu", "int8")
     fits = settings.halo is not None or tile >= tiles.smallest_tile(halo) or settings.precision == "int8"
     return int8 if fits and prefers_int8(backend, settings) else file
+
+
+def _default_tile(spec: ModelSpec, halo: int, device: str, precision: str) -> int:
+    extensions = processor().features if device == "cpu" else ()
+    return tiles.default_side(spec.family, spec.features, halo, device, precision, extensions)
 
 
 class Network:
@@ -89,8 +94,8 @@ class Network:
         self.engine = self._load()
         spec = self.file.spec
         self.halo = halo_of(spec, settings)
-        device = self.engine.info.device
-        self.tile = settings.tile or tiles.default_side(spec.family, spec.features, device, self.halo)
+        info = self.engine.info
+        self.tile = settings.tile or _default_tile(spec, self.halo, info.device, info.precision)
         self._without_int8: Network | None = None
         self._fp32: Engine | None = None
         self._verdicts: dict[int, str] = {}  # by an engine's id: what is wrong with it; empty: nothing

@@ -97,7 +97,7 @@ class Settings:
         device: "auto", "cpu", "cuda", "cuda:1", several as "cuda:0,1", or "all" GPUs. Anything but "auto" is
             used or refused.
         threads: CPU threads of the network; 0: all cores.
-        tile: largest window side fed to the network, LR pixels; None: 512 or 384, see `srcli.tiles`.
+        tile: largest window side fed to the network, LR pixels; None: 256 to 512, see `srcli.tiles`.
         halo: LR pixels of context around each tile; None: the model's measured one. "exact" is the model's
             receptive field: tiled then equals whole up to the rounding of the kernels.
         ensemble: mean over eight flips and rotations (paper, section 3.4): eight times the work.

@@ -10,10 +10,17 @@ from dataclasses import dataclass
 from srcli.errors import UsageError
 from srcli.settings import Size
 
-SIDE, LARGE_SIDE = 384, 512
-"""Largest window sides in LR pixels, unless the caller names one: see `default_side`."""
-_LIGHT_FAMILIES, _LIGHT_FEATURES = ("edsr", "mdsr"), 64
-"""Families with all features at LR (their upsampler is fused with the tail), and the most of them."""
+SIDE = 384
+"""Largest window side in LR pixels, unless the caller names one or `SIDES_ON_CPUS` says otherwise."""
+SIDES_ON_CPUS = (
+    # feature, precisions, most features of the network, side: MP/s by sides, where that was measured
+    ("amx_bf16", ("bf16", "int8"), 64, 256),  # x4, 64 features, 192/256/384/512: bf16 1.7/2.2/1.4/1.5 (Xeon)
+    ("", ("fp32", "bf16", "int8"), 64, 512),  # EPYC: results/networks.md, and results/speed-avx2.md
+)
+"""The first row that fits says the largest window side on a CPU. A table, and no timing, so that a machine
+always gives the same result."""
+_LIGHT_FAMILIES = ("edsr", "mdsr")
+"""Families with all features at LR, as their upsampler is fused with the tail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +97,29 @@ def check(tile: int, halo: int) -> None:
     _count(tile + 1, tile, halo)
 
 
-def default_side(family: str, features: int, device: str, halo: int) -> int:
+def default_side(
+    family: str, features: int, halo: int, device: str, precision: str, extensions: tuple[str, ...]
+) -> int:
     """The largest window side in LR pixels where nobody names one; larger where the halo needs it.
 
-    Large windows spend less on halos and borders. They are for CPUs, and for networks that take little memory
-    a pixel: few features, all of them at LR. GPUs were measured with the others, which TensorRT builds first.
+    Large windows spend less on halos and borders, small ones fit into a cache. `SIDES_ON_CPUS` is for networks
+    that take little memory a pixel: few features, all of them at LR. GPUs were measured with `SIDE`, which
+    TensorRT builds first.
 
     Args:
         family, features: of the network, as in `srcli.models.spec.ModelSpec`.
+        halo: LR pixels of context around each tile.
         device: kind of device, e.g. "cpu", "cuda:0".
-        halo: LR pixels of context around each core.
+        precision: that it computes in.
+        extensions: vector extensions of the CPU, as in `srcli.backends.devices.Processor`.
     """
-    light = family in _LIGHT_FAMILIES and features <= _LIGHT_FEATURES
-    return max(LARGE_SIDE if device == "cpu" and light else SIDE, smallest_tile(halo))
+    sides = (
+        side
+        for extension, precisions, most, side in SIDES_ON_CPUS
+        if device == "cpu" and family in _LIGHT_FAMILIES and features <= most
+        and precision in precisions and extension in ("", *extensions)
+    )  # fmt: skip
+    return max(next(sides, SIDE), smallest_tile(halo))
 
 
 def smallest_tile(halo: int) -> int:

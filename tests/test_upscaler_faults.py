@@ -13,7 +13,7 @@ from upscaler_pictures import ROUNDING, picture, to_8bit
 from srcli import precision, tiles
 from srcli.backends import registry, tensorrt
 from srcli.backends.base import Batch, Engine
-from srcli.backends.devices import Several
+from srcli.backends.devices import Processor, Several
 from srcli.errors import InferenceError, UsageError
 from srcli.models import catalog
 from srcli.models.spec import ModelSpec
@@ -185,6 +185,7 @@ def test_tiles_are_as_large_as_suits_the_device(tiny_catalog: Path, monkeypatch:
         Upscaler("tiny", 2, **asked)(picture(8, 780), progress=lambda done, total: seen.append(total))
         return seen[-1]
 
+    monkeypatch.setattr("srcli.precision.processor", lambda: Processor("any", 2, ("avx2",)))
     assert (count(), count(tile=256), count(halo=250)) == (2, 4, 1), "a halo of 250 wants 1,000 pixels"
     elsewhere(monkeypatch, {"auto": right})
     assert (count(), count(tile=512)) == (3, 2)
@@ -197,10 +198,18 @@ def test_tiles_are_as_large_as_suits_the_device(tiny_catalog: Path, monkeypatch:
 )
 def test_large_tiles_are_for_networks_that_take_little_memory(changes: dict[str, Any], side: int) -> None:
     spec = replace(catalog.resolve("mdsr-baseline", 4).spec, **changes)
-    assert [tiles.default_side(spec.family, spec.features, device, 0) for device in ("cpu", "cuda:0")] == [
-        side,
-        384,
-    ]
+    about = spec.family, spec.features, 0
+    assert tiles.default_side(*about, "cpu", "fp32", ("avx2",)) == side
+    assert tiles.default_side(*about, "cuda:0", "fp16", ()) == 384
+
+
+def test_tiles_are_small_where_amx_multiplies() -> None:
+    sides = {
+        precision: tiles.default_side("mdsr", 64, 0, "cpu", precision, ("avx2", "amx_bf16"))
+        for precision in ("fp32", "bf16", "int8")
+    }
+    assert sides == {"fp32": 512, "bf16": 256, "int8": 256}
+    assert tiles.default_side("mdsr", 64, 100, "cpu", "bf16", ("amx_bf16",)) == 400  # as the halo needs it
 
 
 def test_a_device_that_computes_something_else_is_tried_in_f32(

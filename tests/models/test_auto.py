@@ -12,9 +12,12 @@ from skimage import data
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
+from srcli.backends import registry
 from srcli.imaging.resize import downscale
 from srcli.io import pictures
+from srcli.jobs.plan import for_films
 from srcli.models import auto, catalog
+from srcli.settings import Settings
 from srcli.upscaler import Upscaler
 from srcli_train import drawings
 
@@ -97,3 +100,23 @@ def test_flat_areas_of_hard_edged_pictures_stay_flat(name: str, share: float) ->
     image = pictures.read(CASES / f"{name}.png").pixels
     assert drawings.ghost_share(image, Upscaler("auto", 4)(image)) < share
     assert drawings.ghost_share(image, Upscaler("mdsr", 4)(image)) > share
+
+
+def test_the_fast_pair_is_chosen_from_in_the_same_way(pair: Path) -> None:
+    for seed, name in ((3, "fast"), (4, "fast-photo")):
+        tiny_networks.write(pair, tiny_networks.tiny_spec(2, name), seed=seed)
+    fast = Upscaler("auto-fast", 2)
+    for image, name in ((CLEAN, "fast"), (noisy(CLEAN), "fast-photo")):
+        result = fast(image)
+        assert fast.computed is not None
+        assert fast.computed.model == name
+        np.testing.assert_array_equal(result, Upscaler(name, 2)(image))
+
+
+def test_films_get_the_fast_pair_on_a_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    auto_settings = Settings("auto", 2, device="cpu")
+    assert for_films(auto_settings).model == "auto-fast"
+    for settings in (Settings("mdsr", 2), Settings("auto", 2, backend="bicubic")):
+        assert for_films(settings) is settings
+    monkeypatch.setattr(registry, "has_gpu", lambda settings: True)
+    assert for_films(auto_settings) is auto_settings
