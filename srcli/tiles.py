@@ -102,7 +102,7 @@ def default_side(
 ) -> int:
     """The largest window side in LR pixels where nobody names one; larger where the halo needs it.
 
-    Large windows spend less on halos and borders, small ones fit into a cache. `SIDES_ON_CPUS` is for networks
+    Large windows spend less on halos and borders, small ones fit into a cache. `SIDES_ON_CPUS` is of networks
     that take little memory a pixel: few features, all of them at LR. GPUs were measured with `SIDE`, which
     TensorRT builds first.
 

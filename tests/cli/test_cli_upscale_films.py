@@ -1,5 +1,6 @@
 """`srcli upscale` on films: previews, pipes, several in one command."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,19 @@ def test_options_of_films_alone_are_named_where_there_are_pictures_alone(srcli: 
     run = srcli("upscale", "a.png", "b.mkv", "--codec", "H265", "--overwrite", *BICUBIC)
     assert (run.code, "no effect" in run.err) == (0, False)
     assert probe(Path("upscaled/b.mkv")).codec == "hevc"
+
+
+def test_films_get_the_fast_networks_and_pictures_beside_them_do_not(srcli: Command) -> None:
+    picture("in/a.png"), film("in/b.mkv", 2)
+    run = srcli("upscale", "in", "-s", "2", "--device", "cpu", "--report", "report.json")
+    assert (run.code, "auto, for films without a GPU: fast or fast-photo" in run.err) == (0, True), run.err
+    made = [one["model"] for one in json.loads(Path("report.json").read_text())["pictures"]]
+    assert [name.partition("-")[0] for name in made] == ["mdsr", "fast"]
+    run = srcli("upscale", "in/a.png", "-s", "2", "--device", "cpu", "-o", "alone")
+    assert (run.code, "without a GPU" in run.err) == (0, False)
+    named = ("--model", "edsr", "--device", "cpu", "-s", "2")
+    run = srcli("upscale", "in/b.mkv", "-o", "named.mkv", *named)
+    assert (run.code, "edsr-baseline" in run.err, "without a GPU" in run.err) == (0, True, False), run.err
 
 
 def piped(*arguments: str, stdin: bytes | None = None) -> "subprocess.CompletedProcess[bytes]":
