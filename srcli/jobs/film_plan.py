@@ -33,14 +33,6 @@ SEGMENT = 120
 take 61% more bytes, those of 120 take 4%."""
 _PIPED = 24
 """The same where each is sent as it closes, and coded without other frames, so that it does not matter."""
-_PREDICTING = frozenset((
-    "av1", "flv1", "h263", "h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v2", "msmpeg4v3",
-    "rv40", "theora", "vc1", "vp6f", "vp8", "vp9", "wmv2", "wmv3",
-))  # fmt: skip
-"""FFmpeg's names of codecs that predict frames from others."""
-_COARSE = 1.0
-"""Bits a pixel of the whole file below which such films gain by the network for damaged ones
-(benchmarks/results/film-choice.md)."""
 _SAMPLES = 5
 """Frames, spread over the film, that decide what holds for all."""
 
@@ -232,25 +224,15 @@ def _settled(found: Facts, numbers: range, upscale: Upscale, settings: Settings)
         InputError: none of them can be decoded.
     """
     votes, two = Counter[str | Path](), 0
-    compressed = settings.model == auto.AUTO_FAST and _is_compressed(found)
     film = settings.film
     places = spread(numbers, _SAMPLES)
     for frame in reader.samples(found, places, on_error=film.on_error, deinterlace=film.deinterlace):
         rgb = to_rgb(frame, found)[0]
-        votes[auto.FAST_PHOTO if compressed else upscale.model_for(rgb)] += 1
+        votes[upscale.model_for(rgb)] += 1
         two += pixels.has_two_colors(pixels.color_and_alpha(rgb)[0])
     if not votes:
         raise InputError(f"{shown(found.path)}: no frame can be decoded.", "Is it damaged?")
     return votes.most_common(1)[0][0], 2 * two > votes.total()
-
-
-def _is_compressed(found: Facts) -> bool:
-    """Whether a film lost so much to its codec that the network for damaged films is better.
-
-    No estimate sees that in its frames: H.264 and its like smooth their blocks. Its size tells.
-    """
-    pixels_shown = len(found.times) * found.width * found.height
-    return found.codec in _PREDICTING and 8 * found.size < _COARSE * pixels_shown
 
 
 def spread(numbers: range, count: int) -> list[int]:
