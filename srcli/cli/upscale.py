@@ -672,8 +672,12 @@ def _here(
     from srcli.jobs.report import Status
 
     (pictures, films), stops = parts, lambda: interrupt.wanted
-    run = FolderRun(pictures.jobs, pictures.upscalers, pictures.settings, progress, stops).run()
-    results, interrupted, full = run.results, run.interrupted, run.full
+    results, interrupted, full = list["PictureResult"](), False, False
+    if pictures.jobs:
+        run = FolderRun(pictures.jobs, pictures.upscalers, pictures.settings, progress, stops).run()
+        results, interrupted, full = run.results, run.interrupted, run.full
+    else:
+        progress.start()
     if films.jobs:
         from srcli.jobs.film import FilmRun, run_films
 

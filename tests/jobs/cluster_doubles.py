@@ -2,6 +2,7 @@
 
 import os
 import signal
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -62,6 +63,7 @@ def three_nodes() -> Iterator[Nodes]:
         import ray
         from ray.cluster_utils import Cluster
 
+        before = signal.getsignal(signal.SIGTERM)  # nodes take it
         more = Cluster()
         more.head_node = ray._private.worker._global_node
         nodes = Nodes(RayCluster(ray, Faulty), more.head_node.gcs_address, more)
@@ -73,3 +75,4 @@ def three_nodes() -> Iterator[Nodes]:
             for node in list(more.worker_nodes):
                 with suppress(Exception):
                     nodes.kill(node)
+            signal.signal(signal.SIGTERM, before)
