@@ -2,7 +2,6 @@
 
 import os
 import signal
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
