@@ -142,7 +142,7 @@ def opencv(file: ModelFile, network: nn.Module, place: Place) -> Contender:
 
 def ncnn(file: ModelFile, network: nn.Module, place: Place) -> Contender:
     """ncnn from its wheel with default options, converted by pnnx from the same network in PyTorch."""
-    return ncnn_runs(_OneScale(network, file.spec.scale), place.scratch)
+    return ncnn_runs(OneScale(network, file.spec.scale), place.scratch)
 
 
 def ncnn_runs(network: nn.Module, scratch: Path) -> Contender:
@@ -211,8 +211,8 @@ def _plain(file: ModelFile, network: nn.Module, scratch: Path) -> Path:
     return path
 
 
-class _OneScale(nn.Module):
-    """The network at one scale, for tracing."""
+class OneScale(nn.Module):
+    """A network at one scale, for tracing."""
 
     def __init__(self, network: nn.Module, scale: int) -> None:
         super().__init__()

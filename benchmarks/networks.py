@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import pictures
 from common import RESULTS, Section, Spread, Table, machine, publish, ratio, spread
-from contenders import Contender, Pixels, ncnn_runs, openvino_runs
+from contenders import Contender, OneScale, Pixels, flops_per_pixel, ncnn_runs, openvino_runs
 from srcli.backends.openvino import has_bf16, has_fast_int8, import_openvino
 from srcli.benchmark.rounds import interleave, timed
 from srcli.models import catalog
@@ -43,15 +43,14 @@ class Compact(nn.Module):
 
     def __init__(self, scale: int) -> None:
         super().__init__()
-        self.scale = scale
         layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, padding=1), nn.PReLU(64)]
         for _ in range(16):
             layers += [nn.Conv2d(64, 64, 3, padding=1), nn.PReLU(64)]
         self.body = nn.Sequential(*layers, nn.Conv2d(64, 3 * scale**2, 3, padding=1), nn.PixelShuffle(scale))
 
-    def forward(self, lr: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, 3, scale*H, scale*W)."""
-        result: Tensor = self.body(lr) + nn.functional.interpolate(lr, scale_factor=float(self.scale))
+    def forward(self, lr: Tensor, scale: int) -> Tensor:
+        """(N, 3, H, W) -> (N, 3, scale*H, scale*W), at the scale that it was made for."""
+        result: Tensor = self.body(lr) + nn.functional.interpolate(lr, scale_factor=float(scale))
         return result
 
 
@@ -136,7 +135,7 @@ def _upscaled(upscaler: Upscaler, frames: Sequence[Pixels]) -> list[Pixels]:
 
 def _compact(scale: int, scratch: Path) -> dict[str, Contender]:
     """The compact network in OpenVINO and, where it is installed, ncnn."""
-    network = Compact(scale).eval()
+    network = OneScale(Compact(scale), scale).eval()
     path = scratch / "compact.onnx"
     sides = {2: torch.export.Dim("height", min=8), 3: torch.export.Dim("width", min=8)}
     example = torch.zeros(1, 3, 64, 64)
@@ -156,16 +155,12 @@ def _cells(row: Row) -> tuple[str, ...]:
     faster = f"{row.faster.median:.2f}× ({row.faster.lowest:.2f} – {row.faster.highest:.2f})"
     speed = f"{row.megapixels:.2f}", faster
     if row.name not in FOR:
-        work = _work_of_compact(row.scale)
-        return row.name.partition(",")[0], f"x{row.scale}", row.runs, f"{work:.0f}", *speed, "–", "–"
+        work = f"{flops_per_pixel(Compact(row.scale), row.scale) / 2000:.0f}"
+        return row.name.partition(",")[0], f"x{row.scale}", row.runs, work, *speed, "–", "–"
     spec = catalog.resolve(row.name, row.scale).spec
     quality = " / ".join(f"{float(spec.quality[name]):.2f}" for name in _SETS if name in spec.quality)
     work = f"{spec.macs / 1000:.0f}"
     return row.name, f"x{row.scale}", row.runs, work, *speed, quality or "–", FOR[row.name]
-
-
-def _work_of_compact(scale: int) -> float:
-    return 9 * (3 * 64 + 16 * 64 * 64 + 64 * 3 * scale**2) / 1000
 
 
 def tiles(options: argparse.Namespace) -> Section:

@@ -2,8 +2,10 @@
 
 import logging
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
+import buckets
 import pytest
 import tiny_networks
 from faulty_engines import Ahead, Fault, Faulty, Inject
@@ -30,6 +32,19 @@ def user_models(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     folder = tmp_path_factory.mktemp("user") / "models"
     monkeypatch.setenv(catalog.USER_FOLDER_VARIABLE, str(folder))
     return folder
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[str]:
+    """The URL of a server of S3 on this machine."""
+    with buckets.served() as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> buckets.Bucket:
+    """A new bucket, with the environment that reaches it."""
+    return buckets.bucket_of(s3_server, monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@
 #   TRY              not empty: three updates of a tiny network on the CPU, to see that the command is right
 #
 # Run from the repository's root; nothing is installed. It needs PyTorch and tensorboard beside the packages that srcli
-# itself needs, for photo also PyAV. The rate falls in the last fifth of a run's updates.
+# itself needs. The rate falls in the last fifth of a run's updates.
 set -u
 [ $# -eq 3 ] || { sed -n '4,8s/^# *//p' "$0" >&2; exit 2; }
 network=$1 data=$2 out=$3

@@ -47,7 +47,7 @@ def train(
     recipe: Annotated[
         str,
         typer.Option(
-            help="paper (the paper's numbers), fast (for CPUs), modern (what gained on it in experiments) or "
+            help="paper (the paper's numbers), fast (for CPUs), modern (what gained on it in experiments), "
             "photo (fast, on degraded LR) or film (photo, and H.264 and H.265)."
         ),
     ] = "paper",

@@ -600,7 +600,11 @@ def _left_out(plan: "Plan") -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The pictures of a run or its films: their settings, and the network on each device; none for none."""
+    """The pictures of a run, or its films, with their settings and the networks loaded for them.
+
+    Attributes:
+        upscalers: one a device; empty without jobs.
+    """
 
     jobs: "tuple[Job, ...]"
     settings: Settings

@@ -77,7 +77,7 @@ class Staging:
             job = fetched.result()
             outlook = self._preflight.look(job)
             if self._looks(job) and outlook.result.status not in self._enough:
-                whole = fetches.submit(_fetched, job)  # start and end did not tell
+                whole = fetches.submit(_brought, job, remote.fetch)  # start and end did not tell
                 wait(whole)
                 outlook = self._preflight.look(whole.result())
         except (InputError, OutputError) as error:
@@ -112,10 +112,10 @@ class Staging:
         while self._order and (not self._coming or self._has_room()):
             number, job = self._order.popleft()
             job = replace(job, scratch=Path(self._folder.name, str(number)))
-            fetch = _looked_at if self._looks(job) else _fetched
+            bring = remote.look if self._looks(job) else remote.fetch
             if self._settings.trust_names and is_there(job):
-                fetch = _named
-            self._coming.append((_size(job), job, fetches.submit(fetch, job)))
+                bring = _nothing  # its name is enough
+            self._coming.append((_size(job), job, fetches.submit(_brought, job, bring)))
 
     def _has_room(self) -> bool:
         size = sum(one for one, _, _ in self._coming) + _size(self._order[0][1])
@@ -144,26 +144,16 @@ def _size(job: Job) -> int:
     return (job.source.size or 0) if isinstance(job.source, Remote) else 0
 
 
-def _named(job: Job) -> Job:
-    """The job alone, whose name is enough."""
-    return job
+def _nothing(here: Remote, file: Path) -> None:
+    """Bring nothing, where `remote.look` brings start and end of a file, and `remote.fetch` all of it."""
 
 
-def _looked_at(job: Job) -> Job:
-    """The job with scratch files that hold the starts and ends of its own."""
+def _brought(job: Job, bring: Callable[[Remote, Path], None]) -> Job:
+    """The job, after its input and what lies where its output goes were brought to its scratch files."""
     if isinstance(job.source, Remote):
-        remote.look(job.source, job.input)
+        bring(job.source, job.input)
     if isinstance(job.target, Remote) and job.target.size is not None:
-        remote.look(job.target, job.output)
-    return job
-
-
-def _fetched(job: Job) -> Job:
-    """The job with scratch files as its own are."""
-    if isinstance(job.source, Remote):
-        remote.fetch(job.source, job.input)
-    if isinstance(job.target, Remote) and job.target.size is not None:
-        remote.fetch(job.target, job.output)
+        bring(job.target, job.output)
     return job
 
 

@@ -16,11 +16,11 @@ draws ghost strokes beside hard edges."""
 PHOTO = "mdsr-photo"
 """Trained on blurred, noisy and compressed photographs: removes these, and draws no ghost strokes."""
 FAST, FAST_PHOTO = "fast", "fast-photo"
-"""Likewise, with an eighth of the work: for films on a CPU."""
+"""For clean and for damaged pictures too, with an eighth of the work: films on a CPU."""
 
 
 def models(model: str | Path) -> tuple[str | Path, ...]:
-    """The models that a name stands for, that for clean pictures first: two for "auto", else itself."""
+    """The models that a name stands for: of "auto" and "auto-fast" two, the clean one first; else itself."""
     pairs = {AUTO: (CLEAN, PHOTO), AUTO_FAST: (FAST, FAST_PHOTO)}
     return pairs.get(str(model), (model,))
 
@@ -36,14 +36,14 @@ def cleans(spec: ModelSpec) -> bool:
 
 
 def name_of(model: str | Path, spec: ModelSpec) -> str:
-    """The name shown for a model of which `spec` is a network: "auto" for "auto", which has two."""
+    """The name shown for a model: "auto" or "auto-fast" as asked for, else that of its network `spec`."""
     return str(model) if chooses(model) else spec.name
 
 
 def choose(model: str | Path, image: NDArray[Any]) -> str | Path:
     """The model for one picture.
 
-    Of "auto", the photo network for a picture that is a coarsely quantised JPEG, noisy, blurred or
+    Of two networks, the photo network for a picture that is a coarsely quantised JPEG, noisy, blurred or
     hard-edged, else the clean one. Pictures smaller than 32 pixels a side are judged by their hard edges
     alone, those smaller than 8 count as clean.
 

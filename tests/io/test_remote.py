@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import buckets
 import pytest
 from buckets import Bucket
 
@@ -15,17 +14,6 @@ from srcli.io import remote
 from srcli.io.remote import Remote, location
 
 fsspec = pytest.importorskip("fsspec")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with buckets.served() as url:
-        yield url
-
-
-@pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    return buckets.bucket_of(server, monkeypatch)
 
 
 def there(text: str) -> Remote:

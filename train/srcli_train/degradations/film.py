@@ -27,7 +27,7 @@ _FRAMES = 3  # as many as hold each kind of frame: one by itself, one predicted,
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """H.264 or H.265 with chroma at half size, of frames that move a little; else the chain of photographs.
+    """A frame of a short film in H.264 or H.265 with chroma at half size, a photograph's chain, or clean LR.
 
     Shares are probabilities, ranges are (least, most) and drawn uniformly where not noted otherwise.
 
