@@ -1,22 +1,28 @@
-"""The JSON reports of all shards of one run as one; a million results take little memory."""
+"""The reports of all shards of one run as one, JSON or JSON Lines; a million results take little memory."""
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path, PurePath
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from textwrap import indent
 from typing import IO, Any
 
 from srcli.errors import ExitCode, InputError, OutputError, UsageError, shown
-from srcli.io.storage import write_whole
-from srcli.jobs.report import SCHEMA, Status
+from srcli.io import remote
+from srcli.io.remote import Location, Remote, is_url, location
+from srcli.jobs.report import SCHEMA, Status, is_lines, write_pieces
 
 _ENGINE = ("model", "backend", "device", "precision")
 _SAME = ("schema", "version")
 _NAMED = 20
 """Missing shards that are named at most."""
+_FETCHES = 8
+"""Reports that come from buckets at once."""
 
 
 @dataclass(slots=True)
@@ -51,7 +57,7 @@ class Merged:
 class _Heads:
     """What the reports say of their runs, gathered one report after the other."""
 
-    shards: dict[str, Path] = field(default_factory=dict)
+    shards: dict[str, Location] = field(default_factory=dict)
     first: dict[str, Any] = field(default_factory=dict)
     engine: dict[str, dict[str, None]] = field(default_factory=lambda: {name: {} for name in _ENGINE})
     reasons: dict[str, None] = field(default_factory=dict)
@@ -60,7 +66,7 @@ class _Heads:
     interrupted: bool = False
     disk_full: bool = False
 
-    def add(self, path: Path, report: dict[str, Any]) -> None:
+    def add(self, path: Location, report: dict[str, Any]) -> None:
         """Take in one report.
 
         Raises:
@@ -74,7 +80,7 @@ class _Heads:
                 f"{shown(path)} and {shown(self.shards[shard])} both report shard {shard}.",
                 "Keep the later one.",
             )
-        self.first = self.first or {**report, "pictures": None}
+        self.first = self.first or report
         before = next(iter(self.shards.values()), path)
         for name in _SAME:
             if report[name] != self.first[name]:
@@ -118,44 +124,65 @@ class _Heads:
         }
 
 
-def merge(parts: Sequence[Path], out: Path) -> Merged:
+def expanded(names: Sequence[str]) -> list[Location]:
+    """The reports that paths, URLs and patterns behind URLs name.
+
+    Raises:
+        InputError: a pattern names nothing, or its bucket cannot be listed.
+    """
+    found = list[Location]()
+    for here in map(location, names):
+        if isinstance(here, Path) or not remote.is_pattern(here) or remote.exists(here):
+            found.append(here)
+            continue
+        matched = [one for one in remote.matches(here) if one.size is not None]
+        if not matched:
+            raise InputError(f"{shown(here)}: cannot be read.", "No file matches this pattern.")
+        found += matched
+    return found
+
+
+def merge(parts: Sequence[Location], out: Location) -> Merged:
     """Join the reports of the shards of one run to one report, in the order that one run has.
 
     Counts and seconds are summed. What all shards could not try, such as a folder that cannot be listed, is
     there once. Results wait for their place in a temporary file.
 
     Args:
-        parts: JSON reports, each of another shard.
-        out: where the joined report goes.
+        parts: reports, JSON or JSON Lines, each of another shard.
+        out: where the joined report goes; it is JSON Lines if its name ends in ".jsonl".
 
     Raises:
         InputError: a part cannot be read, or is no report.
         UsageError: the parts are not of one run, or `out` is one of them.
         OutputError: the joined report cannot be written.
     """
-    if any(part.resolve() == out.resolve() for part in parts):
+    if any(_real(part) == _real(out) for part in parts):
         raise UsageError(f"{shown(out)} is one of the reports to merge.", "Choose another name with -o.")
+    if isinstance(out, Remote):
+        remote.check_output(out)
     heads, merged, problems = _Heads(), Merged(), set[str]()
     places: list[tuple[str, int, int]] = []
+    as_lines = is_lines(out)
     try:
-        with TemporaryFile() as spool:
-            for part in parts:
-                report = _read(part)
-                heads.add(part, report)
-                for picture in report["pictures"]:
-                    text = indent(json.dumps(picture, indent=2), "    ").encode("ascii")
+        with TemporaryFile() as spool, closing(_local(parts)) as files:
+            for part, file in files:
+                head, pictures = _read(part, file)
+                heads.add(part, head)
+                for picture in pictures:
                     if picture["output"] is None:
                         if (about := f"{picture['input']}\0{picture['error']}") in problems:
                             continue
                         problems.add(about)
+                    line = json.dumps(picture) if as_lines else indent(json.dumps(picture, indent=2), "    ")
+                    text = line.encode("ascii")
                     merged.counts[picture["status"]] += 1
                     places.append((_order(picture), spool.tell(), len(text)))
                     spool.write(text)
             places.sort()
             merged.missing, merged.interrupted = heads.missing(), heads.interrupted
-            head = json.dumps(heads.to_json(merged.counts), indent=2).removesuffix("\n}")
-            out.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(out, _text(head, places, spool))
+            whole, results = heads.to_json(merged.counts), _spooled(places, spool)
+            write_pieces(out, _lines(whole, results) if as_lines else _text(whole, results))
     except OSError as error:
         raise OutputError(
             f"{shown(out)}: the report cannot be written ({error.strerror}).", "Choose another place."
@@ -163,11 +190,47 @@ def merge(parts: Sequence[Path], out: Path) -> Merged:
     return merged
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _real(path: Location) -> Location:
+    return path.resolve() if isinstance(path, Path) else path
+
+
+def _local(parts: Sequence[Location]) -> Generator[tuple[Location, Path]]:
+    """Each report and its file on this machine. Those behind URLs are fetched a few ahead."""
+    coming = deque[tuple[Location, Path, Future[None] | None]]()
+    left = enumerate(parts)
+    with TemporaryDirectory(prefix="srcli-") as scratch, ThreadPoolExecutor(_FETCHES) as pool:
+        try:
+            while True:
+                for number, part in islice(left, _FETCHES - len(coming)):
+                    file = Path(scratch, f"{number}") if isinstance(part, Remote) else part
+                    fetch = pool.submit(remote.fetch, part, file) if isinstance(part, Remote) else None
+                    coming.append((part, file, fetch))
+                if not coming:
+                    return
+                part, file, fetch = coming.popleft()
+                if fetch is not None:
+                    fetch.result()
+                yield part, file
+                if fetch is not None:
+                    file.unlink()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _read(path: Location, file: Path) -> tuple[dict[str, Any], Iterable[dict[str, Any]]]:
+    """A report's head, and its results: of JSON Lines as they are read.
+
+    Args:
+        path: for messages.
+        file: where it is on this machine.
+    """
     try:
-        report = json.loads(path.read_bytes())
+        with file.open("rb") as lines:
+            head = _lines_head(lines.readline())
+        pictures = None if head is None else _pictures(path, file, sum(head["counts"].values()))
+        report = json.loads(file.read_bytes()) if head is None else head
     except OSError as error:
-        raise InputError(f"{shown(path)}: cannot be read ({error.strerror}).", "Check the name.") from error
+        raise _unreadable(path, error) from error
     except ValueError as error:
         raise InputError(f"{shown(path)} is no JSON report: {error}.", "Write it with --report.") from error
     if not isinstance(report, dict) or report.get("schema") != SCHEMA or "shard" not in report:
@@ -176,7 +239,41 @@ def _read(path: Path) -> dict[str, Any]:
             f"{shown(path)} is no report that this version of srcli joins (schema {schema}).",
             f"It joins {SCHEMA} of `srcli upscale --shard ... --report`.",
         )
-    return report
+    return report, report.pop("pictures") if pictures is None else pictures
+
+
+def _lines_head(line: bytes) -> dict[str, Any] | None:
+    """The first line of JSON Lines; None: the file is something else."""
+    try:
+        head = json.loads(line)
+    except ValueError:
+        return None
+    return head if isinstance(head, dict) and "counts" in head and "pictures" not in head else None
+
+
+def _pictures(path: Location, file: Path, expected: int) -> Iterator[dict[str, Any]]:
+    """The results of JSON Lines, one at a time.
+
+    Raises:
+        InputError: they cannot be read, or are fewer than `expected`.
+    """
+    number = 0
+    try:
+        with file.open("rb") as lines:
+            next(lines)
+            for line in lines:
+                yield json.loads(line)
+                number += 1
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except ValueError as error:
+        raise InputError(f"{shown(path)}, line {number + 2}: {error}.", "Is it a whole copy?") from error
+    if number != expected:
+        raise InputError(f"{shown(path)} has {number} of {expected} results.", "Take a whole copy.")
+
+
+def _unreadable(path: Location, error: OSError) -> InputError:
+    return InputError(f"{shown(path)}: cannot be read ({error.strerror}).", "Check the name.")
 
 
 def _parts(shard: str) -> tuple[int, int]:
@@ -185,19 +282,34 @@ def _parts(shard: str) -> tuple[int, int]:
 
 
 def _order(picture: dict[str, Any]) -> str:
-    """Sorts as a run goes: what could not be tried, then the files of a folder, then the folders in it."""
+    """Sorts as a run goes: what could not be tried, then the files of a folder, then the folders in it;
+    behind URLs, by name alone."""
     if picture["output"] is None:
         return f"\0{picture['input']}"
+    if is_url(picture["input"]):
+        return f"\1{picture['input']}"
     *folders, name = PurePath(picture["input"]).parts
     return "".join(f"\2{folder}" for folder in folders) + f"\1{name}"
 
 
-def _text(head: str, places: Iterable[tuple[str, int, int]], spool: IO[bytes]) -> Iterator[bytes]:
-    """The file of the report, a picture at a time."""
-    yield head.encode("ascii") + b',\n  "pictures": ['
-    before = b"\n"
+def _spooled(places: Iterable[tuple[str, int, int]], spool: IO[bytes]) -> Iterator[bytes]:
     for _, offset, length in places:
         spool.seek(offset)
-        yield before + spool.read(length)
+        yield spool.read(length)
+
+
+def _text(head: dict[str, object], pictures: Iterable[bytes]) -> Iterator[bytes]:
+    """The file of the report, a picture at a time."""
+    yield json.dumps(head, indent=2).removesuffix("\n}").encode("ascii") + b',\n  "pictures": ['
+    before = b"\n"
+    for picture in pictures:
+        yield before + picture
         before = b",\n"
     yield (b"]" if before == b"\n" else b"\n  ]") + b"\n}\n"
+
+
+def _lines(head: dict[str, object], pictures: Iterable[bytes]) -> Iterator[bytes]:
+    """The same as JSON Lines."""
+    yield json.dumps(head).encode("ascii") + b"\n"
+    for picture in pictures:
+        yield picture + b"\n"

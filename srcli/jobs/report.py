@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from itertools import chain
@@ -199,8 +199,23 @@ def _size_json(size: Size | None) -> dict[str, int] | None:
     return None if size is None else {"width": size[1], "height": size[0]}
 
 
+def is_lines(path: "Location") -> bool:
+    """Whether a report of this name is JSON Lines."""
+    return path.suffix.lower() == ".jsonl"
+
+
 def write_report(report: Report, path: "Location") -> None:
     """Write the report as JSON, or as JSON Lines if the file is named .jsonl; whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written there.
+    """
+    text = report.lines() if is_lines(path) else chain(report.pieces(), "\n")
+    write_pieces(path, (piece.encode() for piece in text))
+
+
+def write_pieces(path: "Location", pieces: Iterable[bytes]) -> None:
+    """Write the pieces of a report; whole or not at all.
 
     Raises:
         OutputError: it cannot be written there.
@@ -213,16 +228,15 @@ def write_report(report: Report, path: "Location") -> None:
         from srcli.io import remote
 
         with TemporaryDirectory(prefix="srcli-") as scratch:
-            write_report(report, file := Path(scratch, f"report{Path(path.name).suffix}"))
+            write_pieces(file := Path(scratch, "report"), pieces)
             remote.put(file, path, replaces=True)
         return
-    text = report.lines() if path.suffix.lower() == ".jsonl" else chain(report.pieces(), "\n")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, (piece.encode() for piece in text))
+        write_whole(path, pieces)
     except OSError as error:
         raise OutputError(
-            f"{path}: the report cannot be written ({error.strerror}).", "Choose another place."
+            f"{shown(path)}: the report cannot be written ({error.strerror}).", "Choose another place."
         ) from error
 
 

@@ -193,7 +193,9 @@ def test_keys_that_leave_the_folder_are_refused(srcli: Command, bucket: Bucket, 
     assert run.err.count("no file can have this name") == 2
 
 
-def test_shards_of_a_bucket_make_what_one_run_makes(large: Callable[..., Run], bucket: Bucket) -> None:
+def test_shards_of_a_bucket_make_what_one_run_makes(
+    srcli: Command, large: Callable[..., Run], bucket: Bucket
+) -> None:
     fill(bucket, 12)
     runs = [
         large("--shard", f"{number}/3", "--report", f"{bucket.url}/reports/{number}.json", "--format", "png")
@@ -201,6 +203,9 @@ def test_shards_of_a_bucket_make_what_one_run_makes(large: Callable[..., Run], b
     ]
     assert [run.code for run in runs] == [0, 0, 0]
     assert json.loads(bucket.contents("reports")["3.json"])["shard"] == "3/3"
+    joined = srcli("report", "merge", f"{bucket.url}/reports/*.json", "-o", f"{bucket.url}/all.jsonl")
+    assert (joined.code, f"3 reports joined in {bucket.url}/all.jsonl: 12 written" in joined.err) == (0, True)
+    assert len(bucket.contents()["all.jsonl"].splitlines()) == 13
     assert large("--shard", "1/1", "--format", "png", out="one").code == 0
     made = bucket.contents("out")
     assert (len(made), made) == (12, bucket.contents("one"))

@@ -1,12 +1,15 @@
 """Reports of shards become the one that a single run writes."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from buckets import Bucket
 
 from srcli.errors import ExitCode, InputError, OutputError, SrcliError, UsageError
-from srcli.jobs.merge import merge
+from srcli.io.remote import Remote, location
+from srcli.jobs.merge import expanded, merge
 from srcli.jobs.report import Loaded, PictureResult, Report, Status, write_report
 
 ENGINE = Loaded("mdsr", "openvino", "cpu", "int8", "openvino int8 on cpu", ("a note",))
@@ -26,10 +29,12 @@ SHARES = {
 }
 
 
-def written(folder: Path, shares: dict[str, list[PictureResult]], **more: bool) -> list[Path]:
+def written(
+    folder: Path, shares: dict[str, list[PictureResult]], suffix: str = ".json", **more: bool
+) -> list[Path]:
     parts = []
     for shard, results in shares.items():
-        parts.append(folder / f"{shard.replace('/', '-')}.json")
+        parts.append(folder / f"{shard.replace('/', '-')}{suffix}")
         engine = ENGINE if results else NONE
         write_report(Report(engine, results, 1.5, shard=shard, **more), parts[-1])  # type: ignore[arg-type]
     return parts
@@ -40,6 +45,65 @@ def test_joined_reports_are_that_of_one_run(tmp_path: Path) -> None:
     whole = Report(ENGINE, [result(name) for name in ORDER], 4.5)
     assert (tmp_path / "new" / "all.json").read_text() == whole.to_json() + "\n"
     assert (found.exit_code, found.missing, found.counts) == (ExitCode.OK, [], {"written": 5})
+
+
+def test_json_lines_and_json_give_the_same_report(tmp_path: Path) -> None:
+    parts = written(tmp_path, SHARES, ".jsonl")
+    mixed = [*parts[:2], *written(tmp_path, {"3/3": SHARES["3/3"]})]
+    whole = Report(ENGINE, [result(name) for name in ORDER], 4.5)
+    for number, some in enumerate((parts, mixed)):
+        for out, text in (("all.json", whole.to_json() + "\n"), ("all.jsonl", "".join(whole.lines()))):
+            found = merge(some, tmp_path / f"{number}" / out)
+            assert (found.exit_code, found.counts) == (ExitCode.OK, {"written": 5})
+            assert (tmp_path / f"{number}" / out).read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda lines: lines[:-1], "has 2 of 3 results"),
+        (lambda lines: [*lines[:-1], lines[-1][:20]], "line 4: "),
+        (lambda lines: [*lines, lines[-1]], "has 4 of 3 results"),
+    ],
+)
+def test_json_lines_that_are_not_whole_are_refused(
+    tmp_path: Path, damage: Callable[[list[str]], list[str]], said: str
+) -> None:
+    part = written(tmp_path, {"3/3": SHARES["3/3"]}, ".jsonl")[0]
+    part.write_text("".join(damage(part.read_text().splitlines(keepends=True))))
+    with pytest.raises(InputError, match=said):
+        merge([part], tmp_path / "all.json")
+    assert not (tmp_path / "all.json").exists()
+
+
+def test_reports_of_a_bucket_become_one_there(tmp_path: Path, bucket: Bucket) -> None:
+    at = location(bucket.url)
+    assert isinstance(at, Remote)
+    names = [f"{folder}{name}" for folder in ("", "a/", "a-b/") for name in ("x.png", "y.png")]
+    results = {name: PictureResult(at / f"in/{name}", at / f"out/{name}", Status.WRITTEN) for name in names}
+    for number in range(1, 13):
+        share = list(results.values())[number - 1 : number]
+        loaded = ENGINE if share else NONE
+        write_report(Report(loaded, share, 0.5, shard=f"{number}/12"), at / f"reports/{number}.jsonl")
+    bucket.put({"reports/folder/other.txt": b"no report"})
+    parts = expanded([f"{at}/reports/*.jsonl"])
+    assert len(parts) == 12
+    found = merge(parts, at / "all.json")
+    assert (found.exit_code, found.counts) == (ExitCode.OK, {"written": 6})
+    whole = Report(ENGINE, [results[name] for name in sorted(names)], 6.0).to_json() + "\n"
+    assert bucket.contents()["all.json"].decode() == whole
+    rest = [part for part in parts if part.name != "12.jsonl"]
+    merge([*rest, *written(tmp_path, {"12/12": []})], tmp_path / "all.json")
+    assert (tmp_path / "all.json").read_text() == whole.replace('"seconds": 6.0', '"seconds": 7.0', 1)
+    assert expanded(["here.json", f"{at}/one.json"]) == [Path("here.json"), at / "one.json"]
+    with pytest.raises(InputError, match="cannot be read"):
+        expanded([f"{at}/reports/*.xml"])
+    with pytest.raises(InputError, match="does not exist"):
+        merge([at / "none.json"], tmp_path / "none.json")
+    with pytest.raises(UsageError, match="one of the reports"):
+        merge(parts, at / "reports/1.jsonl")
+    with pytest.raises(OutputError, match="bucket does not exist"):
+        merge(parts, Remote("s3", "no-bucket-of-ours/all.json"))
 
 
 def test_shards_without_pictures_make_an_empty_report(tmp_path: Path) -> None:
