@@ -6,13 +6,16 @@ Libraries and their messages may name URLs with passwords, so that no text of th
 import errno
 import glob
 import inspect
+import io
 import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import Any, BinaryIO, TypeAlias
 from uuid import uuid4
 
@@ -35,6 +38,8 @@ UPLOAD_MEMORY = 2 * _PART
 """Bytes of memory that an upload takes at most; of files from 70 GB on it is more."""
 _RANGE = 1 << 20
 """Bytes of the ranges that films are read by."""
+_RANGES_KEPT = 32
+"""Ranges of a film that are kept in memory."""
 _LONG_READ = 32 << 20
 """Bytes from which a read takes so long that the file may be replaced meanwhile."""
 _CREDENTIALS = "Credentials are those that fsspec finds: for S3 AWS_ACCESS_KEY_ID, AWS_PROFILE and the like."
@@ -51,6 +56,7 @@ class Remote:
         size: in bytes; None: a folder, or nothing is known to be there.
         modified: nanoseconds since 1970 when it was written, by the clock of the store; 0 where that is not
             known.
+        tag: what the store calls this version of its content (ETag); empty where it does not.
     """
 
     protocol: str
@@ -59,13 +65,14 @@ class Remote:
     query: str = field(default="", repr=False)
     size: int | None = field(default=None, compare=False)
     modified: int = field(default=0, compare=False)
+    tag: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"{self.protocol}://{self.path}"
 
     def __truediv__(self, relative: Path | str) -> "Remote":
         below = relative.as_posix() if isinstance(relative, Path) else relative
-        return replace(self, path=f"{self.path}/{below}", query="", size=None, modified=0)
+        return replace(self, path=f"{self.path}/{below}", query="", size=None, modified=0, tag="")
 
     @property
     def name(self) -> str:
@@ -85,7 +92,7 @@ class Remote:
     @property
     def parent(self) -> "Remote":
         """The folder that it lies in."""
-        return replace(self, path=self.path.rpartition("/")[0], query="", size=None, modified=0)
+        return replace(self, path=self.path.rpartition("/")[0], query="", size=None, modified=0, tag="")
 
 
 Location: TypeAlias = Path | Remote
@@ -225,7 +232,7 @@ def look(here: Remote, file: Path) -> None:
         stream.truncate(max(size, len(head)))
         stream.seek(-len(tail), os.SEEK_END)
         stream.write(tail)
-    _date(here, file)
+    date(here, file)
 
 
 def fetch(here: Remote, file: Path) -> None:
@@ -240,8 +247,8 @@ def fetch(here: Remote, file: Path) -> None:
             files, path = _opened(here)
             files.get_file(path, str(part), **_only(files, "_get_file", max_concurrency=1))
         if (here.size or 0) >= _LONG_READ and looked_up(here).modified != here.modified:
-            raise InputError(f"{shown(here)} changed while it was read.", "Run again when it is complete.")
-    _date(here, file)
+            raise _changed(here)
+    date(here, file)
 
 
 @contextmanager
@@ -255,6 +262,89 @@ def opened(here: Remote) -> Iterator[BinaryIO]:
         files, path = _opened(here)
         with files.open(path, "rb", block_size=_RANGE) as stream:
             yield stream
+
+
+@contextmanager
+def ranged(here: Remote) -> Iterator[BinaryIO]:
+    """The same of a large file that was looked up; what was read lately is kept for all who read it.
+
+    Raises:
+        InputError: it cannot be read, or is not what was looked up. Reading raises that, too.
+    """
+    with io.BufferedReader(_RangedFile(_ranges(here, here.size, here.modified, here.tag))) as file:
+        yield file
+
+
+@lru_cache(maxsize=2)
+def _ranges(here: Remote, *_version: object) -> "_Ranges":
+    return _Ranges(here)
+
+
+class _Ranges:
+    """Ranges of a file; the last ones are kept. Used by several threads.
+
+    Raises:
+        InputError: it cannot be read, or is not what was looked up.
+    """
+
+    def __init__(self, here: Remote) -> None:
+        self.here, self.size = here, here.size or 0
+        self._lock = Lock()
+        with _translated(here, InputError, "read"):
+            files, path = _opened(here)
+            files.invalidate_cache()
+            self._stream = files.open(path, "rb", cache_type="none")
+            now = _with(here, files.info(path))
+        if (now.size, now.modified, now.tag) != (here.size, here.modified, here.tag):
+            raise _changed(here)
+        self.get = lru_cache(maxsize=_RANGES_KEPT)(self._fetch)
+
+    def _fetch(self, number: int) -> bytes:
+        begin = number * _RANGE
+        with self._lock, _translated(self.here, InputError, "read"):
+            self._stream.seek(begin)
+            content: bytes = self._stream.read(min(_RANGE, self.size - begin))
+        if len(content) < min(_RANGE, self.size - begin):
+            raise _changed(self.here)
+        return content
+
+
+class _RangedFile(io.RawIOBase):
+    """A file of ranges with a place of its own. After an error, which is raised once, it is at its end.
+
+    PyAV keeps what a stream raises until FFmpeg returns, and prints what is raised after that.
+    """
+
+    def __init__(self, ranges: _Ranges) -> None:
+        self._ranges, self._at, self._failed = ranges, 0, False
+        self.name = str(ranges.here)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_CUR: self._at, os.SEEK_END: self._ranges.size}.get(whence, 0)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        number, begin = divmod(self._at, _RANGE)
+        if self._failed or self._at >= self._ranges.size:
+            return 0
+        try:
+            content = memoryview(self._ranges.get(number))[begin : begin + len(buffer)]
+        except InputError:
+            self._failed = True
+            raise
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+
+def _changed(here: Remote) -> InputError:
+    return InputError(f"{shown(here)} changed while it was read.", "Run again when it is complete.")
 
 
 def put(file: Path, here: Remote, *, replaces: bool) -> bool:
@@ -308,6 +398,11 @@ def _put_and_move(files: Any, file: Path, path: str, replaces: bool) -> None:
         raise
 
 
+def reads_ranges(here: Remote) -> bool:
+    """Whether its protocol has ranges for sure; servers of the web may or may not."""
+    return here.protocol not in _WEB
+
+
 def check_output(here: Remote) -> None:
     """Refuse what cannot be written to: the web, or a protocol whose package is missing.
 
@@ -344,18 +439,18 @@ def _opened(here: Remote) -> tuple[Any, str]:
 def _with(here: Remote, facts: dict[str, Any]) -> Remote:
     """The same with what the store said of it."""
     if facts.get("type") == "directory":
-        return replace(here, size=None, modified=0)
+        return replace(here, size=None, modified=0, tag="")
     at = next((facts[name] for name in _MODIFIED if facts.get(name)), 0)
     with suppress(ValueError):
         at = datetime.fromisoformat(at) if isinstance(at, str) else at
     if isinstance(at, datetime):
         at = at.timestamp()
-    return replace(
-        here, size=facts.get("size") or 0, modified=int(at * 1e9) if isinstance(at, int | float) else 0
-    )
+    modified = int(at * 1e9) if isinstance(at, int | float) else 0
+    return replace(here, size=facts.get("size") or 0, modified=modified, tag=str(facts.get("ETag") or ""))
 
 
-def _date(here: Remote, file: Path) -> None:
+def date(here: Remote, file: Path) -> None:
+    """Give a local file its date, where that is known."""
     if here.modified:
         os.utime(file, ns=(here.modified, here.modified))
 
@@ -396,6 +491,7 @@ _REASONS = (
     (("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "ProfileNotFound"),
      "there are no credentials for it", _CREDENTIALS),
     (("PermissionError", "AuthenticationException", "AccessDenied", "403"), "access is denied", _CREDENTIALS),
+    (("FileExpired",), "it changed while it was read", "Run again when it is complete."),
     (("FileNotFoundError",), _ABSENT, "Check the bucket and the name."),
     (("ConnectTimeoutError", "ReadTimeoutError", "TimeoutError", "FSTimeoutError", "ServerTimeoutError",
       "EndpointConnectionError", "ConnectionError", "ClientConnectorError", "ConnectionClosedError",

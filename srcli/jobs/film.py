@@ -18,13 +18,13 @@ from typing import BinaryIO
 
 from srcli.errors import InputError, OutputError, SrcliError, shown
 from srcli.io import provenance, remote, storage
-from srcli.io.films import facts, journal, pipes, segments, streams
+from srcli.io.films import journal, pipes, segments, streams
 from srcli.io.films.facts import Facts
 from srcli.io.films.journal import Journal, Segment
 from srcli.io.films.verify import Verified, verify
 from srcli.io.remote import Location, Remote
 from srcli.jobs import staging
-from srcli.jobs.film_plan import FilmPlan, foreseen
+from srcli.jobs.film_plan import FilmPlan, facts_of, foreseen
 from srcli.jobs.film_worker import FilmWorker, Shared
 from srcli.jobs.folder import lower_priority, make_folder
 from srcli.jobs.inputs import Job
@@ -79,7 +79,7 @@ class FilmRun:
     _opened: ExitStack = field(default_factory=ExitStack)
     _result: PictureResult | None = None
     _seconds: float = 0.0
-    _input: tuple[int, ...] = ()
+    _input: tuple[int | str, ...] = ()
 
     def run(self) -> PictureResult:
         """All three steps. A failure becomes the result and raises nothing; so does an interrupt."""
@@ -94,7 +94,7 @@ class FilmRun:
         if self.settings.overwrite or not staging.is_there(self.job):
             with suppress(Exception):
                 self.job = staging.film(self.job, self.settings)
-                self._facts = facts.probe(self.job.input)
+                self._facts = facts_of(self.job, self.settings)
 
     def compute(self) -> None:
         """Close all segments."""
@@ -275,7 +275,9 @@ class FilmRun:
         """What made the film."""
         if not self.settings.provenance:
             return {}
-        record = replace(film.record, input_sha256=provenance.file_sha256(self.job.input))
+        record = film.record
+        if not self.job.ranged:  # nothing but a reading of the whole film tells it
+            record = replace(record, input_sha256=provenance.file_sha256(self.job.input))
         return {streams.RECORD: record.text}
 
     def _keep_partial(self, film: FilmPlan, work: Journal) -> None:
@@ -364,7 +366,10 @@ class FilmRun:
         self._check_input()
         target.replace(self.job.output)
         if self.settings.keep_times:
-            storage.copy_times(self.job.input, self.job.output)
+            if self.job.ranged and isinstance(self.job.source, Remote):
+                remote.date(self.job.source, self.job.output)
+            else:
+                storage.copy_times(self.job.input, self.job.output)
         if staging.deliver(self.job, replaces=self.settings.overwrite, made_by=streams.record_of):
             return _checks(found)
         return (*_checks(found), staging.MEANWHILE)
@@ -407,11 +412,11 @@ def partial_of(target: Path) -> Path:
     return storage.beside(target.with_suffix(""), f".partial{target.suffix}")
 
 
-def _identity(path: Location) -> tuple[int, ...]:
+def _identity(path: Location) -> tuple[int | str, ...]:
     """What changes with a file: which one it is, its size, and last its time."""
     if isinstance(path, Remote):
         now = remote.looked_up(path)
-        return now.size or 0, now.modified
+        return now.tag, now.size or 0, now.modified
     facts = path.stat()
     return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
 

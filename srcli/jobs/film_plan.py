@@ -17,6 +17,7 @@ from srcli.io import provenance, remote, storage
 from srcli.io.films import animation, encoding, facts, journal, pipes, reader, streams
 from srcli.io.films.encoding import Encoding
 from srcli.io.films.facts import Facts
+from srcli.io.films.parts import Part
 from srcli.io.films.reader import Frame
 from srcli.io.films.streams import Carried
 from srcli.io.provenance import Provenance
@@ -94,8 +95,8 @@ def foresee(job: Job, upscale: Upscale, settings: Settings) -> PictureResult:
     """What a run would do with a film; a few of its frames are decoded, nothing is written."""
     try:
         with TemporaryDirectory(prefix="srcli-") as scratch:
-            job = staging.film(job, settings, Path(scratch))
-            result, film = foreseen(job, upscale, settings)
+            job = staging.film(job, settings, Path(scratch), in_part=True)
+            result, film = foreseen(job, upscale, settings, places=_SAMPLES)
     except Exception as error:
         return failure(job, error)
     return result if film is None else replace(result, notes=(*_described(film), *result.notes))
@@ -110,20 +111,22 @@ def _described(film: FilmPlan) -> list[str]:
     if chosen.container in streams.ANIMATED:
         written = f"written as {streams.ANIMATED[chosen.container].title}"
         written += "".join(f", {name} {value}" for name, value in chosen.final)
+    frames = film.count if film.facts.about is None else f"about {film.facts.about}"
     return [
-        f"{film.count} frames {pace}, enlarged by {film.computed.model}",
+        f"{frames} frames {pace}, enlarged by {film.computed.model}",
         written,
         *(f"goes along: {stream}" for stream in (*film.carried.copied, *film.carried.converted)),
     ]
 
 
 def foreseen(
-    job: Job, upscale: Upscale, settings: Settings, found: Facts | None = None
+    job: Job, upscale: Upscale, settings: Settings, found: Facts | None = None, *, places: int = 0
 ) -> tuple[PictureResult, FilmPlan | None]:
     """What would become of a film, and how it would be made, if it is to be made.
 
     Args:
         found: the film's facts, if they are known.
+        places: as of `facts_of`.
     """
     existing = None
     if settings.trust_names and output_exists(job):
@@ -133,7 +136,7 @@ def foreseen(
         existing = _record_there(job)
         if existing is None:
             return PictureResult(job.source, job.target, Status.KEPT, notes=(LEFT_ALONE,)), None
-    film = plan(job, upscale, settings, found)
+    film = plan(job, upscale, settings, found or facts_of(job, settings, places=places))
     if existing is not None:
         check_made_by(job, existing, [film.record])
         return PictureResult(job.source, job.target, Status.SKIPPED), None
@@ -157,16 +160,31 @@ def _record_there(job: Job) -> Provenance | None:
     return streams.record_of(theirs)
 
 
-def plan(job: Job, upscale: Upscale, settings: Settings, found: Facts | None = None) -> FilmPlan:
+def facts_of(job: Job, settings: Settings, *, places: int = 0) -> Facts:
+    """What the film of a job is. One that is read by ranges is not read beyond what the settings ask for.
+
+    Args:
+        places: if it is not to be made: how many places of it are to be known; 0: all its frames are.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    film = settings.film
+    if not job.ranged or not (places or film.start or film.end):
+        return facts.probe(job.film_input)
+    return facts.probe(job.film_input, Part(film.start or Fraction(0), film.end, places))
+
+
+def plan(job: Job, upscale: Upscale, settings: Settings, found: Facts) -> FilmPlan:
     """Decide all that can be decided before the first frame.
 
     Args:
-        found: the film's facts, if they are known.
+        found: the film's facts.
 
     Raises:
         InputError, UsageError: the film cannot be read, or what is asked for cannot be had.
     """
-    found, film = found or facts.probe(job.input), settings.film
+    film = settings.film
     first, last = (reader.number_at(found, bound) for bound in (film.start or Fraction(0), film.end))
     if first >= last:
         length = float((found.end - found.times[0]) * found.time_base)
@@ -266,7 +284,7 @@ def _record(
         "end": None if film.end is None else str(film.end),
     }
     model = provenance.model_sha256(computed.files) if computed.files else ""
-    return Provenance(__version__, computed.model, model, resolved, found.path.stat().st_size)
+    return Provenance(__version__, computed.model, model, resolved, found.size)
 
 
 def to_rgb(frame: Frame, of: Facts) -> tuple[Pixels, int]:

@@ -22,7 +22,7 @@ from srcli.io.metadata import Metadata
 from srcli.io.pictures import Picture
 from srcli.io.storage import beside
 from srcli.jobs import staging
-from srcli.jobs.film_plan import FilmPlan, decoded, plan, spread, to_rgb
+from srcli.jobs.film_plan import FilmPlan, decoded, facts_of, plan, spread, to_rgb
 from srcli.jobs.folder import make_folder
 from srcli.jobs.inputs import Job
 from srcli.jobs.plan import LEFT_ALONE, Upscale
@@ -72,8 +72,8 @@ def preview(
     try:
         if os.path.lexists(place) and not settings.overwrite and provenance.read(place) is None:
             return PictureResult(job.source, place, Status.KEPT, notes=(LEFT_ALONE,))
-        job = staging.film(job, settings, Path(scratch.name))
-        film = plan(job, upscale, settings)
+        job = staging.film(job, settings, Path(scratch.name), in_part=True)
+        film = plan(job, upscale, settings, facts_of(job, settings, places=settings.film.preview))
         sheet = np.concatenate(list(_rows(film, upscale, settings, stop)))
         metadata = Metadata()
         if settings.provenance:

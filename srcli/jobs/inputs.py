@@ -393,12 +393,14 @@ class Job:
         source, target: as the user knows them.
         film: whether it is a film, or an animated picture.
         scratch: of files behind URLs, the folder of the local files in their place.
+        ranged: a film that is read where it is, by ranges, and not fetched.
     """
 
     source: Location
     target: Location
     film: bool = False
     scratch: Path | None = None
+    ranged: bool = False
 
     @property
     def remote(self) -> bool:
@@ -409,6 +411,11 @@ class Job:
     def input(self) -> Path:
         """The local file that is read."""
         return self._local(self.source, "in")
+
+    @property
+    def film_input(self) -> Location:
+        """What a film is read from: the local file, or the URL."""
+        return self.source if self.ranged else self.input
 
     @property
     def output(self) -> Path:

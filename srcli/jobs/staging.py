@@ -1,5 +1,6 @@
 """Files behind URLs: inputs come to scratch files before their turn, results go there from such files."""
 
+import logging
 import os
 import shutil
 from collections import deque
@@ -14,13 +15,16 @@ from time import time
 
 from srcli.errors import InputError, OutputError, shown
 from srcli.io import provenance, remote
+from srcli.io.films import signatures
 from srcli.io.provenance import Provenance
 from srcli.io.remote import Remote
-from srcli.io.storage import cache_folder, is_full
+from srcli.io.storage import cache_folder, has_space, is_full
 from srcli.jobs.inputs import Job
 from srcli.jobs.preflight import Outlook, Preflight
 from srcli.jobs.report import Status, failure
 from srcli.settings import Settings
+
+log = logging.getLogger(__name__)
 
 MEANWHILE = "another run has written the same result meanwhile"
 _FETCHES = _DELIVERIES = 8
@@ -157,11 +161,13 @@ def _brought(job: Job, bring: Callable[[Remote, Path], None]) -> Job:
     return job
 
 
-def film(job: Job, settings: Settings, scratch: Path | None = None) -> Job:
-    """A film's job with its input fetched to a scratch folder.
+def film(job: Job, settings: Settings, scratch: Path | None = None, *, in_part: bool = False) -> Job:
+    """A film's job with its input fetched to a scratch folder; or read by ranges, where only a part of it is
+    wanted, or there is no room.
 
     Args:
         scratch: the folder; None: one that is the same in the next run, which goes on with the work in it.
+        in_part: whether not all of the film is wanted, beside what the settings say.
 
     Raises:
         InputError, OutputError: it cannot be read, or not be written to the scratch folder.
@@ -171,8 +177,33 @@ def film(job: Job, settings: Settings, scratch: Path | None = None) -> Job:
     digest = sha256(f"{job.source}\0{job.target}".encode("utf-8", "surrogateescape")).hexdigest()
     job = replace(job, scratch=scratch or cache_folder("films") / digest[:16])
     if isinstance(job.source, Remote) and not _is_same(job.source, job.input):
+        if _can_be_ranged(job.source, job):
+            if in_part or settings.film.start or settings.film.end:
+                return replace(job, ranged=True)
+            if not _fits(job.source, job.input.parent):
+                log.info("%s does not fit into %s, and is read by ranges.", shown(job.source), job.scratch)
+                return replace(job, ranged=True)
         remote.fetch(job.source, job.input)
     return job
+
+
+_RANGED = (".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm")
+"""Suffixes of films that have an index as a rule, so that reading a part reads little else."""
+
+
+def _can_be_ranged(source: Remote, job: Job) -> bool:
+    """Whether a film may be read by ranges: not from the web, and not for an animated picture."""
+    return bool(
+        source.size
+        and remote.reads_ranges(source)
+        and source.suffix.lower() in _RANGED
+        and job.target.suffix.lower() not in signatures.ANIMATED
+    )
+
+
+def _fits(source: Remote, folder: Path) -> bool:
+    """Whether there is room for a film, and a result that is as large."""
+    return has_space(folder, 2 * (source.size or 0))
 
 
 def _is_same(there: Remote, file: Path) -> bool:

@@ -140,10 +140,15 @@ def _notes(facts: Facts, asked: Size, final: Size, title: str, quality: int | No
         yield f"Pixels become square, {final[1]}x{final[0]} of them: a {title} has no others."
 
 
+def _file(facts: Facts) -> Path:
+    assert isinstance(facts.path, Path), "animated pictures are not read by ranges"
+    return facts.path
+
+
 def _is_lossless(facts: Facts) -> bool:
     """Whether a film or picture is stored without loss, but for the palette of a GIF."""
     if is_png_or_webp(facts.path):
-        header = pictures.probe(facts.path)
+        header = pictures.probe(_file(facts))
         return header.format == "png" or header.lossless
     return facts.codec in ("gif", "ffv1")
 
@@ -165,7 +170,7 @@ def plays(path: Path) -> int:
 
 def header_options(encoding: Encoding, facts: Facts, last: Fraction) -> dict[str, str]:
     """Options for the muxer: how often it plays, and for how many seconds its last frame is shown."""
-    times = plays(facts.path)
+    times = plays(_file(facts))
     if encoding.container == ".gif":  # FFmpeg counts the plays after the first; -1: there are none
         return {"loop": str(times - 1 or -1) if times else "0", "final_delay": str(round(last * 100))}
     if encoding.container == ".webp":
@@ -270,7 +275,7 @@ def finish(path: Path, encoding: Encoding, facts: Facts, text: str, last: Fracti
     """
     suffix = encoding.container
     if suffix == ".gif":
-        _add_comments(path, [text.encode(), _comment(facts.path)])
+        _add_comments(path, [text.encode(), _comment(_file(facts))])
         return
     metadata = provenance.remove_from(_metadata(facts, encoding))
     if text:
@@ -289,7 +294,7 @@ def finish(path: Path, encoding: Encoding, facts: Facts, text: str, last: Fracti
 def _metadata(facts: Facts, encoding: Encoding) -> Metadata:
     """Of the picture that a film is; nothing where it is none."""
     try:
-        found = pictures.metadata_of(facts.path)
+        found = pictures.metadata_of(_file(facts))
     except InputError:
         return Metadata()
     return resized(found, (facts.height, facts.width), encoding.size)

@@ -20,10 +20,12 @@ from av.video.stream import VideoStream
 from srcli.errors import InputError, shown
 from srcli.imaging.yuv import Coding
 from srcli.io.films.packets import Bits
+from srcli.io.films.parts import Known, Part, UnknownError, known
 from srcli.io.films.planes import Layout, layout_of, planes_of
 from srcli.io.films.scan import HEAD, Scan, Timing, constant_rate, last_duration, scan, timing
-from srcli.io.films.signatures import extent, gif_ends
-from srcli.io.films.source import codec_name, is_png_or_webp, main_stream, only, opened
+from srcli.io.films.signatures import gif_ends
+from srcli.io.films.source import codec_name, extent_at, is_png_or_webp, main_stream, only, opened, size_of
+from srcli.io.remote import Location
 
 _UNTAGGED = (2, 3)
 """AVCOL_SPC_UNSPECIFIED and _RESERVED; the same numbers for primaries and transfer."""
@@ -226,7 +228,7 @@ class Facts:
     """What a film is. Picklable; says all that is needed once the container is closed.
 
     Attributes:
-        path: of the file.
+        path: of the file; a URL if it is read by ranges.
         size: bytes of the file.
         container: FFmpeg's name of the demuxer, e.g. "mov,mp4,m4a,3gp,3g2,mj2" or "matroska,webm".
         index: of the main video stream in the container; not always 0.
@@ -237,7 +239,8 @@ class Facts:
         alpha: frames have an alpha plane; gray: only luma.
         primaries, transfer, matrix: as tagged, AVCOL_PRI_*, _TRC_* and _SPC_*; 2: untagged.
         time_base: seconds a tick.
-        times: when each visible frame is shown, ascending, in ticks.
+        times: when each visible frame is shown, ascending, in ticks; of a film that was read in part, see
+            `parts.Known`.
         last_duration: ticks for which the last frame is shown.
         rate: frames a second if it is constant: exact, also where the clock is too coarse for it; else None.
         timed: decoded frames carry their times. Otherwise the container has none, or wrong ones, and `times`
@@ -251,9 +254,10 @@ class Facts:
         flagged: interlaced frames say so themselves; else only the stream does, and all are.
         cut: how the file is cut off, in words; empty: it is not, as far as its container tells.
         notes: what is assumed or left out, one sentence each.
+        about: how many frames there are, about, where a film was looked at in some places alone; else None.
     """
 
-    path: Path
+    path: Location
     size: int
     container: str
     index: int
@@ -280,6 +284,7 @@ class Facts:
     flagged: bool
     cut: str
     notes: tuple[str, ...]
+    about: int | None = None
 
     @property
     def turned(self) -> bool:
@@ -312,13 +317,25 @@ class Facts:
         return at if at < len(self.times) and self.times[at] == time else None
 
 
-def probe(path: Path) -> Facts:
+def probe(path: Location, part: Part | None = None) -> Facts:
     """Read what a film is. The whole file is read, since nothing else tells its frames; few are decoded.
+
+    Args:
+        part: what of it is wanted: no more is read, where the container has an index and times. None: all.
 
     Raises:
         InputError: it cannot be read, has no video, no frame that can be decoded, or is of a kind that cannot
             be upscaled; says which and what to do.
     """
+    if part is not None:
+        try:
+            return _probe(path, part)
+        except (UnknownError, av.error.FFmpegError):
+            pass
+    return _probe(path, None)
+
+
+def _probe(path: Location, part: Part | None) -> Facts:
     with opened(path) as container:
         stream = main_stream(container, path)
         only(container, stream)
@@ -331,7 +348,7 @@ def probe(path: Path) -> Facts:
             )
         assert base is not None
         refuse_dolby(where, stream.codec_context.codec_tag)
-        found = scan(container, stream, where)
+        found = scan(container, stream, where, only_head=part is not None)
         is_png = codec_name(stream) == "png"
         if not is_png:
             refuse_dolby(where, "", found.head)
@@ -341,13 +358,18 @@ def probe(path: Path) -> Facts:
         side = _turned_by(first) if is_png else side_data(found.head)
         hints = stream.average_rate, stream.guessed_rate, stream.base_rate, stream.codec_context.framerate
         when = timing(found, stream, hints, where)
-        rate = constant_rate(when.times, base, hints)
+        if part is None:
+            frames = Known(when.times, when.durations, constant_rate(when.times, base, hints), None)
+        else:
+            frames = known(container, stream, found, when, part, hints)
+            when = when._replace(times=frames.times)
+        times, durations, rate, about = frames
         stored = container.format.name.startswith(_DURATIONS_STORED)
         cut, cut_notes = _cut(path, stream, found)
         flagged = _fields_flagged(container, stream, found, when, where)
         return Facts(
             path=path,
-            size=path.stat().st_size,
+            size=size_of(path),
             container=container.format.name,
             index=stream.index,
             codec=codec_name(stream),
@@ -361,8 +383,8 @@ def probe(path: Path) -> Facts:
             transfer=tags.transfer,
             matrix=tags.matrix,
             time_base=base,
-            times=tuple(when.times),
-            last_duration=last_duration(when.times, when.durations, base, rate, stored=stored),
+            times=tuple(times),
+            last_duration=last_duration(times, durations, base, rate, stored=stored),
             rate=rate,
             timed=when.timed,
             sample_aspect=stream.sample_aspect_ratio or Fraction(1),
@@ -373,6 +395,7 @@ def probe(path: Path) -> Facts:
             flagged=flagged,
             cut=cut,
             notes=(*when.notes, *tags.notes, *cut_notes, *side.notes),
+            about=about,
         )
 
 
@@ -386,7 +409,7 @@ def _layout(frame: VideoFrame, where: str) -> Layout:
     return layout
 
 
-def _opaque(path: Path, stream: VideoStream, first: VideoFrame) -> bool:
+def _opaque(path: Location, stream: VideoStream, first: VideoFrame) -> bool:
     """Whether no pixel of a picture that may be transparent is: of animated ones, in any frame."""
     if codec_name(stream) not in DRAWN_OVER and not is_png_or_webp(path):
         return first.format.has_palette and _is_opaque(first)
@@ -432,11 +455,11 @@ def _fields_flagged(
     return flagged
 
 
-def _cut(path: Path, stream: VideoStream, found: Scan) -> tuple[str, list[str]]:
+def _cut(path: Location, stream: VideoStream, found: Scan) -> tuple[str, list[str]]:
     """How a film is cut off, in words, and a note where its end is missing but no frame."""
-    if codec_name(stream) == "gif":
+    if codec_name(stream) == "gif" and isinstance(path, Path):
         return _cut_gif(path)
-    reach = extent(path)
+    reach = extent_at(path)
     if not reach.short:
         return found.failure, []
     if stream.container.format.name.startswith("mov") and not reach.fragmented:

@@ -21,7 +21,7 @@ from srcli.errors import InputError, UsageError, shown
 from srcli.io.films.facts import DRAWN_OVER, Facts
 from srcli.io.films.packets import Shown
 from srcli.io.films.planes import Plane, planes_of
-from srcli.io.films.source import codec_name, decoder, only, opened, reason
+from srcli.io.films.source import codec_name, decoder, only, opened, reason, size_of
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def _alike(facts: Facts, found: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
 
 def _stream(container: InputContainer, facts: Facts) -> VideoStream:
     stream = next((stream for stream in container.streams.video if stream.index == facts.index), None)
-    if stream is None or facts.path.stat().st_size != facts.size or codec_name(stream) != facts.codec:
+    if stream is None or size_of(facts.path) != facts.size or codec_name(stream) != facts.codec:
         raise InputError(f"{where(facts)} has changed since it was first read.", "Start again.")
     return stream
 

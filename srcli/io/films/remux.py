@@ -4,6 +4,7 @@ import logging
 import re
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -20,6 +21,7 @@ from srcli.io import storage
 from srcli.io.films import streams
 from srcli.io.films.source import opened, reason
 from srcli.io.films.streams import Container, Step, Stream
+from srcli.io.remote import Location
 
 log = logging.getLogger(__name__)
 
@@ -212,7 +214,9 @@ class Track:
         return exact
 
 
-def add(film: InputContainer, path: Path, out: OutputContainer, step: Step, holds: Container) -> Track | None:
+def add(
+    film: InputContainer, path: Location, out: OutputContainer, step: Step, holds: Container
+) -> Track | None:
     """Add a stream other than the picture to the output.
 
     Returns:
@@ -240,7 +244,7 @@ def add(film: InputContainer, path: Path, out: OutputContainer, step: Step, hold
     return Track(source, added, text, ascending=holds.muxer in ("mp4", "mov"))
 
 
-def _attach(path: Path, out: OutputContainer, source: Stream) -> Stream:
+def _attach(path: Location, out: OutputContainer, source: Stream) -> Stream:
     name = source.metadata.get("filename")
     if source.type == "attachment":
         mime = source.mimetype or "application/octet-stream"
@@ -282,12 +286,15 @@ def packets(
 ) -> Iterator[Packet]:
     """Packets of some streams in the order of the film, as far as they are heard or shown between two times.
 
-    Where the film cannot be read on, they end with a warning: the picture is not lost for the sound.
+    Where the film cannot be read on, they end with a warning: the picture is not lost for the sound. A film
+    that is read by ranges is read from a while before `start` on, others from where they are.
     """
     for stream in film.streams:
         stream.discard = Discard.default if stream.index in wanted else Discard.all
     at = Fraction(0)
     try:
+        if start is not None and film.file is not None:
+            _skip(film, start - _APART)
         for packet in film.demux(*(film.streams[index] for index in wanted)) if wanted else ():
             if not packet.size:
                 continue
@@ -310,7 +317,17 @@ def packets(
         )  # fmt: skip
 
 
-def first_times(path: Path, steps: Sequence[Step], start: Fraction | None) -> dict[int, Fraction]:
+def _skip(film: InputContainer, until: Fraction) -> None:
+    """Seek by a picture, of which containers have an index; where that fails, stay."""
+    pictures = (stream for stream in film.streams.video if not streams.is_cover(stream))
+    stream = next(pictures, None)
+    if stream is None or stream.time_base is None or until * av.time_base <= (film.start_time or 0):
+        return
+    with suppress(av.error.FFmpegError):
+        film.seek(round(until / stream.time_base), stream=stream)
+
+
+def first_times(path: Location, steps: Sequence[Step], start: Fraction | None) -> dict[int, Fraction]:
     """When the sound and video streams that are copied begin, in seconds, by their index.
 
     By their packets: what a container says leaves out what decoders skip at the start of sound.

@@ -157,11 +157,12 @@ class Timing(NamedTuple):
     notes: list[str]
 
 
-def scan(container: InputContainer, stream: VideoStream, where: str) -> Scan:
+def scan(container: InputContainer, stream: VideoStream, where: str, *, only_head: bool = False) -> Scan:
     """Read all packets of a stream and decode its first frames.
 
     Args:
         where: file and stream, for errors.
+        only_head: read no more than the first frames take.
 
     Raises:
         InputError: it is encrypted, or no frame can be decoded.
@@ -184,6 +185,8 @@ def scan(container: InputContainer, stream: VideoStream, where: str) -> Scan:
                 frames = _decoded(context, packet)
                 damaged = damaged or (frames is None and not head)
                 head += frames or []
+            elif only_head:
+                break
     except av.error.FFmpegError as error:
         failure = reason(error)
     if packets and not whole:

@@ -138,12 +138,17 @@ def extent(path: Path) -> Extent:
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
-        kind = kind_of(file.read(_HEAD))
-        size = file.seek(0, 2)
-        if kind == "mp4":
-            return _boxes(file, size)
-        declared = _segment(file) if kind == "matroska" else _riffs(file, size) if kind == "avi" else None
-        return Extent(declared, size)
+        return extent_of(file)
+
+
+def extent_of(file: BinaryIO) -> Extent:
+    """The same of a stream that can seek."""
+    kind = kind_of(file.read(_HEAD))
+    size = file.seek(0, 2)
+    if kind == "mp4":
+        return _boxes(file, size)
+    declared = _segment(file) if kind == "matroska" else _riffs(file, size) if kind == "avi" else None
+    return Extent(declared, size)
 
 
 def _boxes(file: BinaryIO, size: int) -> Extent:

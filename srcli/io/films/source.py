@@ -17,8 +17,9 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from srcli.errors import InputError, shown
-from srcli.io import pillow
-from srcli.io.films.signatures import extent, is_film
+from srcli.io import pillow, remote
+from srcli.io.films.signatures import Extent, extent, extent_of, is_film
+from srcli.io.remote import Location, Remote
 
 _CONTAINERS = (
     "apng,asf,avi,dv,flv,gif,gxf,h264,hevc,ivf,m4v,matroska,mov,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,vc1,"
@@ -33,37 +34,33 @@ _PATIENT = {"probesize": str(256 << 20), "analyzeduration": str(120_000_000)}
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """Codecs whose alpha FFmpeg's own decoder leaves out -> the one that has it."""
 
+_BUFFER = 1 << 16
+"""Bytes that FFmpeg asks a stream for at once."""
 _STAND_IN = "animation.mov"
 _NO_DURATION = 100
 """Milliseconds for which players show a frame that says 0."""
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[InputContainer]:
+def opened(path: Location) -> Iterator[InputContainer]:
     """A film's container; closed at the end. Nothing of it may be used after that.
+
+    Behind a URL it is read by ranges; what reading raises comes through whatever is done with the container.
 
     Raises:
         InputError: no file that can be read, or no film.
     """
+    if isinstance(path, Remote):
+        with remote.ranged(path) as file, _opened(path, file) as container:
+            yield container
+        return
     if path.is_dir():
         raise InputError(f"{shown(path)} is a folder, not a film.", "Name the films in it.")
     try:
-        container = _open(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{shown(path)} does not exist.", "Check the spelling of the path.") from error
-    except PermissionError as error:
-        raise InputError(f"{shown(path)} may not be read.", "Check the permissions of the file.") from error
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        if not _indexed(path):
-            raise InputError(
-                f"{shown(path)} has no index (moov): it is cut off, or its recording was never ended.",
-                "Take a whole copy, or repair it with a tool for that.",
-            ) from error
-        raise InputError(
-            f"{shown(path)} cannot be opened as a film ({reason(error)}).",
-            "It may be cut off or damaged, or no film at all; does a player show it?",
-        ) from error
-    with container:
+        file_name = f"file:{_playable(path)}"
+    except (OSError, ValueError) as error:
+        raise _refused(path, error) from error
+    with _opened(path, file_name) as container:
         yield container
 
 
@@ -74,32 +71,79 @@ def opened_file(file: BinaryIO, name: object) -> Iterator[InputContainer]:
     Raises:
         InputError: it is no film.
     """
+    with _opened(name, file) as container:
+        yield container
+
+
+@contextmanager
+def _opened(name: object, file: str | BinaryIO) -> Iterator[InputContainer]:
+    """A container; opened once more with patience where a video stream begins late."""
+    options = {"format_whitelist": _CONTAINERS}
+    if isinstance(file, str):
+        options["protocol_whitelist"] = "file"
     try:
-        options = {"format_whitelist": _CONTAINERS}
-        container = av.open(file, "r", options=options, metadata_errors="replace")
+        container = _open(file, options)
+        if not all(stream.codec_context is None or stream.width for stream in container.streams.video):
+            container.close()
+            container = _open(file, options | _PATIENT)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise InputError(
-            f"{shown(name)} cannot be opened as a film ({reason(error)}).", "Is it damaged?"
-        ) from error
+        raise _refused(name, error) from error
     with container:
         yield container
 
 
-def _open(path: Path) -> InputContainer:
-    """Open a film; once more with patience where a video stream begins late."""
-    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
-    if is_png_or_webp(path):
-        facts = path.stat()
-        path = Path(_stand_in(path.absolute(), facts.st_size, facts.st_mtime_ns).name, _STAND_IN)
-    container = av.open(f"file:{path}", options=options, metadata_errors="replace")
-    if all(stream.codec_context is None or stream.width for stream in container.streams.video):
-        return container
-    container.close()
-    return av.open(f"file:{path}", options=options | _PATIENT, metadata_errors="replace")
+def _open(file: str | BinaryIO, options: dict[str, str]) -> InputContainer:
+    if not isinstance(file, str):
+        file.seek(0)
+    return av.open(file, "r", options=options, metadata_errors="replace", buffer_size=_BUFFER)
 
 
-def is_png_or_webp(path: Path) -> bool:
-    """Whether a file is one of the two by its first bytes."""
+def _refused(name: object, error: Exception) -> InputError:
+    """Why a film cannot be opened, in words."""
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{shown(name)} does not exist.", "Check the spelling of the path.")
+    if isinstance(error, PermissionError):
+        return InputError(f"{shown(name)} may not be read.", "Check the permissions of the file.")
+    if isinstance(name, Path) and not _indexed(name):
+        return InputError(
+            f"{shown(name)} has no index (moov): it is cut off, or its recording was never ended.",
+            "Take a whole copy, or repair it with a tool for that.",
+        )
+    return InputError(
+        f"{shown(name)} cannot be opened as a film ({reason(error)}).",
+        "It may be cut off or damaged, or no film at all; does a player show it?",
+    )
+
+
+def _playable(path: Path) -> Path:
+    """The film that FFmpeg reads in place of a file: that itself, but for some animated pictures."""
+    if not is_png_or_webp(path):
+        return path
+    facts = path.stat()
+    return Path(_stand_in(path.absolute(), facts.st_size, facts.st_mtime_ns).name, _STAND_IN)
+
+
+def extent_at(path: Location) -> Extent:
+    """As `extent`, also behind a URL.
+
+    Raises:
+        OSError, InputError: it cannot be read.
+    """
+    if isinstance(path, Path):
+        return extent(path)
+    with remote.ranged(path) as file:
+        return extent_of(file)
+
+
+def size_of(path: Location) -> int:
+    """Bytes of a film."""
+    return path.stat().st_size if isinstance(path, Path) else path.size or 0
+
+
+def is_png_or_webp(path: Location) -> bool:
+    """Whether a file is one of the two by its first bytes; what is read by ranges is none."""
+    if isinstance(path, Remote):
+        return False
     with path.open("rb") as file:
         start = file.read(12)
     return start[:8] == b"\x89PNG\r\n\x1a\n" or (start[:4] == b"RIFF" and start[8:] == b"WEBP")
@@ -159,7 +203,7 @@ def reason(error: BaseException) -> str:
     return f"{text[:1].lower()}{text[1:]}"
 
 
-def main_stream(container: InputContainer, path: Path) -> VideoStream:
+def main_stream(container: InputContainer, path: Location) -> VideoStream:
     """The video stream of a film: of those that are no covers or thumbnails, the default or else largest one.
 
     Raises:
