@@ -515,8 +515,6 @@ def _run(
         shard=shard,
     )
     if settings.film.preview:
-        if not isinstance(out, Path):
-            raise UsageError("--preview makes a local file.", "Name a local folder with -o.")
         planned = _films_only(planned, sheet or out, messages)
     place = None if report is None else location(report)
     if place is not None:
@@ -752,8 +750,6 @@ def _preview(
     with closing(screen(quiet=messages.quiet)) as shown, messages.above(shown.line):
         progress = FolderProgress(shown, len(plan.jobs), notes=not messages.quiet, paths=paths)
         for job in plan.jobs:
-            assert isinstance(plan.out, Path), "previews are local"
-            assert isinstance(job.target, Path), "previews are local"
             named = plan.out.suffix.lower() == ".png" and job.target.parent != plan.out
             place = plan.out if named else sheet_of(job.target)
             films = parts[1]

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from srcli.imaging.pixels import Pixels, as_rgb8
 from srcli.imaging.resize import imresize
-from srcli.io import pictures, provenance
+from srcli.io import pictures, provenance, remote
 from srcli.io.films.facts import Facts
 from srcli.io.metadata import Metadata
 from srcli.io.pictures import Picture
+from srcli.io.remote import Location, Remote
 from srcli.io.storage import beside
 from srcli.jobs import staging
 from srcli.jobs.film_plan import FilmPlan, decoded, facts_of, plan, spread, to_rgb
@@ -54,13 +55,15 @@ class _Part(NamedTuple):
     shown: slice
 
 
-def sheet_of(target: Path) -> Path:
+def sheet_of(target: Location) -> Location:
     """Where the contact sheet of a film goes that would be written to `target`."""
+    if isinstance(target, Remote):
+        return target.parent / f"{target.stem}.preview.png"
     return beside(target.with_suffix(""), ".preview.png")
 
 
 def preview(
-    job: Job, place: Path, upscale: Upscale, settings: Settings, stop: Callable[[], bool]
+    job: Job, place: Location, upscale: Upscale, settings: Settings, stop: Callable[[], bool]
 ) -> PictureResult:
     """Make the contact sheet of a film, and nothing else. A failure becomes the result, and so does `stop`.
 
@@ -70,7 +73,8 @@ def preview(
     """
     begin, scratch = perf_counter(), TemporaryDirectory(prefix="srcli-", ignore_cleanup_errors=True)
     try:
-        if os.path.lexists(place) and not settings.overwrite and provenance.read(place) is None:
+        file = place if isinstance(place, Path) else Path(scratch.name, "sheet", place.name)
+        if not settings.overwrite and _is_other(place, file):
             return PictureResult(job.source, place, Status.KEPT, notes=(LEFT_ALONE,))
         job = staging.film(job, settings, Path(scratch.name), in_part=True)
         film = plan(job, upscale, settings, facts_of(job, settings, places=settings.film.preview))
@@ -78,8 +82,10 @@ def preview(
         metadata = Metadata()
         if settings.provenance:
             metadata, _ = provenance.add_to(metadata, "png", film.record)
-        make_folder(place)
-        pictures.write(place, Picture(sheet, metadata))
+        make_folder(file)
+        pictures.write(file, Picture(sheet, metadata))
+        if isinstance(place, Remote):
+            remote.put(file, place, replaces=True)
     except CancelledError:
         return PictureResult(job.source, place, Status.PENDING)
     except Exception as error:
@@ -95,6 +101,19 @@ def preview(
         perf_counter() - begin,
         computed=film.computed,
     )
+
+
+def _is_other(place: Location, file: Path) -> bool:
+    """Whether a file is there that is no sheet of an earlier run.
+
+    Args:
+        file: its place on this machine.
+    """
+    if isinstance(place, Remote):
+        if not remote.exists(place):
+            return False
+        remote.fetch(place, file)
+    return os.path.lexists(file) and provenance.read(file) is None
 
 
 def _rows(film: FilmPlan, upscale: Upscale, settings: Settings, stop: Callable[[], bool]) -> Iterator[_Sheet]:

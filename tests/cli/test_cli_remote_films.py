@@ -174,3 +174,24 @@ def test_previews_and_dry_runs_read_little(srcli: Command, bucket: Bucket) -> No
     assert traffic.bytes < 0.6 * path.stat().st_size
     sheet = Path("upscaled", "film.preview.png")
     assert (sheet.exists(), str(sheet) in run.out) == (True, True)
+
+
+def test_previews_go_where_films_would_go(srcli: Command, bucket: Bucket) -> None:
+    film(bucket, "film.mkv", audio=())
+    arguments = ("upscale", f"{bucket.url}/in/film.mkv", *OPTIONS[:-1], "--preview", "2")
+    assert srcli(*arguments, "-o", "here/").code == 0
+    runs = [
+        srcli(*arguments, "-o", f"{bucket.url}/out/"),
+        srcli(*arguments, "-o", f"{bucket.url}/out/"),
+        srcli(*arguments, "-o", f"{bucket.url}/out/film.mkv"),
+        srcli(*arguments, "-o", f"{bucket.url}/out/sheet.png"),
+    ]
+    sheet = Path("here/film.preview.png").read_bytes()
+    assert [run.code for run in runs] == [0, 0, 0, 0], runs
+    assert runs[0].out == f"{bucket.url}/out/film.preview.png\n"
+    assert bucket.contents("out") == {"film.preview.png": sheet, "sheet.png": sheet}
+    bucket.put({"out/sheet.png": scenes.png()})
+    kept = srcli(*arguments, "-o", f"{bucket.url}/out/sheet.png")
+    assert (kept.code, bucket.contents("out")["sheet.png"]) == (0, scenes.png())
+    assert srcli(*arguments, "-o", f"{bucket.url}/out/sheet.png", "--overwrite").code == 0
+    assert bucket.contents("out")["sheet.png"] == sheet
