@@ -413,10 +413,10 @@ def partial_of(target: Path) -> Path:
 
 
 def _identity(path: Location) -> tuple[int | str, ...]:
-    """What changes with a file: which one it is, its size, and last its time."""
+    """What changes with a file: which one it is, its size, and last its time or version."""
     if isinstance(path, Remote):
         now = remote.looked_up(path)
-        return now.tag, now.size or 0, now.modified
+        return now.size or 0, f"{now.modified} {now.tag}"
     facts = path.stat()
     return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
 

@@ -113,6 +113,9 @@ def test_a_film_larger_than_the_disk_is_read_by_ranges(
     run = srcli("upscale", f"{bucket.url}/in/{name}", *OPTIONS, "-o", "there/")
     assert run.code == 0, run.err
     assert only("there") == only("here")
+    (made,) = Path("there").iterdir()
+    there = remote.looked_up(remote.location(f"{bucket.url}/in/{name}"))  # type: ignore[arg-type]
+    assert made.stat().st_mtime_ns == there.modified
 
 
 def test_a_store_that_goes_away_is_told_and_the_same_command_goes_on(

@@ -95,6 +95,51 @@ def test_a_look_has_start_end_and_size(bucket: Bucket, tmp_path: Path) -> None:
     assert found[70_000:80_000] == bytes(10_000)
 
 
+def test_ranges_are_read_once_and_kept(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_RANGE", 100)
+    content = bytes(range(251)) * 4
+    bucket.put({"film": content})
+    here = remote.looked_up(location(f"{bucket.url}/film"))  # type: ignore[arg-type]
+    fetched: list[int] = []
+    real = remote._Ranges._fetch
+    monkeypatch.setattr(
+        remote._Ranges, "_fetch", lambda self, number: fetched.append(number) or real(self, number)
+    )
+    with remote.ranged(here) as one, remote.ranged(here) as other:
+        assert one.read(3) == content[:3]
+        assert one.seek(-30, os.SEEK_END) == len(content) - 30
+        assert one.read() == content[-30:]
+        assert other.read(250) == content[:250]
+        assert other.tell() == 250
+        assert other.seek(5000) == 5000
+        assert other.read(1) == b""
+        assert other.seek(0) == 0
+        assert other.read() == content
+    assert sorted(set(fetched)) == list(range(11))
+    assert len(fetched) == 11
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_file_that_is_replaced_is_not_read_on(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, early: bool
+) -> None:
+    monkeypatch.setattr(remote, "_RANGE", 100)
+    bucket.put({"film": b"a" * 1000})
+    here = remote.looked_up(location(f"{bucket.url}/film"))  # type: ignore[arg-type]
+    if early:
+        bucket.put({"film": b"b" * 1000})
+        with pytest.raises(InputError, match="changed while it was read"), remote.ranged(here):
+            pass
+        return
+    with remote.ranged(here) as file:
+        assert file.read(10) == b"a" * 10
+        bucket.put({"film": b"b" * 1000})
+        file.seek(500)
+        with pytest.raises(InputError, match="changed while it was read"):
+            file.read(10)
+        assert file.read(10) == b""  # an error is raised once
+
+
 def test_the_first_writer_wins(bucket: Bucket, tmp_path: Path) -> None:
     first, second, place = tmp_path / "1", tmp_path / "2", there(f"{bucket.url}/x")
     first.write_bytes(b"first")
