@@ -32,7 +32,7 @@ from srcli.jobs.cluster_nodes import Node, Share
 from srcli.jobs.cluster_run import ClusterRun
 from srcli.jobs.cluster_worker import Done, Hello, Signs
 from srcli.jobs.folder import FolderRun
-from srcli.jobs.inputs import Job
+from srcli.jobs.outputs import Job
 from srcli.jobs.report import Loaded, PictureResult, Report, Status, write_report
 from srcli.settings import Settings
 from srcli.stream import Computed

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
     from srcli.io.remote import Location
-    from srcli.jobs.inputs import Job
+    from srcli.jobs.outputs import Job
 
 _PACKAGES = ("srcli", "srcli_train", "srcli_export")
 _LONG_WORK = (

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from srcli.io.remote import Location
     from srcli.jobs.cluster_run import ClusterRun
     from srcli.jobs.film import FilmRun
-    from srcli.jobs.inputs import Job
+    from srcli.jobs.outputs import Job
     from srcli.jobs.plan import Plan
     from srcli.jobs.report import Loaded, PictureResult, Report
     from srcli.jobs.shard import Shard

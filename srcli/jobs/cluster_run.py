@@ -26,7 +26,7 @@ from srcli.io.storage import sweep
 from srcli.jobs.cluster_nodes import Cluster, LostError, Node, share_of
 from srcli.jobs.cluster_worker import Done, Hello, Order, Signs, computes, settled
 from srcli.jobs.folder import make_folder
-from srcli.jobs.inputs import Job
+from srcli.jobs.outputs import Job
 from srcli.jobs.queue import Queue
 from srcli.jobs.report import PictureResult, Progress, Status, failure
 from srcli.settings import Settings

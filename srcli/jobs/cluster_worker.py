@@ -20,7 +20,7 @@ from srcli.errors import SrcliError
 from srcli.io import provenance
 from srcli.io.storage import is_full
 from srcli.jobs.folder import FolderRun
-from srcli.jobs.inputs import Job
+from srcli.jobs.outputs import Job
 from srcli.jobs.report import PictureResult, failure
 from srcli.models import auto, catalog
 from srcli.precision import choose_file

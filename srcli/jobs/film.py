@@ -27,7 +27,7 @@ from srcli.jobs import staging
 from srcli.jobs.film_plan import FilmPlan, facts_of, foreseen
 from srcli.jobs.film_worker import FilmWorker, Shared
 from srcli.jobs.folder import lower_priority, make_folder
-from srcli.jobs.inputs import Job
+from srcli.jobs.outputs import Job
 from srcli.jobs.plan import Upscale
 from srcli.jobs.report import FilmResult, PictureResult, Progress, Status, failure
 from srcli.settings import Settings

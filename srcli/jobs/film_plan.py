@@ -22,7 +22,7 @@ from srcli.io.films.reader import Frame
 from srcli.io.films.streams import Carried
 from srcli.io.provenance import Provenance
 from srcli.jobs import staging
-from srcli.jobs.inputs import Job
+from srcli.jobs.outputs import Job
 from srcli.jobs.plan import LEFT_ALONE, Upscale, by_name, check_made_by, output_exists
 from srcli.jobs.report import PictureResult, Status, failure
 from srcli.models import auto

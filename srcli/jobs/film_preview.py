@@ -25,7 +25,7 @@ from srcli.io.storage import beside
 from srcli.jobs import staging
 from srcli.jobs.film_plan import FilmPlan, decoded, facts_of, plan, spread, to_rgb
 from srcli.jobs.folder import make_folder
-from srcli.jobs.inputs import Job
+from srcli.jobs.outputs import Job
 from srcli.jobs.plan import LEFT_ALONE, Upscale
 from srcli.jobs.report import PictureResult, Status, failure
 from srcli.settings import Settings, Size

@@ -25,7 +25,7 @@ from srcli.io.pictures import Picture
 from srcli.io.remote import Location, Remote
 from srcli.io.storage import copy_times, has_space, is_full, sweep
 from srcli.jobs import plan
-from srcli.jobs.inputs import Job
+from srcli.jobs.outputs import Job
 from srcli.jobs.plan import Upscale
 from srcli.jobs.preflight import Outlook, Preflight
 from srcli.jobs.report import PictureResult, Progress, Status, failure

@@ -22,19 +22,8 @@ from srcli.io.pictures import READ_ONLY_SUFFIXES, SUFFIXES
 from srcli.io.provenance import Finished, Provenance
 from srcli.io.remote import Location, Remote, location
 from srcli.io.storage import check_takes_files, existing
-from srcli.jobs.inputs import (
-    Discovery,
-    Job,
-    Problem,
-    discover,
-    is_folder,
-    may_be,
-    name_alone,
-    name_outputs,
-    named_alone,
-    opened,
-    place,
-)
+from srcli.jobs.inputs import Discovery, Problem, discover, is_folder, may_be, opened, place
+from srcli.jobs.outputs import Job, name_alone, name_outputs, named_alone
 from srcli.jobs.report import PictureResult, Status
 from srcli.jobs.shard import Shard, check_names
 from srcli.models import auto

@@ -14,7 +14,7 @@ from srcli.io.pictures import Header
 from srcli.io.remote import Remote
 from srcli.io.storage import amount, check_name, check_takes_files, existing
 from srcli.jobs import plan
-from srcli.jobs.inputs import Job
+from srcli.jobs.outputs import Job
 from srcli.jobs.plan import Upscale
 from srcli.jobs.report import PictureResult, Status, failure
 from srcli.models import auto

@@ -16,7 +16,7 @@ from srcli.settings import Size
 
 if TYPE_CHECKING:
     from srcli.io.remote import Location
-    from srcli.jobs.inputs import Job
+    from srcli.jobs.outputs import Job
     from srcli.upscaler import Computed
 
 

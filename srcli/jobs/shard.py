@@ -7,7 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from srcli.errors import UsageError, shown
-from srcli.jobs.inputs import Found, name_key
+from srcli.jobs.inputs import Found
+from srcli.jobs.outputs import name_key
 
 _HINT = "Write it like 3/16; or auto, or auto/16, in a job of Slurm, Kubernetes, AWS Batch or SkyPilot."
 

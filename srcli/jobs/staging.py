@@ -19,7 +19,7 @@ from srcli.io.films import signatures
 from srcli.io.provenance import Provenance
 from srcli.io.remote import Remote
 from srcli.io.storage import cache_folder, has_space, is_full
-from srcli.jobs.inputs import Job
+from srcli.jobs.outputs import Job
 from srcli.jobs.preflight import Outlook, Preflight
 from srcli.jobs.report import Status, failure
 from srcli.settings import Settings

@@ -7,7 +7,7 @@ import pytest
 
 from srcli.cli import console
 from srcli.cli.console import Bar, FolderProgress, Lines, Silent, screen
-from srcli.jobs.inputs import Job
+from srcli.jobs.outputs import Job
 from srcli.jobs.report import PictureResult, Status
 
 WRITTEN = PictureResult(Path("a.png"), Path("out/a.png"), Status.WRITTEN, (1000, 1000), (2000, 1000), 1.0)

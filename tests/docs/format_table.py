@@ -22,7 +22,8 @@ from PIL import Image
 
 from srcli.errors import OutputError
 from srcli.io.pictures import READ_ONLY_SUFFIXES, SUFFIXES, Metadata, Picture, read, write
-from srcli.jobs.inputs import discover, name_outputs
+from srcli.jobs.inputs import discover
+from srcli.jobs.outputs import name_outputs
 
 PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
 BEGIN, END = "<!-- written by tests/docs/format_table.py -->\n", "<!-- until here -->\n"

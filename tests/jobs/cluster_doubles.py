@@ -11,7 +11,7 @@ from typing import Any
 
 from srcli.jobs.cluster import RayCluster, connected
 from srcli.jobs.cluster_worker import Done, Worker
-from srcli.jobs.inputs import Job
+from srcli.jobs.outputs import Job
 
 OBJECTS = 80 << 20
 TESTS = Path(__file__).parents[1]

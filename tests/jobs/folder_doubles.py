@@ -15,7 +15,7 @@ from srcli.backends.base import EngineInfo
 from srcli.imaging.pixels import Pixels
 from srcli.io.pictures import Header, Picture
 from srcli.jobs.folder import FolderRun
-from srcli.jobs.inputs import Job
+from srcli.jobs.outputs import Job
 from srcli.jobs.plan import Input
 from srcli.jobs.report import PictureResult
 from srcli.settings import Settings, Size

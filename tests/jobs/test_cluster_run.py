@@ -21,7 +21,7 @@ from srcli.jobs.cluster_run import ClusterRun
 from srcli.jobs.cluster_worker import Computes, Done, Hello, Order, Worker, computes, differences, settled
 from srcli.jobs.film import FilmRun
 from srcli.jobs.folder import FolderRun
-from srcli.jobs.inputs import Job
+from srcli.jobs.outputs import Job
 from srcli.jobs.report import PictureResult, Status
 from srcli.settings import FilmSettings, Settings
 from srcli.upscaler import Upscaler

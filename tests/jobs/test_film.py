@@ -32,7 +32,7 @@ from srcli.jobs import film as film_runs
 from srcli.jobs import film_plan, film_worker
 from srcli.jobs.film import FilmRun, partial_of, run_films
 from srcli.jobs.film_plan import foresee
-from srcli.jobs.inputs import Job
+from srcli.jobs.outputs import Job
 from srcli.jobs.report import PictureResult, Status
 from srcli.settings import FilmSettings, Settings
 from srcli.stream import Computed, Image, Result

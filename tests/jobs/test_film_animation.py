@@ -21,7 +21,7 @@ from srcli.io.films.facts import probe
 from srcli.jobs import film_plan
 from srcli.jobs.film import FilmRun
 from srcli.jobs.film_plan import foresee
-from srcli.jobs.inputs import Job
+from srcli.jobs.outputs import Job
 from srcli.jobs.plan import plan
 from srcli.jobs.report import PictureResult, Status
 from srcli.settings import FilmSettings, Settings

@@ -16,7 +16,7 @@ from srcli.io.films.facts import probe
 from srcli.jobs import film_preview
 from srcli.jobs.film_plan import decoded, to_rgb
 from srcli.jobs.film_preview import preview, sheet_of
-from srcli.jobs.inputs import Job
+from srcli.jobs.outputs import Job
 from srcli.jobs.report import PictureResult, Status
 from srcli.settings import FilmSettings, Settings
 

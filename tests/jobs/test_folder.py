@@ -36,7 +36,7 @@ from srcli.io import pictures
 from srcli.io.pictures import Picture
 from srcli.jobs import folder, plan
 from srcli.jobs.folder import FolderRun
-from srcli.jobs.inputs import Job
+from srcli.jobs.outputs import Job
 from srcli.jobs.plan import first_factor
 from srcli.jobs.preflight import foresee
 from srcli.jobs.report import PictureResult, Status

@@ -12,7 +12,7 @@ from srcli.errors import OutputError
 from srcli.io import pictures
 from srcli.io.pictures import Header
 from srcli.jobs.folder import FolderRun
-from srcli.jobs.inputs import Job
+from srcli.jobs.outputs import Job
 from srcli.jobs.preflight import Preflight, result_bytes
 from srcli.jobs.report import Status
 

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from srcli.errors import UsageError
-from srcli.jobs.inputs import Found, name_alone
+from srcli.jobs.inputs import Found
+from srcli.jobs.outputs import name_alone
 from srcli.jobs.plan import plan
 from srcli.jobs.shard import Shard, parse
 
