@@ -34,6 +34,7 @@ _WORDS = (
     "await",
     "assert",
 )
+_QUIET = {"libx265": {"x265-params": "log-level=none"}}
 _WHITE, _BLACK = (230, 230, 230), (15, 15, 15)
 
 
@@ -55,7 +56,7 @@ def write(
         preset: of the encoder; "": its default ("medium" of x264 and x265).
         encoder: FFmpeg's name: libx264, libx265, libsvtav1.
     """
-    options = {"crf": str(crf)} | ({"preset": preset} if preset else {})
+    options = {"crf": str(crf)} | ({"preset": preset} if preset else {}) | _QUIET.get(encoder, {})
     with av.open(str(path), "w") as out:
         stream: Any = out.add_stream(encoder, rate=rate, options=options)
         context = stream.codec_context

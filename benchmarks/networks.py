@@ -36,6 +36,7 @@ FOR = {
 """What each is for; the networks for damaged pictures have the same work and speed."""
 _SETS = ("Set5", "Set14")
 _FRAME = 0.2304  # megapixels of 640x360
+_PICTURE = 1.05  # megapixels of the square that tiles are cut from
 _REFERENCE = "edsr-baseline"
 
 
@@ -200,7 +201,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def tiles(options: argparse.Namespace) -> Section:
     """Sides of tiles in turns, by network and precision, on one picture that takes several of the largest."""
-    picture = pictures.shaped(1.05, 1.0, 0)
+    picture = pictures.shaped(_PICTURE, 1.0, 0)
     rows = list[tuple[str, ...]]()
     for name in options.networks:
         for precision in _precisions(name):
