@@ -83,7 +83,7 @@ def upscale(
             metavar="NAME",
             help="auto (of the next two what suits each picture; films without a GPU: auto-fast), mdsr "
             "(the best for clean pictures), mdsr-photo (for JPEG blocks, noise, blur, hard edges), auto-fast "
-            "(fast or fast-photo: likewise, an eighth of the work), any other model, or an .onnx file.",
+            "(fast or fast-photo: likewise, a ninth of the work), any other model, or an .onnx file.",
         ),
     ] = "auto",
     out: Annotated[
