@@ -63,14 +63,22 @@ QUALITY_HEADER = "| set | scale | precision | PSNR Y, dB | SSIM Y | PSNR RGB, dB
 
 
 def main() -> None:
-    """One card a name."""
+    """Write them."""
+    for path, text in cards().items():
+        path.write_text(text)
+        print(path)
+
+
+def cards() -> dict[Path, str]:
+    """One card a name, and where it lies."""
     rows = [row for name in ("quality", "photo", "fast", "film") for row in _rows(RESULTS / f"{name}.csv")]
     specs = list_models(MODELS_FOLDER)
+    found = {}
     for name in dict.fromkeys(spec.name for spec in specs):
         own = [spec for spec in specs if spec.name == name]
-        path = MODELS_FOLDER / f"{name}.md"
-        path.write_text(card(own, _once(row for row in rows if row["model"] == name)))
-        print(path)
+        text = card(own, _once(row for row in rows if row["model"] == name))
+        found[MODELS_FOLDER / f"{name}.md"] = text
+    return found
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
