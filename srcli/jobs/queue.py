@@ -98,6 +98,11 @@ class Queue:
         """What is in flight at a worker, in the order in which it was given."""
         return list(self._workers[worker].units)
 
+    def limit(self, ahead: int) -> None:
+        """Let workers have at most that many units at once from now on; no unit is in flight."""
+        self.ahead = ahead
+        del self._room[ahead:]
+
     def join(self, worker: int) -> None:
         """A worker is ready for units."""
         self._workers[worker] = _Worker(since=self.clock())

@@ -15,7 +15,7 @@ from folder_doubles import Watcher
 
 from srcli.errors import BackendUnavailableError
 from srcli.io import pictures
-from srcli.jobs import cluster_run, cluster_worker, film_plan
+from srcli.jobs import cluster_processes, cluster_run, cluster_worker, film_plan
 from srcli.jobs.cluster_nodes import LostError, Node, Share, share_of
 from srcli.jobs.cluster_run import ClusterRun
 from srcli.jobs.cluster_worker import Computes, Done, Hello, Order, Worker, computes, differences, settled
@@ -79,7 +79,7 @@ class Threads:
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cluster_run, "_LOOK", 0.05)
+    monkeypatch.setattr(cluster_processes, "_LOOK", 0.05)
     monkeypatch.setattr(cluster_run, "_GLANCE", 0.02)
 
 
