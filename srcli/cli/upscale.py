@@ -308,7 +308,7 @@ def upscale(
     _check(inputs, out, report)
     share = None if shard is None else _shard(shard, piped or "-" in inputs, preview is not None)
     if cluster is not None:
-        _check_cluster(cluster, settings, piped or "-" in inputs, shard)
+        _check_cluster(cluster, settings, [*inputs, out], shard)
     if piped:
         _check_pipe(as_json=as_json, preview=preview is not None, dry_run=dry_run)
     messages: Messages = context.obj
@@ -369,14 +369,21 @@ def _shard(text: str, piped: bool, preview: bool) -> "Shard":
     return parse(text, os.environ)
 
 
-def _check_cluster(where: str, settings: Settings, piped: bool, shard: str | None) -> None:
+def _check_cluster(where: str, settings: Settings, places: list[str], shard: str | None) -> None:
     """Refuse what no cluster does, before anything is searched or loaded."""
+    from srcli.io.remote import Remote, location
     from srcli.jobs.cluster import check
 
     check(where)
-    if piped or settings.film.preview:
-        what = "- in a pipe" if piped else "--preview"
+    if "-" in places or settings.film.preview:
+        what = "- in a pipe" if "-" in places else "--preview"
         raise UsageError(f"--cluster is not for {what}.", "Leave it out.")
+    for place in map(location, places):
+        if isinstance(place, Remote) and (place.access or place.query):
+            raise UsageError(
+                f"{place}: with --cluster, a URL has no user and no query, which would be sent to all nodes.",
+                "Leave them out; each node has credentials of its own.",
+            )
     if shard is not None:
         raise UsageError("--shard and --cluster both share out the work.", "Keep one of them.")
     if settings.device not in ("auto", "cpu", "cuda"):

@@ -21,7 +21,7 @@ from srcli.cli.console import (
     talk,
 )
 from srcli.cli.upscale_summary import foreseen, left_out, loaded, noun, summary
-from srcli.errors import Interrupt, UsageError
+from srcli.errors import Interrupt, UsageError, shown
 from srcli.settings import Settings
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def run(
         if not isinstance(out, Path):
             raise UsageError("--preview makes a local file.", "Name a local folder with -o.")
         planned = _films_only(planned, sheet or out, messages)
+    if cluster is not None:
+        planned = _without_remote_films(planned)
     place = None if report is None else location(report)
     if place is not None:
         check_report(place, planned.jobs)
@@ -83,10 +85,6 @@ def run(
         messages.note(f"shard {shard} holds none of the {count(planned.elsewhere, 'file')}: nothing to do.")
     if for_films and planned.jobs and shard is None and not any(job.film for job in planned.jobs):
         messages.note(f"no effect without films: {', '.join(for_films)}.")
-    if cluster is not None and any(job.remote for job in planned.jobs):
-        raise UsageError(
-            "--cluster works in folders that all nodes share, not in buckets.", "Use --shard for buckets."
-        )
     parts = _load(settings, planned)
     upscalers = parts[0].upscalers or parts[1].upscalers
     with Interrupt() as interrupt:  # SIGTERM ends the run as Ctrl-C does, and both are reported
@@ -118,6 +116,26 @@ def _films_only(plan: "Plan", out: "Location", messages: Messages) -> "Plan":
     if len(films) < len(plan.jobs):
         messages.note(f"{count(len(plan.jobs) - len(films), 'picture')} left out: --preview is for films.")
     return replace(plan, jobs=films, out=out)
+
+
+def _without_remote_films(plan: "Plan") -> "Plan":
+    """The same with films of buckets as problems: what one machine keeps of them, others do not see."""
+    from srcli.errors import InputError
+    from srcli.jobs.inputs import Problem
+
+    films = [job for job in plan.jobs if job.film and job.remote]
+    problems = [
+        Problem(
+            job.source,
+            InputError(
+                f"{shown(job.source)}: --cluster makes no films from or to buckets.",
+                "Leave it out, or use --shard, for films of buckets.",
+            ),
+        )
+        for job in films
+    ]
+    jobs = tuple(job for job in plan.jobs if not (job.film and job.remote))
+    return replace(plan, jobs=jobs, problems=(*plan.problems, *problems))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """A run on many processes: what they are told to do, and what becomes of their answers.
 
-The queue decides who does what when, a `Cluster` starts and ends processes. Only paths travel; every process
-reads and writes the files itself.
+The queue decides who does what when, a `Cluster` starts and ends processes. Only paths and URLs travel; every
+process reads and writes the files itself, with its machine's own credentials.
 """
 
 import logging
@@ -9,9 +9,9 @@ import os
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -19,9 +19,10 @@ from queue import Empty, SimpleQueue
 from secrets import token_hex
 from tempfile import NamedTemporaryFile
 from threading import Event
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from srcli.errors import InferenceError, OutputError, shown
+from srcli.io.remote import Location, Remote
 from srcli.io.storage import sweep
 from srcli.jobs.cluster_nodes import Cluster, LostError, Node
 from srcli.jobs.cluster_processes import Processes, StopError
@@ -126,8 +127,7 @@ class ClusterRun:
         self._told = self.queue.clock()
         films: list[Future[PictureResult]] = []
         self._ended = [None] * len(self.jobs)
-        first = self.jobs[0] if self.jobs else self.films[0].job
-        with self._order(first) as order, ThreadPoolExecutor(_FILMS) as pool:
+        with self._order() as order, ThreadPoolExecutor(_FILMS) as pool:
             try:
                 self._begin_pictures()
                 self._go_on(order, lambda: self.queue.finished)
@@ -145,33 +145,25 @@ class ClusterRun:
         return self
 
     @contextmanager
-    def _order(self, first: Job) -> Iterator[Order]:
+    def _order(self) -> Iterator[Order]:
         """What processes are told when they start; while it holds, they can see that folders are shared."""
-        make_folder(first.output)
+        jobs = self.jobs or [film.job for film in self.films]
         settings, word = settled(self.settings, self.upscaler), token_hex(16)
         log.info("all nodes compute with %s.", self.upscaler.reason)
-        try:
-            with _witness(first.output.parent) as witness:
-                witness.write(word)
-                witness.flush()
-                place = Path(witness.name)
-                place.chmod(0o644)  # processes of other users read it
-                yield Order(
-                    settings,
-                    self.upscaler.settings.scale,
-                    computes(self.upscaler),
-                    Path.cwd(),
-                    first.input,
-                    place,
-                    word,
-                )
-        except OSError as error:
-            raise OutputError(
-                f"{shown(first.target.parent)} cannot be written ({error.strerror}).", "Choose another place."
-            ) from error
+        with _witness(jobs[0].target, word) as witness:
+            yield Order(
+                settings,
+                self.upscaler.settings.scale,
+                computes(self.upscaler),
+                Path.cwd(),
+                _of_each_kind(job.source for job in jobs),
+                jobs[0].target,
+                witness,
+                word,
+            )
 
     def _begin_pictures(self) -> None:
-        for folder in {job.output.parent for job in self.jobs}:
+        for folder in {job.target.parent for job in self.jobs if isinstance(job.target, Path)}:
             sweep(folder)
         for number, size in enumerate(sizes(self.jobs)):
             self.queue.add(number, size)
@@ -281,8 +273,9 @@ class ClusterRun:
         if now - self._told > _TELL:
             self._told = now
             self._tell()
-            with suppress(OSError):
-                os.utime(order.witness)
+            if order.witness is not None:
+                with suppress(OSError):
+                    os.utime(order.witness)
 
     def _tell(self) -> None:
         if self.done:
@@ -337,9 +330,37 @@ class ClusterRun:
                 raise CancelledError
 
 
-def _witness(folder: Path) -> "AbstractContextManager[IO[str]]":
-    """A file that others look for; left by a killed run, it is swept away like unfinished ones."""
-    return NamedTemporaryFile("w", prefix=".srcli-", suffix=".part", dir=folder)
+@contextmanager
+def _witness(target: Location, word: str) -> Iterator[Path | None]:
+    """A file beside a local output that others look for; left by a killed run, it is swept away like
+    unfinished ones.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    if isinstance(target, Remote):
+        yield None
+        return
+    make_folder(target)
+    try:
+        with NamedTemporaryFile("w", prefix=".srcli-", suffix=".part", dir=target.parent) as file:
+            file.write(word)
+            file.flush()
+            place = Path(file.name)
+            place.chmod(0o644)  # processes of other users read it
+            yield place
+    except OSError as error:
+        raise OutputError(
+            f"{shown(target.parent)} cannot be written ({error.strerror}).", "Choose another place."
+        ) from error
+
+
+def _of_each_kind(sources: Iterable[Location]) -> tuple[Location, ...]:
+    """The first of the local files, and of those behind URLs."""
+    kinds = dict[type[Location], Location]()
+    for source in sources:
+        kinds.setdefault(type(source), source)
+    return tuple(kinds.values())
 
 
 def sizes(jobs: Sequence[Job]) -> Iterator[int]:
@@ -354,8 +375,11 @@ def sizes(jobs: Sequence[Job]) -> Iterator[int]:
 def _sizes(jobs: Sequence[Job]) -> "array[int]":
     found = array("q")
     for job in jobs:
+        if isinstance(job.source, Remote):
+            found.append(job.source.size or 0)
+            continue
         try:
-            found.append(job.input.stat().st_size)
+            found.append(job.source.stat().st_size)
         except (OSError, ValueError):  # its process says what is wrong with it
             found.append(0)
     return found

@@ -2,7 +2,7 @@
 
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import scenes
+from buckets import SECRETS, Bucket
 from folder_doubles import Watcher
 
 from srcli.errors import BackendUnavailableError
 from srcli.io import pictures
+from srcli.io.remote import location
 from srcli.jobs import cluster_processes, cluster_run, cluster_worker, film_plan
 from srcli.jobs.cluster_nodes import LostError, Node, Share, share_of
 from srcli.jobs.cluster_run import ClusterRun
@@ -22,6 +24,7 @@ from srcli.jobs.cluster_worker import Computes, Done, Hello, Order, Worker, comp
 from srcli.jobs.film import FilmRun
 from srcli.jobs.folder import FolderRun
 from srcli.jobs.inputs import Job
+from srcli.jobs.plan import plan
 from srcli.jobs.report import PictureResult, Status
 from srcli.settings import FilmSettings, Settings
 from srcli.upscaler import Upscaler
@@ -174,14 +177,84 @@ def test_a_machine_that_sees_another_folder_is_refused(monkeypatch: pytest.Monke
         2,
         computes(upscaler),
         Path.cwd(),
-        given[0].source,
+        (given[0].source,),
+        given[0].target,
         Path("out/witness"),
         "word",
     )
     assert Worker().start(order).refused == ""
     assert Worker().start(replace(order, word="other")).refused == "its folder out is not that of this run"
     assert Worker().start(replace(order, folder=Path("/missing"))).refused == "it has no folder /missing"
-    assert Worker().start(replace(order, source=Path("in/no.png"))).refused == "it does not see in/no.png"
+    assert Worker().start(replace(order, sources=(Path("no.png"),))).refused == "it does not see no.png"
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="only Linux counts bytes")
+def test_bytes_that_are_read_or_written_are_signs_of_life() -> None:
+    worker = Worker()
+    before = worker.signs().steps
+    assert worker.signs().steps == before
+    Path("large").write_bytes(bytes(2 << 20))
+    assert worker.signs().steps == before + 1
+    assert worker.signs().steps == before + 1
+
+
+def of_bucket(bucket: Bucket, given: Sequence[Job]) -> list[Job]:
+    """The same jobs from and to a bucket that has their inputs."""
+    bucket.put({f"{job.source}": job.input.read_bytes() for job in given})
+    return list(plan([f"{bucket.url}/in"], location(f"{bucket.url}/out")).jobs)
+
+
+def test_buckets_at_either_end_get_what_folders_get(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = jobs(8)
+    Path("in/7.png").write_bytes(b"none")
+    far = of_bucket(bucket, given)
+    up = [replace(job, target=location(f"{bucket.url}/up/{job.target.name}")) for job in given]
+    down = [replace(job, source=one.source) for job, one in zip(given, far, strict=True)]
+    for some in (far, up, down):
+        cluster = Threads([ONE, TWO])
+        assert SECRETS[1].encode() not in pickle.dumps(some)
+        run = run_of(cluster, some).run()
+        statuses = [one.status for one in run.results]
+        assert statuses == [Status.WRITTEN] * 7 + [Status.FAILED]
+        assert f"{some[7].source} is not a picture" in run.results[7].error
+        assert [one.output for one in run.results] == [one.target for one in some]
+    assert bucket.contents("out") == bucket.contents("up") == contents("out")
+    again = run_of(Threads([ONE]), list(plan([f"{bucket.url}/in"], location(f"{bucket.url}/out")).jobs)).run()
+    assert [one.status for one in again.results] == [Status.SKIPPED] * 7 + [Status.FAILED]
+
+
+def test_a_result_that_was_put_before_its_process_died_is_skipped(bucket: Bucket) -> None:
+    class Late(Worker):
+        """Ends after the first picture, without a word."""
+
+        died = False
+
+        def picture(self, job: Job) -> Done:
+            done = super().picture(job)
+            if not Late.died:
+                Late.died = True
+                raise SystemExit
+            return done
+
+    run = run_of(Threads([ONE], lambda node: Late()), of_bucket(bucket, jobs(3))).run()
+    assert {one.status for one in run.results} == {Status.WRITTEN, Status.SKIPPED}
+    assert bucket.count("out") == 3
+
+
+def test_a_machine_that_cannot_reach_the_store_is_refused(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job,), upscaler = of_bucket(bucket, jobs(1)), Upscaler.from_settings(TWICE)
+    folder, wanted = Path("/missing"), settled(TWICE, upscaler)
+    order = Order(wanted, 2, computes(upscaler), folder, (job.source,), job.target, None, "")
+    assert Worker().start(order).refused == ""
+    gone = location("s3://no-bucket-of-ours/a.png")
+    for other in (replace(order, sources=(gone,)), replace(order, target=gone)):
+        assert "its bucket does not exist" in Worker().start(other).refused
+    absent = location(f"{bucket.url}/in/no.png")
+    assert Worker().start(replace(order, sources=(absent,))).refused == f"it does not see {absent}"
+    local = replace(order, sources=(Path("in/0.png"), job.source))
+    assert Worker().start(local).refused == "it has no folder /missing"
 
 
 class Dying(Worker):
@@ -306,7 +379,7 @@ def test_a_damaged_film_fails_and_the_other_does_not(films: list[Job]) -> None:
 
 def test_shares_of_a_node_are_by_threads_memory_and_gpus() -> None:
     upscaler = Upscaler.from_settings(TWICE)
-    order = Order(TWICE, 2, computes(upscaler), Path(), Path(), Path(), "")
+    order = Order(TWICE, 2, computes(upscaler), Path(), (), Path(), Path(), "")
     node = Node("x", "x", "", 8, 2, 6 << 30)
     assert share_of(node, order) == (Share(1, 0), 6)
     assert share_of(node, replace(order, settings=replace(TWICE, threads=3))) == (Share(3, 0), 2)
