@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from secrets import token_hex
 from tempfile import NamedTemporaryFile
-from threading import Event
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from srcli.errors import InferenceError, OutputError, shown
@@ -27,8 +27,9 @@ from srcli.io.storage import sweep
 from srcli.jobs.cluster_nodes import Cluster, LostError, Node
 from srcli.jobs.cluster_processes import Processes, StopError
 from srcli.jobs.cluster_worker import Done, Order, Signs, computes, settled
-from srcli.jobs.folder import make_folder
+from srcli.jobs.folder import lower_priority, make_folder
 from srcli.jobs.inputs import Job
+from srcli.jobs.preflight import Preflight
 from srcli.jobs.queue import Queue
 from srcli.jobs.report import PictureResult, Progress, Status, failure
 from srcli.settings import Settings
@@ -127,9 +128,11 @@ class ClusterRun:
         self._told = self.queue.clock()
         films: list[Future[PictureResult]] = []
         self._ended = [None] * len(self.jobs)
+        ahead = Thread(target=self._look_ahead, daemon=True)
         with self._order() as order, ThreadPoolExecutor(_FILMS) as pool:
+            self._begin_pictures()
+            ahead.start()
             try:
-                self._begin_pictures()
                 self._go_on(order, lambda: self.queue.finished)
                 self.queue.limit(1)  # of segments, a process computes one at a time
                 films = [pool.submit(film.run) for film in self.films]
@@ -139,6 +142,7 @@ class ClusterRun:
             finally:
                 self._leaving.set()
                 self._processes.end()
+                ahead.join()
         self.results = [result or _pending(job) for job, result in zip(self.jobs, self._ended, strict=True)]
         self.results += [one.result() for one in films] or [_pending(film.job) for film in self.films]
         self._tell()
@@ -180,14 +184,35 @@ class ClusterRun:
                 raise StopError
             self._processes.attend(order)
             self._each_minute(order)
-            for number, unit in self.queue.hand_out():
-                self._send(number, unit)
+            while units := self.queue.hand_out():
+                for number, unit in units:
+                    self._send(number, unit)
             self._heed_all()
+
+    def _look_ahead(self) -> None:
+        """Read the headers of all local pictures, in a thread beside the work; what cannot be done ends."""
+        lower_priority()
+        preflight = Preflight(self.upscaler, self.settings)
+        for unit, job in enumerate(self.jobs):
+            if self._leaving.is_set():
+                return
+            if job.remote or self._ended[unit] is not None:
+                continue
+            result = preflight.look(job).result
+            if result.status is Status.FAILED:
+                self._processes.answers.put((-1, "ahead", (unit, result)))
+        try:
+            preflight.check_space()
+        except OutputError as error:
+            log.warning("%s The run ends when the disk is full.", error.message)
 
     def _send(self, number: int, unit: int) -> None:
         """Give a unit to a process."""
         if unit < len(self.jobs):
-            self._processes.call(number, unit, "picture", (self.jobs[unit],))
+            if self._ended[unit] is None:
+                self._processes.call(number, unit, "picture", (self.jobs[unit],))
+            else:  # it was found to be impossible
+                self.queue.done(number, unit)
         elif self._segments[unit].given_up.is_set():
             self.queue.done(number, unit)
             del self._segments[unit]
@@ -204,6 +229,8 @@ class ClusterRun:
     def _heed(self, number: int, about: int | str, answer: Any) -> None:
         if about == "film":
             self._add_film(answer)
+        elif about == "ahead":
+            self._foreseen(*answer)
         elif number not in self._processes:  # what it says came too late
             return
         elif isinstance(answer, LostError):
@@ -226,6 +253,11 @@ class ClusterRun:
             return
         self._processes.ended(number, unit)
         self._end(unit, done)
+
+    def _foreseen(self, unit: int, result: PictureResult) -> None:
+        """A picture cannot be done; if a process has it, that one says it."""
+        if self._ended[unit] is None and not self.queue.in_flight(unit):
+            self._end(unit, Done(result))
 
     def _job(self, unit: int) -> Job:
         return self.jobs[unit] if unit < len(self.jobs) else self._segments[unit].job
