@@ -251,7 +251,13 @@ def _on_cluster(
         for part in (part for part in parts if part.jobs):
             films = part.jobs[0].film
             run = ClusterRun(
-                cluster, () if films else part.jobs, part.upscalers[0], part.settings, progress, stop
+                cluster,
+                () if films else part.jobs,
+                part.upscalers[0],
+                part.settings,
+                progress,
+                stop,
+                progress.nodes,
             )
             if films:
                 run.films = _segmented(part, run, progress, stop)

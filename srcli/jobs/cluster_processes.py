@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from srcli.errors import BackendUnavailableError
-from srcli.jobs.cluster_nodes import Cluster, Node, share_of
+from srcli.jobs.cluster_nodes import Cluster, Node, NodeWork, share_of
 from srcli.jobs.cluster_worker import Hello, Order, Signs
 from srcli.jobs.queue import Queue
 
@@ -62,14 +62,14 @@ class Processes:
         queue: what they do.
         fail: takes each unit that ended too many processes, and why the last one went.
         answers: what they answer: the process, what it is about (a unit, "start" or "signs"), the answer.
-        done: how many units each node has done.
+        work: what each node that has had a ready process has done.
     """
 
     cluster: Cluster
     queue: Queue
     fail: Callable[[int, str], None]
     answers: SimpleQueue[tuple[int, int | str, Any]] = field(default_factory=SimpleQueue)
-    done: Counter[Node] = field(default_factory=Counter)
+    work: dict[Node, NodeWork] = field(default_factory=dict)
     _all: dict[int, _Process] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=count)
     _nodes: dict[str, Node] = field(default_factory=dict)
@@ -118,6 +118,7 @@ class Processes:
             self._refuse(process.node, answer.refused)
         else:
             process.ready = True
+            self.work.setdefault(process.node, NodeWork(process.node, self.queue.clock())).processes += 1
             self.queue.join(number)
             log.info("%s: a process is ready.", process.node)
 
@@ -127,10 +128,12 @@ class Processes:
         if isinstance(answer, Signs):
             self.queue.sign(number, answer.steps, answer.cpu)
 
-    def ended(self, number: int, unit: int) -> None:
-        """A process is done with a unit."""
+    def ended(self, number: int, unit: int, megapixels: float) -> None:
+        """A process is done with a unit, and has made a result of that many megapixels."""
         self.queue.done(number, unit)
-        self.done[self._all[number].node] += 1
+        work = self.work[self._all[number].node]
+        work.done += 1
+        work.megapixels += megapixels
 
     def bury(self, number: int, why: str, *, silent: bool = False) -> None:
         """A process is gone, or is to go: what it was at is done again, alone, or has failed.
@@ -145,6 +148,8 @@ class Processes:
         node = process.node
         gone = silent or all(one.id != node.id for one in self.cluster.nodes())
         units = self.queue.units(number) if process.ready else []
+        if process.ready:
+            self.work[node].processes -= 1
         failed = self.queue.leave(number, node=gone)
         if node.id in self._nodes and node.id not in self._refused:
             log.warning("%s: a process %s%s.", node, why, "; its work is done again" if units else "")
@@ -206,7 +211,7 @@ class Processes:
             self._alone_since = now
             return
         usable = any(node.id not in self._refused for node in self._nodes.values())
-        if not any(self.done.values()) and self._refused and not usable:
+        if not any(one.done for one in self.work.values()) and self._refused and not usable:
             raise BackendUnavailableError(
                 f"No node can do this: {'; '.join(self._refused.values())}.", "Make the nodes equal."
             )

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from srcli.errors import InferenceError, OutputError, shown
 from srcli.io.remote import Location, Remote
 from srcli.io.storage import sweep
-from srcli.jobs.cluster_nodes import Cluster, LostError, Node
+from srcli.jobs.cluster_nodes import Cluster, LostError, Node, NodeWork
 from srcli.jobs.cluster_processes import Processes, StopError
 from srcli.jobs.cluster_worker import Done, Order, Signs, computes, settled
 from srcli.jobs.folder import lower_priority, make_folder
@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 _GLANCE = 0.2
 """Seconds that a wait for answers lasts before it looks up whether it is to stop."""
+_SHOW = 1.0
+"""Seconds between calls that tell what each node has done."""
 _TELL = 60.0
 """Seconds between messages of what each node has done."""
 _LEAVING = 15.0
@@ -83,6 +85,7 @@ class ClusterRun:
         settings: of the run.
         progress: watches it; pictures are told as they end, large ones first.
         stop: says whether the run is to end early.
+        nodes: is told, each second, what each node has done so far.
         films: films; their segments go to the cluster, and this machine joins them.
         queue: who does what when.
         results: one for each picture and film.
@@ -96,6 +99,7 @@ class ClusterRun:
     settings: Settings
     progress: Progress
     stop: Callable[[], bool] = lambda: False
+    nodes: Callable[[Sequence[NodeWork], float], None] = lambda work, now: None
     films: Sequence["FilmRun"] = ()
     queue: Queue = field(default_factory=Queue)
     results: list[PictureResult] = field(default_factory=list)
@@ -107,6 +111,7 @@ class ClusterRun:
     _processes: Processes = field(init=False)
     _seen: dict[Computed, Computed] = field(default_factory=dict)
     _told: float = 0.0
+    _shown: float = 0.0
     _leaving: Event = field(default_factory=Event)
 
     def __post_init__(self) -> None:
@@ -115,7 +120,7 @@ class ClusterRun:
     @property
     def done(self) -> Counter[Node]:
         """How many pictures and segments each node has done."""
-        return self._processes.done
+        return Counter({one.node: one.done for one in self._processes.work.values() if one.done})
 
     def run(self) -> "ClusterRun":
         """Do all jobs; `stop` ends the run early and sets `interrupted`, a full disk `full`.
@@ -183,7 +188,7 @@ class ClusterRun:
             if self.full or self.stop():
                 raise StopError
             self._processes.attend(order)
-            self._each_minute(order)
+            self._tell_nodes(order)
             while units := self.queue.hand_out():
                 for number, unit in units:
                     self._send(number, unit)
@@ -251,7 +256,7 @@ class ClusterRun:
             why = done.result.error if done.result else "its engine is lost"
             self._processes.bury(number, f"can do nothing more ({why})")
             return
-        self._processes.ended(number, unit)
+        self._processes.ended(number, unit, done.result.megapixels if done.result else 0.0)
         self._end(unit, done)
 
     def _foreseen(self, unit: int, result: PictureResult) -> None:
@@ -299,9 +304,13 @@ class ClusterRun:
         for name, level, text in signs.messages:
             logging.getLogger(name).log(level, "%s", text)
 
-    def _each_minute(self, order: Order) -> None:
-        """Say what each node has done, and keep the witness: others sweep away what is an hour old."""
+    def _tell_nodes(self, order: Order) -> None:
+        """Say from time to time what each node has done, and keep the witness: others sweep away what is an
+        hour old."""
         now = self.queue.clock()
+        if now - self._shown > _SHOW:
+            self._shown = now
+            self.nodes([*self._processes.work.values()], now)
         if now - self._told > _TELL:
             self._told = now
             self._tell()

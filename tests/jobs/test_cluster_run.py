@@ -19,7 +19,7 @@ from srcli.errors import BackendUnavailableError, OutputError
 from srcli.io import pictures
 from srcli.io.remote import location
 from srcli.jobs import cluster_processes, cluster_run, cluster_worker, film_plan
-from srcli.jobs.cluster_nodes import LostError, Node, Share, share_of
+from srcli.jobs.cluster_nodes import LostError, Node, NodeWork, Share, share_of
 from srcli.jobs.cluster_run import ClusterRun
 from srcli.jobs.cluster_worker import Computes, Done, Hello, Order, Worker, computes, differences, settled
 from srcli.jobs.film import FilmRun
@@ -118,6 +118,25 @@ def test_files_and_results_are_those_of_a_local_run() -> None:
     ]
     assert sum(run.done.values()) in (29, 30)  # the broken one may have been found before its turn
     assert len({id(one.computed) for one in run.results if one.computed}) == 1
+
+
+def test_what_each_node_does_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_run, "_SHOW", 0.0)
+    told = dict[str, tuple[int, int]]()
+
+    def nodes(work: Sequence[NodeWork], now: float) -> None:
+        told.update({one.node.host: (one.processes, one.done) for one in work})
+        assert all(one.since <= now for one in work)
+
+    run = run_of(Threads([ONE, TWO], lambda node: Slow()), given := jobs(20), nodes=nodes).run()
+    assert {processes for processes, _ in told.values()} == {1}
+    assert 0 < sum(done for _, done in told.values()) <= sum(run.done.values()) == 20
+    made = sum(one.megapixels for one in run._processes.work.values())
+    assert (
+        made
+        == pytest.approx(sum(one.megapixels for one in run.results))
+        == pytest.approx(sum(20 * (10 + number) * 4 for number in range(len(given))) / 1e6)
+    )
 
 
 class Slow(Worker):
