@@ -160,6 +160,10 @@ class Processes:
         for unit in failed:
             self.fail(unit, why)
 
+    def refuse(self, number: int, why: str) -> None:
+        """The node of a process takes no part from now on; what its processes are at is done again."""
+        self._refuse(self._all[number].node, why)
+
     def stop(self) -> None:
         """Tell all to end what they are at."""
         for number, process in self._all.items():

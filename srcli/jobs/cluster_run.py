@@ -252,6 +252,9 @@ class ClusterRun:
     def _answered(self, number: int, unit: int, answer: Done | Exception) -> None:
         """A unit ended, or its process can do nothing more."""
         done = answer if isinstance(answer, Done) else Done(failure(self._job(unit), answer), error=answer)
+        if done.lost and done.full:
+            self._processes.refuse(number, "its disk for scratch files is full")
+            return
         if done.lost:
             why = done.result.error if done.result else "its engine is lost"
             self._processes.bury(number, f"can do nothing more ({why})")

@@ -150,7 +150,7 @@ class Done:
         result: of a picture.
         segment: of a film, closed.
         error: of a film.
-        full: whether the disk is full.
+        full: whether the disk is full; with `lost`, the worker's own one, for scratch files.
         lost: whether the worker can do nothing more.
     """
 
@@ -247,11 +247,12 @@ class Worker:
             self._watch.steps += 1
             result = run.do(job)
         except Exception as error:  # a bug in one picture must not lose the others
-            return Done(failure(job, error))
+            full = job.remote and is_full(error)
+            return Done(failure(job, error), full=full, lost=full)
         finally:
             self._watch.steps += 1
             self._watch.parts.pop(job.source, None)
-        return Done(result, full=run.full, lost=run.lost)
+        return Done(result, full=run.full, lost=run.lost or (run.full and isinstance(job.target, Remote)))
 
     def _pictures(self) -> FolderRun:
         """The run that all pictures go through."""

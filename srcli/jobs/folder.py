@@ -180,6 +180,9 @@ class FolderRun:
 
         It begins as soon as there is room for it, as in `run`, and is told to nobody. What is behind URLs is
         fetched before, and put when it is finished.
+
+        Raises:
+            OutputError: the disk for what is fetched is full.
         """
         if job.remote:
             return self._do_remote(job)
@@ -191,13 +194,7 @@ class FolderRun:
     def _do_remote(self, job: Job) -> PictureResult:
         preflight = Preflight(self.upscalers[0], self.settings)
         with closing(Staging([job], self.settings, preflight)) as staging:
-            try:
-                job, outlook = staging.next(lambda fetched: None)
-            except OutputError as error:  # the disk is full
-                flight = _Flight(job)
-                self._fail(flight, error)
-                return _outcome(flight)
-            return self._do(job, outlook)
+            return self._do(*staging.next(lambda fetched: None))
 
     def _do(self, job: Job, outlook: Outlook) -> PictureResult:
         if outlook.result.status is not Status.PLANNED:

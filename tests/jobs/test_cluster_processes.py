@@ -9,12 +9,12 @@ import pytest
 from cluster_threads import ONE, TWICE, TWO, Threads, contents, jobs, run_of
 from folder_doubles import Watcher
 
-from srcli.errors import BackendUnavailableError
+from srcli.errors import BackendUnavailableError, OutputError
 from srcli.jobs import cluster_run
 from srcli.jobs.cluster_nodes import Node, NodeWork, Share, share_of
 from srcli.jobs.cluster_worker import Done, Hello, Order, Worker, computes
 from srcli.jobs.inputs import Job
-from srcli.jobs.report import PictureResult, Status
+from srcli.jobs.report import PictureResult, Status, failure
 from srcli.upscaler import Upscaler
 
 pytestmark = pytest.mark.usefixtures("cluster_folder")
@@ -104,6 +104,21 @@ def test_a_lost_engine_ends_its_process_and_no_picture() -> None:
     run = run_of(cluster, jobs(8)).run()
     assert {one.status for one in run.results} <= {Status.WRITTEN, Status.SKIPPED}
     assert len(cluster.processes) == 2
+
+
+class Cramped(Worker):
+    """Has no room for scratch files."""
+
+    def picture(self, job: Job) -> Done:
+        return Done(failure(job, OutputError("no room")), full=True, lost=True)
+
+
+def test_a_node_without_room_for_scratch_files_takes_no_part(caplog: pytest.LogCaptureFixture) -> None:
+    cluster = Threads([ONE, TWO], lambda node: Cramped() if node is TWO else Slow())
+    run = run_of(cluster, jobs(12)).run()
+    assert ({one.status for one in run.results}, run.full) == ({Status.WRITTEN}, False)
+    assert set(run.done) == {ONE}
+    assert [one for one in caplog.messages if "takes no part: its disk for scratch files is full" in one]
 
 
 class Never(Worker):

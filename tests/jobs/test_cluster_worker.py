@@ -1,5 +1,6 @@
 """What one process of a cluster is told, whether it can do that, and what it says of itself."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,9 +8,12 @@ import pytest
 from buckets import Bucket
 from cluster_threads import TWICE, jobs, of_bucket
 
+from srcli.errors import OutputError
+from srcli.io import pictures, remote
 from srcli.io.remote import location
 from srcli.jobs import cluster_worker
 from srcli.jobs.cluster_worker import Computes, Order, Worker, computes, differences, settled
+from srcli.jobs.report import Status
 from srcli.settings import Settings
 from srcli.upscaler import Upscaler
 
@@ -61,6 +65,29 @@ def test_bytes_that_are_read_or_written_are_signs_of_life() -> None:
     Path("large").write_bytes(bytes(2 << 20))
     assert worker.signs().steps == before + 1
     assert worker.signs().steps == before + 1
+
+
+def test_a_full_scratch_disk_is_the_machines_own_and_ends_its_part(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OutputError("scratch") from OSError(errno.ENOSPC, "no space")
+
+    (one, two), upscaler = of_bucket(bucket, jobs(2)), Upscaler.from_settings(TWICE)
+    wanted = settled(TWICE, upscaler)
+    order = Order(wanted, 2, computes(upscaler), Path.cwd(), (one.source,), one.target, None, "")
+    for module, name in ((remote, "fetch"), (pictures, "write")):
+        worker = Worker()
+        assert worker.start(order).refused == ""
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, full)
+            done = worker.picture(one)
+        assert (done.full, done.lost, done.result and done.result.status) == (True, True, Status.FAILED)
+    assert bucket.count("out") == 0
+    worker = Worker()
+    worker.start(order)
+    done = worker.picture(two)
+    assert (done.full, done.lost, done.result and done.result.status) == (False, False, Status.WRITTEN)
 
 
 def test_what_differs_is_said() -> None:
