@@ -34,20 +34,31 @@ _WORDS = (
     "await",
     "assert",
 )
+_QUIET = {"libx265": {"x265-params": "log-level=none"}}
 _WHITE, _BLACK = (230, 230, 230), (15, 15, 15)
 
 
 def write(
-    path: Path, frames: Iterable[Pixels], *, crf: int, rate: int = RATE, preset: str = "medium"
+    path: Path,
+    frames: Iterable[Pixels],
+    *,
+    crf: int,
+    rate: int = RATE,
+    preset: str = "",
+    encoder: str = "libx264",
 ) -> None:
-    """Encode frames with x264, 4:2:0 in 8 bits, tagged BT.709.
+    """Encode frames, 4:2:0 in 8 bits, tagged BT.709.
 
     Args:
         path: replaced; its suffix names the container.
         frames: (H, W, 3) uint8 RGB of one size, even.
+        crf: of the encoder, on its own scale.
+        preset: of the encoder; "": its default ("medium" of x264 and x265).
+        encoder: FFmpeg's name: libx264, libx265, libsvtav1.
     """
+    options = {"crf": str(crf)} | ({"preset": preset} if preset else {}) | _QUIET.get(encoder, {})
     with av.open(str(path), "w") as out:
-        stream: Any = out.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": preset})
+        stream: Any = out.add_stream(encoder, rate=rate, options=options)
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = _LIMITED
@@ -62,6 +73,12 @@ def write(
             frame.colorspace, frame.color_range = _BT709, _LIMITED
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
+
+
+def bits(path: Path) -> int:
+    """Of the picture, without container and other streams."""
+    with av.open(str(path)) as film:
+        return 8 * sum(packet.size for packet in film.demux(video=0))
 
 
 def repeat(source: Path, path: Path, times: int) -> None:

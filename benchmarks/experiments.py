@@ -3,6 +3,7 @@
     python benchmarks/experiments.py detail data/train --valid data/valid
     python benchmarks/experiments.py all data/train --valid data/valid --jobs 2
     python benchmarks/experiments.py --list
+    python benchmarks/experiments.py small --list --updates 1500
 
 Every arm is one `srcli train` of its own, whose command is printed; `--jobs 2` runs two of them at a time
 with one thread each. Arms that ask for the same training share it. What has ended is not run again, so an
@@ -14,7 +15,7 @@ results/experiments/NAME.csv and .png and puts a table into results/experiments.
 import argparse
 import csv
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -54,10 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run an experiment and publish what came out."""
     given = sys.argv[1:] if arguments is None else arguments
     options, before = _parse(given), machine()
+    names = list(EXPERIMENTS) if options.name in (None, "all") else [options.name]
     if options.list:
-        print(_listed(options.updates))
+        print("\n".join(_listed(names, options.updates)))
         return
-    names = list(EXPERIMENTS) if options.name == "all" else [options.name]
     place = Place(options.data, options.valid, options.runs, options.device, options.jobs)
     run_all([trial for name in names for trial in _trials(name, options.updates)], place)
     for name in names:
@@ -87,7 +88,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("name", nargs="?", choices=[*EXPERIMENTS, "all"])
     add("data", nargs="?", type=Path, help="folder of HR images")
     add("--valid", type=Path, help="folder of validation images")
-    add("--list", action="store_true", help="list experiments and arms")
+    add("--list", action="store_true", help="list all arms or those of NAME, and their hours; nothing runs")
     add("--updates", type=int, help="of the longest arm")
     add("--jobs", type=int, default=1, help="arms at a time; the cores are shared out among them")
     add("--device", default="cpu")
@@ -99,17 +100,16 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _listed(updates: int | None) -> str:
-    """Every experiment with its arms, and about how long it takes on two cores."""
-    lines, once = [], {}
-    for name, experiment in EXPERIMENTS.items():
-        trials = _trials(name, updates)
+def _listed(names: Sequence[str], updates: int | None) -> Iterator[str]:
+    """Experiments with their arms, and about how long each trains on two cores, and all of several."""
+    once: dict[str, Trial] = {}
+    for name in names:
+        experiment, trials = EXPERIMENTS[name], _trials(name, updates)
         once |= {trial.name: trial for trial in trials}
         labels, longest = " | ".join(arm.label for arm in experiment.arms), max(t.updates for t in trials)
-        hours = _hours(trials)
-        lines.append(f"{name}: {experiment.question} {longest} updates, about {hours:.1f} h: {labels}")
-    hours = _hours(once.values())
-    return "\n".join([*lines, f"all: about {hours:.1f} h on two cores, as some arms are the same"])
+        yield f"{name}: {experiment.question} {longest} updates, about {_hours(trials):.1f} h: {labels}"
+    if len(names) > 1:
+        yield f"all: about {_hours(once.values()):.1f} h on two cores, as some arms are the same"
 
 
 def _hours(trials: Iterable[Trial]) -> float:

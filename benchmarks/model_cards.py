@@ -33,8 +33,8 @@ PHOTO = (
     "mdsr-baseline is more faithful. `--model auto` measures each picture and takes one of the two."
 )
 FAST = (
-    "EDSR's block and nothing else: 8 residual blocks with 32 features, one network a scale, an eighth of "
-    "edsr-baseline's work. For films on a CPU, where `--model auto` takes it or fast-photo, and for previews."
+    "EDSR's block and nothing else: 8 residual blocks with 32 features, one network a scale, about a seventh "
+    "of edsr-baseline's multiply-adds. For films on a CPU, where `--model auto` takes it or fast-photo, and for previews."
 )
 FILM = (
     "The same networks as fast, trained on from them on LR images of which a quarter are plain bicubic. Three fifths of "
@@ -63,14 +63,22 @@ QUALITY_HEADER = "| set | scale | precision | PSNR Y, dB | SSIM Y | PSNR RGB, dB
 
 
 def main() -> None:
-    """One card a name."""
+    """Write them."""
+    for path, text in cards().items():
+        path.write_text(text)
+        print(path)
+
+
+def cards() -> dict[Path, str]:
+    """One card a name, and where it lies."""
     rows = [row for name in ("quality", "photo", "fast", "film") for row in _rows(RESULTS / f"{name}.csv")]
     specs = list_models(MODELS_FOLDER)
+    found = {}
     for name in dict.fromkeys(spec.name for spec in specs):
         own = [spec for spec in specs if spec.name == name]
-        path = MODELS_FOLDER / f"{name}.md"
-        path.write_text(card(own, _once(row for row in rows if row["model"] == name)))
-        print(path)
+        text = card(own, _once(row for row in rows if row["model"] == name))
+        found[MODELS_FOLDER / f"{name}.md"] = text
+    return found
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -117,7 +125,10 @@ def _files(specs: list[ModelSpec]) -> list[str]:
 
     The next best is bf16 where the CPU that exported had it, and else fp32.
     """
-    header = "| file | parameters in use | halo, exact (LR pixels) | weights stored as | loses, dB | time / next best |"
+    header = (
+        "| file | parameters in use | multiply-adds a pixel of output | halo, exact (LR pixels) | weights stored as | "
+        "loses, dB | time / next best |"
+    )
     int8 = [resolve(s.name, s.scale, MODELS_FOLDER).int8 for s in specs]
     return [header] + [_file(s) for s in [*specs, *(file.spec for file in int8 if file)]]
 
@@ -127,8 +138,8 @@ def _file(s: ModelSpec) -> str:
     share = f"{s.verified['time_share']:.2f}" if "time_share" in s.verified else "–"
     lost = max(0.0, s.verified["psnr_lost"])
     return (
-        f"| `{s.name}-x{s.scale}{kind}.onnx` | {s.parameters:,} | {s.halo}, {s.exact_halo} | {s.precision} | "
-        f"{lost:.3f} | {share} |"
+        f"| `{s.name}-x{s.scale}{kind}.onnx` | {s.parameters:,} | {s.macs / s.scale**2 / 1000:,.0f} k | "
+        f"{s.halo}, {s.exact_halo} | {s.precision} | {lost:.3f} | {share} |"
     )
 
 

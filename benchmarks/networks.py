@@ -1,5 +1,7 @@
 """The range of networks: work, speed and quality of each that srcli ships, and the usual small one of others.
 
+Work is in multiply-adds of convolutions, a pixel of output.
+
 python benchmarks/networks.py                       all of them, and a section of results/networks.json
 python benchmarks/networks.py --only tiles          sides of tiles, by network and precision
 pip install ncnn pnnx                               adds ncnn, from its wheel
@@ -34,6 +36,7 @@ FOR = {
 """What each is for; the networks for damaged pictures have the same work and speed."""
 _SETS = ("Set5", "Set14")
 _FRAME = 0.2304  # megapixels of 640x360
+_PICTURE = 1.05  # megapixels of the square that tiles are cut from
 _REFERENCE = "edsr-baseline"
 
 
@@ -55,14 +58,35 @@ class Compact(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
+class Subject:
+    """A network in an engine, ready to run.
+
+    Attributes:
+        name: of the network.
+        runs: the engine.
+        work: multiply-adds a pixel of output.
+        psnr: Y, dB, by test set.
+        run: enlarges pictures.
+    """
+
+    name: str
+    runs: str
+    work: float
+    psnr: dict[str, float]
+    run: Contender
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One network at one scale: output megapixels a second, and how many times as fast as edsr-baseline."""
+    """One subject at one scale: MP/s of output, and how many times as fast as edsr-baseline if that ran."""
 
     name: str
     scale: int
     runs: str
+    work: float
     megapixels: float
-    faster: Spread
+    faster: Spread | None
+    psnr: dict[str, float]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -96,76 +120,88 @@ def measure(options: argparse.Namespace) -> Section:
         "range",
         "The range of networks",
         f"{options.frames} frames of {width}×{height}, arrays of bytes in memory to arrays of bytes, "
-        f"{options.repetitions} rounds in turns after one that warms up; srcli at its defaults. Work is in "
-        "thousands of multiply-adds a pixel of the input; PSNR (Y) in fp32 as the model's card has it. The "
-        "compact network has 16 convolutions of 64 features and random weights; OpenVINO has benchmark_app's "
-        "settings, ncnn its defaults.",
+        f"{options.repetitions} rounds in turns after one that warms up; srcli at its defaults. PSNR (Y) in "
+        "fp32 as the model's card has it. The compact network has 16 convolutions of 64 features and random "
+        "weights; OpenVINO has benchmark_app's settings, ncnn its defaults.",
         (_table(rows),),
         {"rows": [asdict(row) for row in rows]},
     )
 
 
 def _at(scale: int, options: argparse.Namespace) -> list[Row]:
-    frames, megapixels = _frames(options), options.megapixels * options.frames * scale**2
+    frames = _frames(options)
+    megapixels = sum(frame[..., 0].size for frame in frames) * scale**2 / 1e6
     with TemporaryDirectory() as scratch:
-        ready, how = dict[str, Contender](), dict[str, str]()
-        for name in options.networks:
-            upscaler = Upscaler(name, scale)
-            how[name] = f"srcli, {upscaler.info.backend} {upscaler.info.precision}"
-            ready[name] = partial(_upscaled, upscaler)
-        for what, contender in _compact(scale, Path(scratch)).items():
-            ready[what], how[what] = contender, what.partition(", ")[2]
-        runs = {name: timed(partial(contender, frames)) for name, contender in ready.items()}
-        seconds = interleave(runs, options.repetitions)
+        subjects = [*(_ours(name, scale) for name in options.networks), *_compact(scale, Path(scratch))]
+        runs = {number: timed(partial(subject.run, frames)) for number, subject in enumerate(subjects)}
+        seconds = list(interleave(runs, options.repetitions).values())
+    by_name = {subject.name: taken for subject, taken in zip(subjects, seconds, strict=True)}
+    reference = by_name.get(_REFERENCE)
     return [
         Row(
-            name,
+            one.name,
             scale,
-            how[name],
+            one.runs,
+            one.work,
             megapixels / spread(taken).median,
-            ratio(seconds.get(_REFERENCE, taken), taken),
+            ratio(reference, taken) if reference else None,
+            one.psnr,
         )
-        for name, taken in seconds.items()
+        for one, taken in zip(subjects, seconds, strict=True)
     ]
+
+
+def _ours(name: str, scale: int) -> Subject:
+    """A model of srcli's at its defaults."""
+    upscaler = Upscaler(name, scale)
+    spec, info = upscaler.spec, upscaler.info
+    psnr = {one: float(spec.quality[one]) for one in _SETS if one in spec.quality}
+    runs = f"srcli, {info.backend} {info.precision}"
+    return Subject(spec.name, runs, spec.macs / scale**2, psnr, partial(_upscaled, upscaler))
 
 
 def _upscaled(upscaler: Upscaler, frames: Sequence[Pixels]) -> list[Pixels]:
     return [upscaler(frame) for frame in frames]
 
 
-def _compact(scale: int, scratch: Path) -> dict[str, Contender]:
+def _compact(scale: int, scratch: Path) -> list[Subject]:
     """The compact network in OpenVINO and, where it is installed, ncnn."""
     network = OneScale(Compact(scale), scale).eval()
     path = scratch / "compact.onnx"
     sides = {2: torch.export.Dim("height", min=8), 3: torch.export.Dim("width", min=8)}
     example = torch.zeros(1, 3, 64, 64)
     torch.onnx.export(network, (example,), path, dynamic_shapes=(sides,), verbose=False)
-    found = {"compact, OpenVINO": openvino_runs(path)}
+    engines = {"OpenVINO": openvino_runs(path)}
     if find_spec("ncnn") and find_spec("pnnx"):
-        found["compact, ncnn"] = ncnn_runs(network, scratch)
-    return found
+        engines["ncnn"] = ncnn_runs(network, scratch)
+    work = flops_per_pixel(network.network, scale) / 2 / scale**2
+    return [Subject("compact", engine, work, {}, run) for engine, run in engines.items()]
 
 
 def _table(rows: Sequence[Row]) -> Table:
-    header = ("network", "scale", "runs in", "work", "MP/s", "to edsr-baseline", "Set5 / Set14, dB", "for")
+    work = "multiply-adds a pixel of output"
+    header = ("network", "scale", "runs in", work, "MP/s", "to edsr-baseline", "Set5 / Set14, dB", "for")
     return Table(header, tuple(_cells(row) for row in rows))
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    faster = f"{row.faster.median:.2f}× ({row.faster.lowest:.2f} – {row.faster.highest:.2f})"
-    speed = f"{row.megapixels:.2f}", faster
-    if row.name not in FOR:
-        work = f"{flops_per_pixel(Compact(row.scale), row.scale) / 2000:.0f}"
-        return row.name.partition(",")[0], f"x{row.scale}", row.runs, work, *speed, "–", "–"
-    spec = catalog.resolve(row.name, row.scale).spec
-    quality = " / ".join(f"{float(spec.quality[name]):.2f}" for name in _SETS if name in spec.quality)
-    work = f"{spec.macs / 1000:.0f}"
-    return row.name, f"x{row.scale}", row.runs, work, *speed, quality or "–", FOR[row.name]
+    """Multiply-adds in thousands, as `srcli models` shows them."""
+    faster = row.faster
+    return (
+        row.name,
+        f"x{row.scale}",
+        row.runs,
+        f"{row.work / 1000:,.0f} k",
+        f"{row.megapixels:.2f}",
+        f"{faster.median:.2f}× ({faster.lowest:.2f} – {faster.highest:.2f})" if faster else "–",
+        " / ".join(f"{dB:.2f}" for dB in row.psnr.values()) or "–",
+        FOR.get(row.name, "–"),
+    )
 
 
 def tiles(options: argparse.Namespace) -> Section:
     """Sides of tiles in turns, by network and precision, on one picture that takes several of the largest."""
-    picture = pictures.shaped(1.05, 1.0, 0)
+    picture = pictures.shaped(_PICTURE, 1.0, 0)
     rows = list[tuple[str, ...]]()
     for name in options.networks:
         for precision in _precisions(name):

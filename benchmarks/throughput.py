@@ -178,8 +178,8 @@ def streams(options: argparse.Namespace) -> Section:
     file = catalog.resolve(options.models[0], options.scale)
     file = file.at("int8") if has_fast_int8() else file
     shares = cores()
-    cases = [(streams, side) for streams in (1, shares) for side in options.tiles]
-    engines = {streams: _queue(file, streams) for streams in (1, shares)}
+    engines = {streams: _queue(file, streams) for streams in (1, shares)}  # of one core, one
+    cases = [(streams, side) for streams in engines for side in options.tiles]
     runs = {case: timed(partial(engines[case[0]], _tiles(case[1]))) for case in cases}
     seconds = interleave(runs, options.repetitions, warmup=1)
     rows = [_stream_row(file, case, seconds) for case in cases]

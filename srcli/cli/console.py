@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
     from srcli.io.remote import Location
+    from srcli.jobs.cluster_nodes import NodeWork
     from srcli.jobs.outputs import Job
 
 _PACKAGES = ("srcli", "srcli_train", "srcli_export")
@@ -38,6 +39,8 @@ _LONG_WORK = (
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
 _LINE_EVERY = 10.0
 """Seconds between progress lines where stderr is not a terminal."""
+_NODES = 8
+"""Nodes that have a line of their own."""
 _FIRST_UPDATE = 0.5
 """Seconds before anything moves: short runs need no bar, nor the time to import one."""
 
@@ -268,6 +271,9 @@ class Screen(Protocol):
     def update(self, done: float, total: int, text: str) -> None:
         """Progress: `done` of `total`, and the same in words."""
 
+    def below(self, lines: Sequence[str]) -> None:
+        """Lines below the progress, in place of those before."""
+
     def close(self) -> None:
         """Take away what moves."""
 
@@ -288,6 +294,9 @@ class Lines:
             self._next = monotonic() + _LINE_EVERY
             say(text)
 
+    def below(self, lines: Sequence[str]) -> None:
+        """Nothing; what each node has done is logged."""
+
     def close(self) -> None:
         """Nothing moves."""
 
@@ -305,6 +314,7 @@ class Bar:
     def __init__(self) -> None:
         self._start = monotonic()
         self._bar: RichProgress | None = None
+        self._below: list[str] = []
 
     def line(self, text: str) -> None:
         """The message, above the bar."""
@@ -324,12 +334,24 @@ class Bar:
             bar = self._bar or self._open(total)
             bar.update(bar.task_ids[0], completed=done, description=text)
 
+    def below(self, lines: Sequence[str]) -> None:
+        """The lines below the bar, where there is one."""
+        self._below = [printable(line) for line in lines]
+
     def _open(self, total: int) -> "RichProgress":
-        from rich.console import Console
+        from rich.console import Console, RenderableType
         from rich.progress import BarColumn, Progress, TextColumn
+        from rich.text import Text
+
+        screen = self
+
+        class BarWithLines(Progress):
+            def get_renderables(self) -> Iterable[RenderableType]:
+                yield from super().get_renderables()
+                yield from (Text(line, no_wrap=True, overflow="ellipsis") for line in screen._below)
 
         words = TextColumn("{task.description}", markup=False)
-        self._bar = Progress(BarColumn(), words, console=Console(stderr=True), transient=True)
+        self._bar = BarWithLines(BarColumn(), words, console=Console(stderr=True), transient=True)
         self._bar.add_task("", total=total)
         self._bar.start()
         return self._bar
@@ -387,6 +409,15 @@ class FolderProgress:
         with self._lock:
             self._screen.update(self._done + done / total, self._total, ", ".join(parts))
 
+    def nodes(self, work: "Sequence[NodeWork]", now: float) -> None:
+        """What each node of a cluster has done: a line each, of many nodes one line for the rest."""
+        ordered = sorted(work, key=lambda one: str(one.node))
+        lines = [_node_line(one.node.host, [one], now) for one in ordered[:_NODES]]
+        if rest := ordered[_NODES:]:
+            lines.append(_node_line(f"{count(len(rest), 'more node')}", rest, now))
+        with self._lock:
+            self._screen.below(lines)
+
     def finished(self, result: PictureResult) -> None:
         """A picture ended: show what is worth showing."""
         with self._lock:
@@ -424,3 +455,11 @@ class FolderProgress:
         if left is not None:
             parts.append(f"{duration(max(left, 0.0))} left")
         self._screen.update(self._done + part, self._total, ", ".join(parts))
+
+
+def _node_line(name: str, work: "Sequence[NodeWork]", now: float) -> str:
+    """ "gpu-7: 2 processes, 120 done, 3.41 MP/s"."""
+    processes = sum(one.processes for one in work)
+    parts = [f"{processes} process{'es' * (processes != 1)}", f"{sum(one.done for one in work)} done"]
+    rate = sum(one.megapixels / (now - one.since) for one in work if now > one.since)
+    return f"{name}: {', '.join([*parts, *([f'{rate:.2f} MP/s'] if rate else [])])}"

@@ -17,7 +17,7 @@ _HEADER = [
     "name",
     "scale",
     "for",
-    "multiply-adds a pixel",
+    "multiply-adds a pixel of output",
     "parameters",
     "Set5 PSNR, fp32 (dB)",
     "size (MB)",

@@ -22,6 +22,25 @@ class Node:
         return f"{self.host} ({self.address})"
 
 
+@dataclass(slots=True)
+class NodeWork:
+    """What a node does for a run.
+
+    Attributes:
+        node: that it is.
+        since: when its first process was ready, by the run's clock.
+        processes: that are ready.
+        done: pictures and segments.
+        megapixels: of the results.
+    """
+
+    node: Node
+    since: float
+    processes: int = 0
+    done: int = 0
+    megapixels: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Share:
     """What one process has of its node."""

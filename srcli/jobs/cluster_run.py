@@ -1,7 +1,7 @@
-"""A run on many processes: what each is told to do, what becomes of its answers, and of those that die.
+"""A run on many processes: what they are told to do, and what becomes of their answers.
 
-The queue decides who does what when, a `Cluster` starts and ends processes. Only paths travel; every process
-reads and writes the files itself.
+The queue decides who does what when, a `Cluster` starts and ends processes. Only paths and URLs travel; every
+process reads and writes the files itself, with its machine's own credentials.
 """
 
 import logging
@@ -9,24 +9,27 @@ import os
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from secrets import token_hex
 from tempfile import NamedTemporaryFile
-from threading import Event
-from typing import IO, TYPE_CHECKING, Any
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any
 
-from srcli.errors import BackendUnavailableError, InferenceError, OutputError, shown
+from srcli.errors import InferenceError, OutputError, shown
+from srcli.io.remote import Location, Remote
 from srcli.io.storage import sweep
-from srcli.jobs.cluster_nodes import Cluster, LostError, Node, share_of
-from srcli.jobs.cluster_worker import Done, Hello, Order, Signs, computes, settled
-from srcli.jobs.folder import make_folder
+from srcli.jobs.cluster_nodes import Cluster, LostError, Node, NodeWork
+from srcli.jobs.cluster_processes import Processes, StopError
+from srcli.jobs.cluster_worker import Done, Order, Signs, computes, settled
+from srcli.jobs.folder import lower_priority, make_folder
 from srcli.jobs.outputs import Job
+from srcli.jobs.preflight import Preflight
 from srcli.jobs.queue import Queue
 from srcli.jobs.report import PictureResult, Progress, Status, failure
 from srcli.settings import Settings
@@ -42,43 +45,16 @@ log = logging.getLogger(__name__)
 
 _GLANCE = 0.2
 """Seconds that a wait for answers lasts before it looks up whether it is to stop."""
-_LOOK = 2.0
-"""Seconds between looks at which nodes there are."""
+_SHOW = 1.0
+"""Seconds between calls that tell what each node has done."""
 _TELL = 60.0
 """Seconds between messages of what each node has done."""
-_STARTS = 3
-"""Processes of a node that may die before they are ready; then it gets no more."""
-_LOADING = 1800.0
-"""Seconds in which a process is ready; TensorRT builds engines meanwhile."""
 _LEAVING = 15.0
 """Seconds that a run which is to stop waits for what its processes have at work."""
-_ASK = 5.0
-"""Seconds between questions to each process how it goes, at most."""
-_ALONE = 300.0
-"""Seconds that a run waits for a node where there is none."""
 _FILMS = 8
 """Films whose segments are on the cluster at once."""
 _LOOKS = 16
 """Threads that ask for the sizes of files."""
-
-
-@dataclass(slots=True, eq=False)
-class _Process:
-    """One process.
-
-    Attributes:
-        handle: of the cluster.
-        node: where it is.
-        begun: when it was started.
-        ready: whether it takes units.
-        asked: whether it owes an answer to a question how it goes.
-    """
-
-    handle: Any
-    node: Node
-    begun: float
-    ready: bool = False
-    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +74,6 @@ class _Segment:
     given_up: Event
 
 
-class _StopError(Exception):
-    """The run is to end early."""
-
-
 @dataclass(slots=True)
 class ClusterRun:
     """One run. `results` are complete after it, in the order of the jobs, films behind pictures.
@@ -113,12 +85,12 @@ class ClusterRun:
         settings: of the run.
         progress: watches it; pictures are told as they end, large ones first.
         stop: says whether the run is to end early.
+        nodes: is told, each second, what each node has done so far.
         films: films; their segments go to the cluster, and this machine joins them.
         queue: who does what when.
         results: one for each picture and film.
         interrupted: whether it ended early.
         full: whether it ended early as the disk was full.
-        done: how many pictures and segments each node has done.
     """
 
     cluster: Cluster
@@ -127,27 +99,28 @@ class ClusterRun:
     settings: Settings
     progress: Progress
     stop: Callable[[], bool] = lambda: False
+    nodes: Callable[[Sequence[NodeWork], float], None] = lambda work, now: None
     films: Sequence["FilmRun"] = ()
     queue: Queue = field(default_factory=Queue)
     results: list[PictureResult] = field(default_factory=list)
     interrupted: bool = False
     full: bool = False
-    done: Counter[Node] = field(default_factory=Counter)
     _ended: list[PictureResult | None] = field(default_factory=list)
     _segments: dict[int, _Segment] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=count)
-    _processes: dict[int, _Process] = field(default_factory=dict)
-    _answers: SimpleQueue[tuple[int, int | str, Any]] = field(default_factory=SimpleQueue)
-    _nodes: dict[str, Node] = field(default_factory=dict)
-    _refused: dict[str, str] = field(default_factory=dict)
-    _starts: Counter[str] = field(default_factory=Counter)
+    _processes: Processes = field(init=False)
     _seen: dict[Computed, Computed] = field(default_factory=dict)
-    _looked: float = float("-inf")
-    _asked: float = float("-inf")
     _told: float = 0.0
-    _alone_since: float = 0.0
+    _shown: float = 0.0
     _leaving: Event = field(default_factory=Event)
-    _witness: Path = Path()
+
+    def __post_init__(self) -> None:
+        self._processes = Processes(self.cluster, self.queue, self._fail)
+
+    @property
+    def done(self) -> Counter[Node]:
+        """How many pictures and segments each node has done."""
+        return Counter({one.node: one.done for one in self._processes.work.values() if one.done})
 
     def run(self) -> "ClusterRun":
         """Do all jobs; `stop` ends the run early and sets `interrupted`, a full disk `full`.
@@ -157,144 +130,154 @@ class ClusterRun:
             BackendUnavailableError: no node can do this, or the cluster is gone.
         """
         self.progress.start()
+        self._told = self.queue.clock()
         films: list[Future[PictureResult]] = []
         self._ended = [None] * len(self.jobs)
-        first = self.jobs[0] if self.jobs else self.films[0].job
-        with self._order(first) as order, ThreadPoolExecutor(_FILMS) as pool:
+        ahead = Thread(target=self._look_ahead, daemon=True)
+        with self._order() as order, ThreadPoolExecutor(_FILMS) as pool:
+            self._begin_pictures()
+            ahead.start()
             try:
-                self._begin_pictures()
                 self._go_on(order, lambda: self.queue.finished)
-                self.queue = self._for_films()
+                self.queue.limit(1)  # of segments, a process computes one at a time
                 films = [pool.submit(film.run) for film in self.films]
                 self._go_on(order, lambda: all(film.done() for film in films))
-            except _StopError:
+            except StopError:
                 self._leave()
             finally:
                 self._leaving.set()
-                for process in self._processes.values():
-                    self.cluster.end(process.handle)
+                self._processes.end()
+                ahead.join()
         self.results = [result or _pending(job) for job, result in zip(self.jobs, self._ended, strict=True)]
         self.results += [one.result() for one in films] or [_pending(film.job) for film in self.films]
-        self._tell(final=True)
+        self._tell()
         return self
 
     @contextmanager
-    def _order(self, first: Job) -> Iterator[Order]:
+    def _order(self) -> Iterator[Order]:
         """What processes are told when they start; while it holds, they can see that folders are shared."""
-        make_folder(first.output)
+        jobs = self.jobs or [film.job for film in self.films]
         settings, word = settled(self.settings, self.upscaler), token_hex(16)
         log.info("all nodes compute with %s.", self.upscaler.reason)
-        try:
-            with _witness(first.output.parent) as witness:
-                witness.write(word)
-                witness.flush()
-                self._witness = Path(witness.name)
-                self._witness.chmod(0o644)  # processes of other users read it
-                yield Order(
-                    settings,
-                    self.upscaler.settings.scale,
-                    computes(self.upscaler),
-                    Path.cwd(),
-                    first.input,
-                    self._witness,
-                    word,
-                )
-        except OSError as error:
-            raise OutputError(
-                f"{shown(first.target.parent)} cannot be written ({error.strerror}).", "Choose another place."
-            ) from error
+        with _witness(jobs[0].target, word) as witness:
+            yield Order(
+                settings,
+                self.upscaler.settings.scale,
+                computes(self.upscaler),
+                Path.cwd(),
+                _of_each_kind(job.source for job in jobs),
+                jobs[0].target,
+                witness,
+                word,
+            )
 
     def _begin_pictures(self) -> None:
-        for folder in {job.output.parent for job in self.jobs}:
+        for folder in {job.target.parent for job in self.jobs if isinstance(job.target, Path)}:
             sweep(folder)
         for number, size in enumerate(sizes(self.jobs)):
             self.queue.add(number, size)
         self._numbers = count(len(self.jobs))
 
-    def _for_films(self) -> Queue:
-        """A queue that gives each process one segment at a time, as it computes one at a time."""
-        before = self.queue
-        queue = Queue(before.clock, 1, before.quiet, before.busy)
-        for number, process in self._processes.items():
-            if process.ready:
-                queue.join(number)
-        return queue
-
     def _go_on(self, order: Order, finished: Callable[[], bool]) -> None:
         """Hand out units and heed answers until all is done.
 
         Raises:
-            _StopError: the run is to end early.
+            StopError: the run is to end early.
         """
         while not finished():
             if self.full or self.stop():
-                raise _StopError
-            now = self.queue.clock()
-            if now - self._looked > _LOOK:
-                self._looked = now
-                self._look(order)
-            if now - self._asked > min(_ASK, self.queue.quiet / 4):
-                self._asked = now
-                self._ask()
-                self._tell()
-            for number, unit in self.queue.hand_out():
-                self._send(number, unit)
+                raise StopError
+            self._processes.attend(order)
+            self._tell_nodes(order)
+            while units := self.queue.hand_out():
+                for number, unit in units:
+                    self._send(number, unit)
             self._heed_all()
+
+    def _look_ahead(self) -> None:
+        """Read the headers of all local pictures, in a thread beside the work; what cannot be done ends."""
+        lower_priority()
+        preflight = Preflight(self.upscaler, self.settings)
+        for unit, job in enumerate(self.jobs):
+            if self._leaving.is_set():
+                return
+            if job.remote or self._ended[unit] is not None:
+                continue
+            result = preflight.look(job).result
+            if result.status is Status.FAILED:
+                self._processes.answers.put((-1, "ahead", (unit, result)))
+        try:
+            preflight.check_space()
+        except OutputError as error:
+            log.warning("%s The run ends when the disk is full.", error.message)
 
     def _send(self, number: int, unit: int) -> None:
         """Give a unit to a process."""
         if unit < len(self.jobs):
-            self._call(number, unit, "picture", (self.jobs[unit],))
+            if self._ended[unit] is None:
+                self._processes.call(number, unit, "picture", (self.jobs[unit],))
+            else:  # it was found to be impossible
+                self.queue.done(number, unit)
         elif self._segments[unit].given_up.is_set():
             self.queue.done(number, unit)
             del self._segments[unit]
         else:
-            self._call(number, unit, "segment", self._segments[unit].arguments)
-
-    def _call(self, number: int, about: int | str, method: str, arguments: tuple[Any, ...] = ()) -> None:
-        """Call a method in a process; the answer comes with what it is about."""
-        self.cluster.call(
-            self._processes[number].handle,
-            method,
-            arguments,
-            lambda answer: self._answers.put((number, about, answer)),
-        )
+            self._processes.call(number, unit, "segment", self._segments[unit].arguments)
 
     def _heed_all(self) -> None:
         """Wait for an answer, and heed all that are there."""
         with suppress(Empty):
-            self._heed(*self._answers.get(timeout=_GLANCE))
+            self._heed(*self._processes.answers.get(timeout=_GLANCE))
             while True:
-                self._heed(*self._answers.get_nowait())
+                self._heed(*self._processes.answers.get_nowait())
 
     def _heed(self, number: int, about: int | str, answer: Any) -> None:
-        process = self._processes.get(number)
         if about == "film":
             self._add_film(answer)
-        elif process is None:  # what it says came too late
+        elif about == "ahead":
+            self._foreseen(*answer)
+        elif number not in self._processes:  # what it says came too late
             return
         elif isinstance(answer, LostError):
-            self._bury(number, answer.why, silent=answer.silent)
+            self._processes.bury(number, answer.why, silent=answer.silent)
         elif about == "start":
-            self._started(number, process, answer)
+            self._processes.started(number, answer)
         elif about == "signs":
-            process.asked = False
+            self._processes.signs(number, answer)
             if isinstance(answer, Signs):
-                self._signs(number, answer)
+                self._tell_signs(number, answer)
         elif isinstance(about, int):
             self._answered(number, about, answer)
 
     def _answered(self, number: int, unit: int, answer: Done | Exception) -> None:
         """A unit ended, or its process can do nothing more."""
-        job = self.jobs[unit] if unit < len(self.jobs) else self._segments[unit].job
-        done = answer if isinstance(answer, Done) else Done(failure(job, answer), error=answer)
+        done = answer if isinstance(answer, Done) else Done(failure(self._job(unit), answer), error=answer)
+        if done.lost and done.full:
+            self._processes.refuse(number, "its disk for scratch files is full")
+            return
         if done.lost:
             why = done.result.error if done.result else "its engine is lost"
-            self._bury(number, f"can do nothing more ({why})")
+            self._processes.bury(number, f"can do nothing more ({why})")
             return
-        self.queue.done(number, unit)
-        self.done[self._processes[number].node] += 1
+        self._processes.ended(number, unit, done.result.megapixels if done.result else 0.0)
         self._end(unit, done)
+
+    def _foreseen(self, unit: int, result: PictureResult) -> None:
+        """A picture cannot be done; if a process has it, that one says it."""
+        if self._ended[unit] is None and not self.queue.in_flight(unit):
+            self._end(unit, Done(result))
+
+    def _job(self, unit: int) -> Job:
+        return self.jobs[unit] if unit < len(self.jobs) else self._segments[unit].job
+
+    def _fail(self, unit: int, why: str) -> None:
+        """A unit ended too many processes."""
+        job = self._job(unit)
+        error = InferenceError(
+            f"{shown(job.source)}: every process that worked on it alone was lost; the last one {why}.",
+            "Try it on one machine; is there enough memory?",
+        )
+        self._end(unit, Done(failure(job, error), error=error))
 
     def _end(self, unit: int, done: Done) -> None:
         """Keep what became of a unit."""
@@ -311,109 +294,8 @@ class ClusterRun:
         self._ended[unit] = result
         self.progress.finished(result)
 
-    def _look(self, order: Order) -> None:
-        """Start processes where there is room, and let go of those whose nodes left.
-
-        Raises:
-            BackendUnavailableError: no node can do this, from the beginning.
-            _StopError: no node is left.
-        """
-        nodes = {node.id: node for node in self.cluster.nodes()}
-        for node in [node for key, node in self._nodes.items() if key not in nodes]:
-            log.warning("%s left; what it was at is done again.", node)
-            for number in [number for number, one in self._processes.items() if one.node.id == node.id]:
-                self._bury(number, "left")
-        self._nodes = nodes
-        for node in nodes.values():
-            if node.id not in self._refused:
-                self._staff(node, order)
-        self.queue.expected = len(self._processes)
-        self._check_nodes()
-
-    def _staff(self, node: Node, order: Order) -> None:
-        """Start the processes that a node has room for, and that there is work for."""
-        share, most = share_of(node, order)
-        there = sum(process.node.id == node.id for process in self._processes.values())
-        starting = sum(not process.ready for process in self._processes.values())
-        for _ in range(min(most - there, self.queue.waiting - starting)):
-            number = next(self._numbers)
-            self._processes[number] = _Process(self.cluster.start(node, share), node, self.queue.clock())
-            own = replace(order, settings=replace(order.settings, threads=share.cpus))
-            self._call(number, "start", "start", (own,))
-
-    def _check_nodes(self) -> None:
-        """See to it that the run does not wait for ever."""
-        now = self.queue.clock()
-        if self._processes or not self.queue.waiting:
-            self._alone_since = now
-            return
-        usable = any(node.id not in self._refused for node in self._nodes.values())
-        if not any(self.done.values()) and self._refused and not usable:
-            raise BackendUnavailableError(
-                f"No node can do this: {'; '.join(self._refused.values())}.", "Make the nodes equal."
-            )
-        self._alone_since = self._alone_since or now
-        if now - self._alone_since > _ALONE:
-            log.warning("No node of the cluster has been usable for %.0f s.", _ALONE)
-            raise _StopError
-
-    def _started(self, number: int, process: _Process, answer: Hello | Exception) -> None:
-        """A process is ready, or says why its node does not take part."""
-        if not isinstance(answer, Hello):
-            self._refuse(process.node, str(answer))
-        elif answer.refused:
-            self._refuse(process.node, answer.refused)
-        else:
-            process.ready = True
-            self.queue.join(number)
-            log.info("%s: a process is ready.", process.node)
-
-    def _refuse(self, node: Node, why: str) -> None:
-        """A node takes no part in this run."""
-        if node.id not in self._refused:
-            self._refused[node.id] = f"{node}: {why.rstrip('.')}"
-            log.warning("%s takes no part: %s.", node, why.rstrip("."))
-        for number in [number for number, one in self._processes.items() if one.node.id == node.id]:
-            self._bury(number, "takes no part")
-
-    def _bury(self, number: int, why: str, *, silent: bool = False) -> None:
-        """A process is gone, or is to go: what it was at is done again, alone, or has failed."""
-        process = self._processes.pop(number)
-        self.cluster.end(process.handle)
-        node = process.node
-        gone = silent or all(one.id != node.id for one in self.cluster.nodes())
-        units = self.queue.units(number) if process.ready else []
-        failed = self.queue.leave(number, node=gone)
-        if node.id in self._nodes and node.id not in self._refused:
-            log.warning("%s: a process %s%s.", node, why, "; its work is done again" if units else "")
-            if not process.ready:
-                self._starts[node.id] += 1
-                if self._starts[node.id] >= _STARTS:
-                    self._refuse(node, f"its processes are never ready: the last one {why}")
-        for unit in failed:
-            job = self.jobs[unit] if unit < len(self.jobs) else self._segments[unit].job
-            error = InferenceError(
-                f"{shown(job.source)}: every process that worked on it alone was lost; the last one {why}.",
-                "Try it on one machine; is there enough memory?",
-            )
-            self._end(unit, Done(failure(job, error), error=error))
-
-    def _ask(self) -> None:
-        """End processes that hang, and ask the others how it goes."""
-        now = self.queue.clock()
-        with suppress(OSError):
-            os.utime(self._witness)  # else other runs take it for forgotten
-        for number in self.queue.hanging():
-            self._bury(number, f"made no step for {self.queue.quiet:.0f} s or more, and was ended")
-        for number, process in list(self._processes.items()):
-            if process.ready and not process.asked:
-                process.asked = True
-                self._call(number, "signs", "signs")
-            elif not process.ready and now - process.begun > _LOADING:
-                self._bury(number, f"is not ready after {_LOADING:.0f} s")
-
-    def _signs(self, number: int, signs: Signs) -> None:
-        self.queue.sign(number, signs.steps, signs.cpu)
+    def _tell_signs(self, number: int, signs: Signs) -> None:
+        """Pass on how far a process is, and its messages."""
         held = {
             self.jobs[unit].source: self.jobs[unit]
             for unit in self.queue.units(number)
@@ -425,27 +307,33 @@ class ClusterRun:
         for name, level, text in signs.messages:
             logging.getLogger(name).log(level, "%s", text)
 
-    def _tell(self, *, final: bool = False) -> None:
-        """Say from time to time, and in the end, what each node has done."""
+    def _tell_nodes(self, order: Order) -> None:
+        """Say from time to time what each node has done, and keep the witness: others sweep away what is an
+        hour old."""
         now = self.queue.clock()
-        self._told = self._told or now
-        if self.done and (final or now - self._told > _TELL):
+        if now - self._shown > _SHOW:
+            self._shown = now
+            self.nodes([*self._processes.work.values()], now)
+        if now - self._told > _TELL:
             self._told = now
-            parts = [
-                f"{node.host} {many}" for node, many in sorted(self.done.items(), key=lambda one: str(one[0]))
-            ]
-            log.info("done by node: %s.", ", ".join(parts))
+            self._tell()
+            if order.witness is not None:
+                with suppress(OSError):
+                    os.utime(order.witness)
+
+    def _tell(self) -> None:
+        if self.done:
+            nodes = sorted(self.done.items(), key=lambda one: str(one[0]))
+            log.info("done by node: %s.", ", ".join(f"{node.host} {many}" for node, many in nodes))
 
     def _leave(self) -> None:
         """End early: let what is at work come to an end."""
         self.interrupted = not self.full or self.stop()
         self.progress.stopping()
         self._leaving.set()
-        for number, process in self._processes.items():
-            if process.ready:
-                self._call(number, "stop", "stop")
+        self._processes.stop()
         end = time.monotonic() + _LEAVING
-        while any(self.queue.units(n) for n, one in self._processes.items() if one.ready):
+        while self._processes.at_work:
             if time.monotonic() > end:
                 return
             self._heed_all()
@@ -468,7 +356,7 @@ class ClusterRun:
         """
         plan, ended, given_up = self.cluster.put(film), SimpleQueue[Done](), Event()
         units = [_Segment(job, (plan, folder.absolute(), number), ended, given_up) for number in numbers]
-        self._answers.put((-1, "film", units))
+        self._processes.answers.put((-1, "film", units))
         try:
             for _ in units:
                 done = self._next(ended)
@@ -486,9 +374,37 @@ class ClusterRun:
                 raise CancelledError
 
 
-def _witness(folder: Path) -> "AbstractContextManager[IO[str]]":
-    """A file that others look for; left by a killed run, it is swept away like unfinished ones."""
-    return NamedTemporaryFile("w", prefix=".srcli-", suffix=".part", dir=folder)
+@contextmanager
+def _witness(target: Location, word: str) -> Iterator[Path | None]:
+    """A file beside a local output that others look for; left by a killed run, it is swept away like
+    unfinished ones.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    if isinstance(target, Remote):
+        yield None
+        return
+    make_folder(target)
+    try:
+        with NamedTemporaryFile("w", prefix=".srcli-", suffix=".part", dir=target.parent) as file:
+            file.write(word)
+            file.flush()
+            place = Path(file.name)
+            place.chmod(0o644)  # processes of other users read it
+            yield place
+    except OSError as error:
+        raise OutputError(
+            f"{shown(target.parent)} cannot be written ({error.strerror}).", "Choose another place."
+        ) from error
+
+
+def _of_each_kind(sources: Iterable[Location]) -> tuple[Location, ...]:
+    """The first of the local files, and of those behind URLs."""
+    kinds = dict[type[Location], Location]()
+    for source in sources:
+        kinds.setdefault(type(source), source)
+    return tuple(kinds.values())
 
 
 def sizes(jobs: Sequence[Job]) -> Iterator[int]:
@@ -503,8 +419,11 @@ def sizes(jobs: Sequence[Job]) -> Iterator[int]:
 def _sizes(jobs: Sequence[Job]) -> "array[int]":
     found = array("q")
     for job in jobs:
+        if isinstance(job.source, Remote):
+            found.append(job.source.size or 0)
+            continue
         try:
-            found.append(job.input.stat().st_size)
+            found.append(job.source.stat().st_size)
         except (OSError, ValueError):  # its process says what is wrong with it
             found.append(0)
     return found

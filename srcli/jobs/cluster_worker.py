@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from srcli import __version__
 from srcli.errors import SrcliError
-from srcli.io import provenance
+from srcli.io import provenance, remote
+from srcli.io.remote import Location, Remote
 from srcli.io.storage import is_full
 from srcli.jobs.folder import FolderRun
 from srcli.jobs.outputs import Job
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 _ROOT = "srcli"
 _WAITS = (0, 1, 4, 10)
 """Seconds before each look for a file that was just written elsewhere."""
+_MOVED = 1 << 20
+"""Bytes read or written that count as a step: fetching and putting large files takes long and little CPU."""
 Message = tuple[str, int, str]
 """Logger, level and text."""
 
@@ -115,16 +118,18 @@ class Order:
         scale: of the network to load at once.
         computes: what it must compute with.
         folder: current folder of the driver, from which paths are.
-        source: one of its inputs.
-        witness, word: a file in the output folder, and what it holds.
+        sources: some of its inputs, local and behind URLs.
+        target: one of its outputs.
+        witness, word: a file in the output folder, and what it holds; None where the outputs go behind URLs.
     """
 
     settings: Settings
     scale: float
     computes: Computes
     folder: Path
-    source: Path
-    witness: Path
+    sources: tuple[Location, ...]
+    target: Location
+    witness: Path | None
     word: str
 
 
@@ -145,7 +150,7 @@ class Done:
         result: of a picture.
         segment: of a film, closed.
         error: of a film.
-        full: whether the disk is full.
+        full: whether the disk is full; with `lost`, the worker's own one, for scratch files.
         lost: whether the worker can do nothing more.
     """
 
@@ -162,7 +167,7 @@ class Signs:
 
     steps: int
     cpu: float
-    parts: dict[Path, tuple[int, int]]
+    parts: dict[Location, tuple[int, int]]
     messages: Sequence[Message]
 
 
@@ -172,7 +177,7 @@ class _Watch(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self.steps = 0
-        self.parts: dict[Path, tuple[int, int]] = {}
+        self.parts: dict[Location, tuple[int, int]] = {}
         self.messages: dict[Message, None] = {}
         self.told = 0
 
@@ -186,7 +191,7 @@ class _Watch(logging.Handler):
     def tile(self, job: Job, done: int, total: int) -> None:
         """A tile is ready."""
         self.steps += 1
-        self.parts[job.input] = done, total
+        self.parts[job.source] = done, total
 
     def frames(self, job: Job, done: int, total: int, enlarged: int) -> None:
         """Frames are ready; segments tell of them by `step`."""
@@ -208,6 +213,7 @@ class Worker:
     def __init__(self) -> None:
         self._watch, self._lane = _Watch(), ExitStack()
         self._run: FolderRun | None = None
+        self._moved = _moved()
         self._turn = threading.Lock()
         self._stopped = threading.Event()
 
@@ -226,17 +232,12 @@ class Worker:
             return differences(order.computes, replace(order.computes, version=__version__))
         logging.getLogger(_ROOT).addHandler(self._watch)
         logging.getLogger(_ROOT).setLevel(logging.INFO)
-        if not order.folder.is_dir():
-            return f"it has no folder {order.folder}"
-        os.chdir(order.folder)
-        if not order.source.exists():
-            return f"it does not see {order.source}"
-        if not _sees(order.witness, order.word):
-            return f"its folder {order.witness.parent} is not that of this run"
+        if lacks := _lacks(order):
+            return lacks
         self._upscaler = Upscaler.from_settings(replace(order.settings, scale=order.scale))
         if differs := differences(order.computes, computes(self._upscaler)):
             return differs
-        self.settings = order.settings
+        self._order = order
         return ""
 
     def picture(self, job: Job) -> Done:
@@ -246,17 +247,20 @@ class Worker:
             self._watch.steps += 1
             result = run.do(job)
         except Exception as error:  # a bug in one picture must not lose the others
-            return Done(failure(job, error))
+            full = job.remote and is_full(error)
+            return Done(failure(job, error), full=full, lost=full)
         finally:
             self._watch.steps += 1
-            self._watch.parts.pop(job.input, None)
-        return Done(result, full=run.full, lost=run.lost)
+            self._watch.parts.pop(job.source, None)
+        return Done(result, full=run.full, lost=run.lost or (run.full and isinstance(job.target, Remote)))
 
     def _pictures(self) -> FolderRun:
         """The run that all pictures go through."""
         with self._turn:
             if self._run is None:
-                self._run = FolderRun([], [self._upscaler], self.settings, self._watch)
+                order = self._order
+                one = Job(order.sources[0], order.target)  # like all others, at least in where it goes
+                self._run = FolderRun([one], [self._upscaler], order.settings, self._watch)
                 self._lane.enter_context(self._run.at_work())
             return self._run
 
@@ -269,7 +273,7 @@ class Worker:
             self._lane.close()
             self._run = None
             work = Elsewhere(folder)
-            shared = Shared(film, work, self.settings, self._watch.step, {}, self._stopped)
+            shared = Shared(film, work, self._order.settings, self._watch.step, {}, self._stopped)
             try:
                 FilmWorker(shared, self._upscaler).run(iter([number]))
             except Exception as error:
@@ -278,6 +282,9 @@ class Worker:
 
     def signs(self) -> Signs:
         """What happened since this was asked last."""
+        if (moved := _moved()) - self._moved > _MOVED:
+            self._moved = moved
+            self._watch.steps += 1
         messages = list(self._watch.messages)
         new, self._watch.told = messages[self._watch.told :], len(messages)
         return Signs(self._watch.steps, time.process_time(), dict(self._watch.parts), new)
@@ -287,6 +294,35 @@ class Worker:
         self._stopped.set()
         if self._run is not None:
             self._run.cancel()
+
+
+def _moved() -> int:
+    """Bytes that this process has read and written; 0 where the system does not count them (not Linux)."""
+    with suppress(OSError):
+        read, written = Path("/proc/self/io").read_text().split()[1:4:2]
+        return int(read) + int(written)
+    return 0
+
+
+def _lacks(order: Order) -> str:
+    """What this machine cannot reach; "" if nothing. The current folder becomes the driver's.
+
+    Raises:
+        SrcliError: a URL cannot be reached, in words.
+    """
+    places = (*order.sources, order.target)
+    if order.folder.is_dir():
+        os.chdir(order.folder)
+    elif any(isinstance(place, Path) for place in places):
+        return f"it has no folder {order.folder}"
+    for source in order.sources:
+        if not (remote.exists(source) if isinstance(source, Remote) else source.exists()):
+            return f"it does not see {source}"
+    if isinstance(order.target, Remote):
+        remote.exists(order.target)  # not yet; but its bucket is
+    elif order.witness is not None and not _sees(order.witness, order.word):
+        return f"its folder {order.witness.parent} is not that of this run"
+    return ""
 
 
 def _sees(path: Path, text: str) -> bool:

@@ -178,13 +178,28 @@ class FolderRun:
     def do(self, job: Job) -> PictureResult:
         """One picture, from its header to its end; in `at_work`, for several threads at once.
 
-        It begins as soon as there is room for it, as in `run`, and is told to nobody.
+        It begins as soon as there is room for it, as in `run`, and is told to nobody. What is behind URLs is
+        fetched before, and put when it is finished.
+
+        Raises:
+            OutputError: the disk for what is fetched is full.
         """
+        if job.remote:
+            return self._do_remote(job)
         with self._room:
             self._preflight = self._preflight or Preflight(self.upscalers[0], self.settings)
             outlook = self._preflight.look(job)
-            if outlook.result.status is not Status.PLANNED:
-                return outlook.result
+        return self._do(job, outlook)
+
+    def _do_remote(self, job: Job) -> PictureResult:
+        preflight = Preflight(self.upscalers[0], self.settings)
+        with closing(Staging([job], self.settings, preflight)) as staging:
+            return self._do(*staging.next(lambda fetched: None))
+
+    def _do(self, job: Job, outlook: Outlook) -> PictureResult:
+        if outlook.result.status is not Status.PLANNED:
+            return outlook.result
+        with self._room:
             flight, folder = _Flight(job, outlook.cost), job.output.parent
             self._room.wait_for(lambda: not self._has_to_wait(flight.cost, outlook.scratch, folder))
             self._begin(flight)

@@ -40,9 +40,14 @@ class Outlook:
 
 @dataclass(slots=True)
 class _Disk:
-    """What a file system is to take in bytes: at least, about, and for the largest scratch files."""
+    """What a file system is to take in bytes: at least, about, and for the largest scratch files.
+
+    Attributes:
+        free: bytes when its first picture was looked at.
+    """
 
     folder: Path
+    free: int
     least: int = 0
     likely: int = 0
     scratch: int = 0
@@ -71,26 +76,24 @@ class Preflight:
             return Outlook(failure(job, error))
 
     def check_space(self) -> None:
-        """Compare what the pictures looked at may take with what is free; a doubt is logged.
+        """Compare what the pictures looked at may take with what was free then; a doubt is logged.
 
         Raises:
             OutputError: they cannot fit.
         """
         for disk in self._disks.values():
-            with suppress(OSError):  # a file system that does not say
-                free = shutil.disk_usage(existing(disk.folder)).free
-                if disk.least > free:
-                    raise OutputError(
-                        f"{shown(disk.folder)}: the results need {amount(disk.least)} or more, "
-                        f"and {amount(free)} are free.",
-                        "Free some space, or choose another place with -o.",
-                    )
-                if disk.likely + disk.scratch > free:
-                    log.warning(
-                        "%s: the results may take %s, and %s are free. A run stops when the disk is full, "
-                        "and the same command goes on.",
-                        shown(disk.folder), amount(disk.likely + disk.scratch), amount(free),
-                    )  # fmt: skip
+            if disk.least > disk.free:
+                raise OutputError(
+                    f"{shown(disk.folder)}: the results need {amount(disk.least)} or more, "
+                    f"and {amount(disk.free)} are free.",
+                    "Free some space, or choose another place with -o.",
+                )
+            if disk.likely + disk.scratch > disk.free:
+                log.warning(
+                    "%s: the results may take %s, and %s are free. A run stops when the disk is full, "
+                    "and the same command goes on.",
+                    shown(disk.folder), amount(disk.likely + disk.scratch), amount(disk.free),
+                )  # fmt: skip
 
     def _left_alone(self, job: Job) -> PictureResult | None:
         """The end of a picture that has the size asked for, where that is known without its pixels."""
@@ -158,7 +161,7 @@ class Preflight:
                 )
             if isinstance(job.target, Remote):  # it stays only until it is put there
                 return
-            disk = self._disks.setdefault(device, _Disk(job.target.parent))
+            disk = self._disks.setdefault(device, _Disk(job.target.parent, free))
             disk.least += max(0, least - replaced)
             disk.likely += max(0, likely - replaced)
             disk.scratch = max(disk.scratch, scratch)

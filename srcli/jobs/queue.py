@@ -94,9 +94,18 @@ class Queue:
         """Whether no unit waits or is in flight."""
         return not self.waiting and not any(worker.units for worker in self._workers.values())
 
+    def in_flight(self, unit: int) -> bool:
+        """Whether a worker has this unit."""
+        return any(unit in worker.units for worker in self._workers.values())
+
     def units(self, worker: int) -> list[int]:
         """What is in flight at a worker, in the order in which it was given."""
         return list(self._workers[worker].units)
+
+    def limit(self, ahead: int) -> None:
+        """Let workers have at most that many units at once from now on; no unit is in flight."""
+        self.ahead = ahead
+        del self._room[ahead:]
 
     def join(self, worker: int) -> None:
         """A worker is ready for units."""

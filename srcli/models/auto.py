@@ -16,7 +16,7 @@ draws ghost strokes beside hard edges."""
 PHOTO = "mdsr-photo"
 """Trained on blurred, noisy and compressed photographs: removes these, and draws no ghost strokes."""
 FAST, FAST_PHOTO = "fast", "fast-photo"
-"""For clean and for damaged pictures too, with an eighth of the work: films on a CPU."""
+"""For clean and for damaged pictures too, with a ninth of the work: films on a CPU."""
 
 
 def models(model: str | Path) -> tuple[str | Path, ...]:

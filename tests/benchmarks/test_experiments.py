@@ -15,9 +15,12 @@ from tiny_training import FAST, TINY, folder_of_pictures
 import arms
 import experiments
 import trials
+from contenders import flops_per_pixel
 from srcli.io import pictures
+from srcli.models import catalog
 from srcli_train import checkpoint
 from srcli_train.checkpoint import Checkpoint, load_checkpoint
+from srcli_train.networks import build
 from srcli_train.start import load_start
 
 ARMS = [(name, arm) for name, e in arms.EXPERIMENTS.items() for arm in e.arms]
@@ -82,6 +85,29 @@ def test_all_experiments_fit_the_six_hours_they_are_given(capsys: pytest.Capture
     said = capsys.readouterr().out.splitlines()
     assert len(said) == len(arms.EXPERIMENTS) + 1
     assert 1 < float(said[-1].split()[2]) < 7, said[-1]
+
+
+def test_one_experiment_is_listed_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    experiments.main(["small", "--list", "--updates", "90"])
+    [said] = capsys.readouterr().out.splitlines()
+    assert said.startswith("small: ")
+    assert " 90 updates, about " in said
+    assert said.count(" | ") == len(arms.EXPERIMENTS["small"].arms) - 1
+
+
+def test_small_networks_have_the_work_that_is_said() -> None:
+    """In multiply-adds of x2 as trained; single networks are those that `fast` is."""
+    trained = experiments._trials("small", 1500)
+    single, other_scale, short, equal, larger = (trial.arm.network for trial in trained)
+    assert [trial.updates for trial in trained] == [1500, 1500, 500, 1500, 1500]
+    fast = catalog.resolve("fast", 2).spec
+    assert (single.family, single.blocks, single.features) == (fast.family, fast.blocks, fast.features)
+    assert (single.scales, other_scale.scales, short) == ((2,), (4,), single)
+    assert equal.scales == larger.scales == (2, 3, 4)
+    work, *shares = (flops_per_pixel(build(network), 2) for network in (single, equal, larger))
+    assert [share / work for share in shares] == pytest.approx([1.05, 1.52], abs=0.01)
+    merged = work / 2 - fast.macs  # what the exported file saves, in all of them
+    assert (shares[1] / 2 - merged) / fast.macs == pytest.approx(1.6, abs=0.05)
 
 
 def test_the_checkpoint_decides_whether_a_run_has_ended(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from buckets import Bucket
 from cli_runs import Command, picture
 
 from srcli.jobs import cluster
@@ -23,12 +24,17 @@ from srcli.jobs.report import PictureResult, Status
         (("--cluster", "local", "--device", "cuda:1"), "each process has its own"),
         (("--cluster", "local", "--preview", "2"), "not for --preview"),
         (("--cluster", "local", "-o", "-"), "not for - in a pipe"),
+        (
+            ("--cluster", "local", "-o", "sftp://anna:hunter2@host/out"),
+            "sftp://host/out: with --cluster, a URL",
+        ),
+        (("--cluster", "local", "https://host/a.png?token=hunter2"), "https://host/a.png: with --cluster, a"),
     ],
 )
 def test_what_no_cluster_does_is_refused(srcli: Command, arguments: tuple[str, ...], words: str) -> None:
     picture("in/a.png")
     run = srcli("upscale", "in", *arguments)
-    assert (run.code, words in run.err) == (2, True)
+    assert (run.code, words in run.err, "hunter2" in run.err) == (2, True, False)
 
 
 def test_without_ray_the_extra_is_named(srcli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,9 +44,9 @@ def test_without_ray_the_extra_is_named(srcli: Command, monkeypatch: pytest.Monk
     assert (run.code, 'pip install "srcli[cluster]"' in run.err) == (2, True)
 
 
-def test_results_are_reported_in_order_and_failures_set_the_exit_code(
-    srcli: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def pretend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have cluster runs end at once, the last picture first, with all well but b.png."""
+
     @contextmanager
     def connected(where: str) -> Iterator[None]:
         assert where == "auto"
@@ -55,6 +61,23 @@ def test_results_are_reported_in_order_and_failures_set_the_exit_code(
 
     monkeypatch.setattr(cluster, "connected", connected)
     monkeypatch.setattr(ClusterRun, "run", run)
+
+
+def test_films_of_buckets_are_refused_by_name_and_pictures_made(
+    srcli: Command, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("av")
+    pretend(monkeypatch)
+    bucket.put({"in/a.png": picture("a.png").read_bytes(), "in/film.mkv": b"a film"})
+    run = srcli("upscale", f"{bucket.url}/in", "--model", "bicubic", "--cluster", "auto", "-o", "out")
+    assert (run.code, run.out) == (1, "out/a.png\n")
+    assert f"error: {bucket.url}/in/film.mkv: --cluster makes no films from or to buckets." in run.err
+
+
+def test_results_are_reported_in_order_and_failures_set_the_exit_code(
+    srcli: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch)
     for name in "abc":
         picture(f"in/{name}.png")
     made = srcli("upscale", "in", "--model", "bicubic", "--cluster", "auto", "--report", "r.jsonl")

@@ -1,12 +1,14 @@
 """What a run shows while it works."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from srcli.cli import console
 from srcli.cli.console import Bar, FolderProgress, Lines, Silent, screen
+from srcli.jobs.cluster_nodes import Node, NodeWork
 from srcli.jobs.outputs import Job
 from srcli.jobs.report import PictureResult, Status
 
@@ -19,12 +21,16 @@ class Recorder:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.updates: list[tuple[float, int, str]] = []
+        self.below_it: list[str] = []
 
     def line(self, text: str) -> None:
         self.lines.append(text)
 
     def update(self, done: float, total: int, text: str) -> None:
         self.updates.append((done, total, text))
+
+    def below(self, lines: Sequence[str]) -> None:
+        self.below_it = list(lines)
 
     def close(self) -> None:
         pass
@@ -47,6 +53,21 @@ def test_pictures_megapixels_a_second_and_time_left(clock: list[float]) -> None:
     clock[0] += 2.0
     teller.tile(Job(Path("b.png"), Path("out/b.png")), 1, 2)  # 1.5 pictures in 6 s, 3.5 more
     assert view.updates[-1] == (1.5, 5, "1/5 pictures, 0.33 MP/s, 14 s left")
+
+
+def works(number: int) -> NodeWork:
+    node = Node(str(number), f"gpu-{number}", f"10.0.0.{number}", 8, 0, 0)
+    return NodeWork(node, since=90.0, processes=number, done=10 * number, megapixels=5.0 * number)
+
+
+def test_each_node_has_a_line_and_the_rest_one() -> None:
+    teller = FolderProgress(view := Recorder(), 5, notes=True, paths=False)
+    teller.nodes([works(2), works(1)], 100.0)
+    assert view.below_it == ["gpu-1: 1 process, 10 done, 0.50 MP/s", "gpu-2: 2 processes, 20 done, 1.00 MP/s"]
+    teller.nodes([NodeWork(works(3).node, since=100.0)], 100.0)
+    assert view.below_it == ["gpu-3: 0 processes, 0 done"]
+    teller.nodes([works(number) for number in range(10)], 100.0)
+    assert (len(view.below_it), view.below_it[-1]) == (9, "2 more nodes: 17 processes, 170 done, 8.50 MP/s")
 
 
 def test_frames_a_second_and_time_left_of_a_film(clock: list[float]) -> None:
@@ -106,6 +127,25 @@ def test_a_bar_appears_only_in_longer_runs_and_messages_stay(
     bar.line("error: [bold].png")
     bar.close()
     assert "error: [bold].png" in stream.getvalue()
+
+
+def test_lines_below_a_bar_are_shown_on_a_terminal(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stderr", stream := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    bar = Bar()
+    clock[0] += 1.0
+    bar.below(["gpu-[1]: 2 processes\033[2J", "x" * 300])
+    bar.update(2, 10, "2/10 pictures")
+    bar.close()
+    assert "gpu-[1]: 2 processes\\x1b[2J" in stream.getvalue()
+    assert "x" * 81 not in stream.getvalue()
 
 
 def test_the_screen_fits_wish_and_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

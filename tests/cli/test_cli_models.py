@@ -1,6 +1,7 @@
 """`srcli models` with models of the user's, and `srcli models import`."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -63,6 +64,18 @@ def test_the_list_names_the_pictures_a_network_is_for(
         ("clean", "clean pictures"),
         ("real", "JPEG, noise, blur"),
     ]
+
+
+@pytest.mark.parametrize(("scale", "work"), [(2, "9 k"), (3, "4 k"), (4, "2 k")])
+def test_the_list_counts_work_by_pixels_of_output(
+    srcli: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: int, work: str
+) -> None:
+    tiny_networks.write(tmp_path, replace(tiny_networks.tiny_spec(scale), macs=36_000))
+    monkeypatch.setattr(catalog, "MODELS_FOLDER", tmp_path)
+    header, row = (
+        [cell.strip() for cell in re.split(" {2,}", line)] for line in srcli("models").out.splitlines()
+    )
+    assert row[header.index("multiply-adds a pixel of output")] == work
 
 
 def test_import_elsewhere(srcli: Command, weights: Path, user_models: Path) -> None:

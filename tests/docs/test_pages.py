@@ -82,6 +82,43 @@ def test_quality_is_as_measured(page: Path) -> None:
     assert checked >= 12
 
 
+def results_of(heading: str) -> Iterator[list[str]]:
+    """The rows of a section of the measured results."""
+    return rows(RESULTS.partition(f"## {heading}\n")[2].partition("\n## ")[0])
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/models.md", "docs/benchmarks.md"])
+def test_the_range_is_as_measured(name: str) -> None:
+    """By network, at x2 or at x2 / x3 / x4: work, MP/s, PSNR (at x2 of Set14, too), times edsr-baseline."""
+    measured: dict[str, list[list[str]]] = {}
+    for network, scale, engine, *cells in results_of("The range of networks"):
+        if scale.startswith("x"):
+            measured.setdefault(f"{network}, {engine}" if network == "compact" else network, []).append(cells)
+    shown = set()
+    for network, *cells in rows((ROOT / name).read_text(encoding="utf-8")):
+        if network.strip("`") in measured and cells[0].endswith(" k"):
+            scales = measured[network.strip("`")][: cells[0].count("/") + 1]
+            work, rate, faster, psnr = zip(*(row[:4] for row in scales), strict=True)
+            assert cells[0] == f"{' / '.join(one.removesuffix(' k') for one in work)} k"
+            assert cells[1] == " / ".join(rate)
+            set5 = [one.partition(" / ")[0] for one in psnr if one != "–"] or ["–"]
+            if len(scales) == 1:
+                assert cells[2] in (psnr[0], set5[0])
+            else:
+                assert cells[2] == " / ".join(set5)
+                assert cells[3] == " / ".join(one.partition("×")[0] for one in faster)
+            shown.add(network.strip("`"))
+    assert {one for one in measured if "compact" not in one} <= shown
+
+
+def test_sides_of_tiles_are_as_measured() -> None:
+    measured = {(name, precision): rates for name, precision, *rates in results_of("Sides of tiles")}
+    page = rows((ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8"))
+    shown = {(row[0].strip("`"), row[1]): row[2:] for row in page if row[0] == "`fast`" and len(row) == 7}
+    assert len(shown) == 3
+    assert shown.items() <= measured.items()
+
+
 def test_speed_in_readme_is_as_measured() -> None:
     section = RESULTS.partition("## Side by side at x4, on a CPU with AVX2 alone")[2].partition("\n## ")[0]
     measured = {row[0].removeprefix("srcli --precision "): row for row in rows(section)}

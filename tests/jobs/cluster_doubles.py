@@ -18,10 +18,10 @@ TESTS = Path(__file__).parents[1]
 
 
 class Faulty(Worker):
-    """Has a fault at pictures of certain names; some only where a file without suffix lies beside them."""
+    """Has a fault at pictures of certain names; some only where a file without suffix is in "in"."""
 
     def picture(self, job: Job) -> Done:
-        fault = job.source.with_suffix("")
+        fault = Path("in", job.source.stem)
         if job.source.stem.startswith("slow"):
             time.sleep(0.1)
         if job.source.stem.startswith("poison"):

@@ -1,4 +1,4 @@
-"""A disk of its own for every test of folder runs."""
+"""A disk of its own for every test of folder runs, and a folder for those of cluster runs."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 from folder_doubles import Disk, untouched
 
 from srcli.io import pictures
-from srcli.jobs import plan
+from srcli.jobs import cluster_processes, cluster_run, plan
 
 
 @pytest.fixture
@@ -17,3 +17,11 @@ def disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Disk:
         monkeypatch.setattr(pictures, name, lambda *a, _name=name, **k: getattr(made, _name)(*a, **k))
     monkeypatch.setattr(plan, "unchanged", untouched)
     return made
+
+
+@pytest.fixture
+def cluster_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current folder is an empty one, and cluster runs look around more often."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cluster_processes, "_LOOK", 0.05)
+    monkeypatch.setattr(cluster_run, "_GLANCE", 0.02)

@@ -230,3 +230,18 @@ def test_a_worker_without_units_never_hangs() -> None:
     assert queue.hanging() == []
     clock.now += 91
     assert queue.hanging() == [0]
+
+
+def test_a_lower_limit_holds_from_the_next_unit_on() -> None:
+    queue = Queue(Clock())
+    for worker in (0, 1):
+        queue.join(worker)
+    queue.add(0, 1)
+    ((worker, unit),) = queue.hand_out()
+    queue.done(worker, unit)
+    queue.limit(1)
+    for unit in range(1, 6):
+        queue.add(unit, 1)
+    assert len(queue.hand_out()) == 2
+    queue.done(0, next(iter(queue.units(0))))
+    assert [worker for worker, _ in queue.hand_out()] == [0]
