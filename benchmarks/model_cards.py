@@ -37,11 +37,11 @@ FAST = (
     "of edsr-baseline's multiply-adds. For films on a CPU, where `--model auto` takes it or fast-photo, and for previews."
 )
 FILM = (
-    "The same networks as fast, trained on from them on LR images of which a quarter are plain bicubic. Three fifths of "
+    "The same networks as fast, trained on from them on LR images of which a quarter are plain bicubic. Three quarters of "
     "the others are one frame of a film in H.264 (CRF 16 to 34) or H.265 (18 to 36) with chroma at half size, one to "
-    "three frames that move, some with grain; the rest went through mdsr-photo's chain of blur, noise and JPEG. A "
-    "twelfth of all patches are drawings with hard or smooth edges. It removes blur, noise and blocks; on clean films, "
-    "and on films that H.264 at CRF 28 or better did all the damage to, fast is more faithful."
+    "three frames that move, some with grain; the rest went through mdsr-photo's chain of blur, noise and JPEG. Three "
+    "tenths are blurred first, and a few patches are drawings with hard or smooth edges. It removes blur, noise and "
+    "blocks; on clean films, and on films that H.264 at CRF 24 or better did all the damage to, fast is more faithful."
 )
 BY_NAME = {"mdsr-photo": PHOTO, "fast": FAST, "fast-photo": FILM}
 """About a network of that name; else what its family is."""

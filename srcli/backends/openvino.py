@@ -161,7 +161,11 @@ def _capabilities(core: Any) -> list[str]:
 
 
 def _config(precision: str, threads: int) -> dict[str, Any]:
-    config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[precision]}
+    config: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "ENABLE_CPU_PINNING": False,  # it puts the threads of every process on the same, first cores
+    }
     return config | {"INFERENCE_NUM_THREADS": threads} if threads else config
 
 

@@ -98,3 +98,10 @@ def test_runs_where_the_cache_cannot_be_written(
     run(core, path)
     run(core, path)
     assert core.calls == ["compile", "compile"]
+
+
+def test_threads_are_not_bound_to_cores(path: Path) -> None:
+    """Else two processes of one thread each would share the first core, and leave the others idle."""
+    network = compile_cached(import_openvino().Core(), path, openvino._config("fp32", 1), "1.0")
+    assert network.get_property("ENABLE_CPU_PINNING") is False
+    assert network.get_property("INFERENCE_NUM_THREADS") == 1
