@@ -120,9 +120,9 @@ def measure(options: argparse.Namespace) -> Section:
         "range",
         "The range of networks",
         f"{options.frames} frames of {width}×{height}, arrays of bytes in memory to arrays of bytes, "
-        f"{options.repetitions} rounds in turns after one that warms up; srcli at its defaults. PSNR (Y) in "
-        "fp32 as the model's card has it. The compact network has 16 convolutions of 64 features and random "
-        "weights; OpenVINO has benchmark_app's settings, ncnn its defaults.",
+        f"{options.repetitions} rounds in turns after one that warms up; srcli at its defaults. PSNR (Y) as "
+        "the model's card has it for what runs. The compact network has 16 convolutions of 64 features and "
+        "random weights; OpenVINO has benchmark_app's settings, ncnn its defaults.",
         (_table(rows),),
         {"rows": [asdict(row) for row in rows]},
     )

@@ -387,7 +387,7 @@ class FolderProgress:
         self._parts: dict[Location, float] = {}  # of pictures at work, one a device
         self._megapixels = 0.0
         self._began = monotonic()
-        self._film_began: dict[Location, float] = {}
+        self._film_began: dict[Location, tuple[float, int]] = {}  # when, and after how many frames
 
     def start(self) -> None:
         """The run begins."""
@@ -401,10 +401,11 @@ class FolderProgress:
 
     def frames(self, job: "Job", done: int, total: int, enlarged: int) -> None:
         """Frames of a film are ready."""
-        elapsed = monotonic() - self._film_began.setdefault(job.source, monotonic())
+        now = monotonic()
+        began, before = self._film_began.setdefault(job.source, (now, enlarged))
         parts = [f"{job.source.name}: {done}/{count(total, 'frame')}"]
-        if enlarged and elapsed:
-            rate = enlarged / elapsed
+        if enlarged > before and now > began:
+            rate = (enlarged - before) / (now - began)
             parts += [f"{rate:.2f} frames/s", f"{duration((total - done) / rate)} left"]
         with self._lock:
             self._screen.update(self._done + done / total, self._total, ", ".join(parts))

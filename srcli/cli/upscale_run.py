@@ -127,7 +127,7 @@ def _without_remote_films(plan: "Plan") -> "Plan":
             job.source,
             InputError(
                 f"{shown(job.source)}: --cluster makes no films from or to buckets.",
-                "Leave it out, or use --shard, for films of buckets.",
+                "Leave --cluster out for films of buckets; --shard shares folders of them out.",
             ),
         )
         for job in films
@@ -238,7 +238,7 @@ def _on_cluster(
 ) -> tuple[list["PictureResult"], bool, bool]:
     """On the nodes of a cluster, pictures and then films: as `_work`."""
     from srcli.jobs.cluster import connected
-    from srcli.jobs.cluster_run import ClusterRun
+    from srcli.jobs.cluster_run import ClusterRun, pending
 
     results, interrupted, full = list["PictureResult"](), False, False
 
@@ -247,6 +247,10 @@ def _on_cluster(
 
     with connected(where) as cluster:
         for part in (part for part in parts if part.jobs):
+            if stop():
+                results += [pending(job) for job in part.jobs]
+                interrupted = interrupted or not full
+                continue
             films = part.jobs[0].film
             run = ClusterRun(
                 cluster,

@@ -118,6 +118,9 @@ def location(text: str) -> Location:
         raise UsageError(f"{shown(here)}: chained URLs are not taken.", "Name one place.")
     if user is not None and protocol in _BUCKETS:
         raise UsageError(f"{shown(here)}: a user or key in its URL is not taken.", _CREDENTIALS)
+    server, colon, port = path.partition("/")[0].partition(":")
+    if colon and not port.isdigit() and not server.startswith(("[", "arn")):  # a password with "/", not shown
+        raise UsageError(f"{protocol}://: a user or key in its URL is not taken as it is.", _CREDENTIALS)
     return here
 
 
@@ -492,12 +495,12 @@ _REASONS = (
      "there are no credentials for it", _CREDENTIALS),
     (("PermissionError", "AuthenticationException", "AccessDenied", "403"), "access is denied", _CREDENTIALS),
     (("FileExpired",), "it changed while it was read", "Run again when it is complete."),
-    (("FileNotFoundError",), _ABSENT, "Check the bucket and the name."),
     (("ConnectTimeoutError", "ReadTimeoutError", "TimeoutError", "FSTimeoutError", "ServerTimeoutError",
       "EndpointConnectionError", "ConnectionError", "ClientConnectorError", "ConnectionClosedError",
       "HTTPClientError", "ClientConnectionError", "ConnectionRefusedError", "ConnectionResetError",
       "gaierror", "ClientPayloadError", "IncompleteReadError", "ResponseStreamingError"),
      "the server does not answer", "Check the network; the same command goes on."),
+    (("FileNotFoundError",), _ABSENT, "Check the bucket and the name."),
 )  # fmt: skip
 """Classes and codes of errors, what they mean, and what to do, in the order in which they are looked for."""
 

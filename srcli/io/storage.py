@@ -199,9 +199,16 @@ def copy_times(source: Path, target: Path) -> None:
 def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """Replace a file by these bytes, one part after the other: all of them, on the disk, or nothing.
 
+    A device or a pipe, such as /dev/stdout, is written to and stays.
+
     Raises:
         OSError, ValueError: it cannot be written, or no file can have this name; what was there stays.
     """
+    is_special = path.is_symlink() and path.is_relative_to("/dev")
+    if is_special or (path.exists() and not path.is_file() and not path.is_dir()):
+        with path.open("wb") as device:
+            device.writelines(parts)
+        return
     with unfinished(path) as temporary, temporary.open("wb") as file:
         file.writelines(parts)
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import gettempdir, mkdtemp
 from typing import Any
 
 from srcli.errors import BackendUnavailableError, MissingExtraError, SrcliError, UsageError, shown
@@ -35,6 +35,9 @@ _CALLS = 8
 _TOKEN = Path("~/.ray/auth_token")
 _USUAL_PORT = 6379
 _SAID = "stderr"
+_PREFIX, _LOCK = "srcli-ray-", "lock"
+_YOUNG = 60.0
+"""Seconds in which a run may have made its folder and not yet its lock."""
 _ENDING = (0.0, 0.2, 1.0, 3.0)
 """Seconds before each try to remove what a cluster leaves."""
 
@@ -157,16 +160,34 @@ def connected(where: str) -> Iterator[RayCluster]:
 @contextmanager
 def _private_folder() -> Iterator[Path]:
     """For this run alone, under a short name: sockets have paths of at most 107 bytes."""
-    root = "/tmp" if Path("/tmp").is_dir() else None
-    folder = Path(mkdtemp(prefix="srcli-ray-", dir=root))
+    from filelock import FileLock
+
+    root = Path("/tmp") if Path("/tmp").is_dir() else Path(gettempdir())
+    _sweep(root)
+    folder = Path(mkdtemp(prefix=_PREFIX, dir=root))
+    lock = FileLock(folder / _LOCK)
+    lock.acquire()
     try:
         yield folder
     finally:
+        lock.release()
         for wait in _ENDING:  # processes of Ray may still write
             time.sleep(wait)
             shutil.rmtree(folder, ignore_errors=True)
             if not folder.exists():
                 break
+
+
+def _sweep(root: Path) -> None:
+    """Remove what killed runs of this user have left: nobody holds its lock, a minute after it was made."""
+    from filelock import FileLock, Timeout
+
+    for folder in root.glob(f"{_PREFIX}*"):
+        with suppress(OSError, Timeout):
+            facts = folder.stat()
+            if facts.st_uid == getattr(os, "getuid", int)() and time.time() - facts.st_mtime > _YOUNG:
+                with FileLock(folder / _LOCK).acquire(blocking=False):
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _local(folder: Path) -> Any:
@@ -260,7 +281,8 @@ def _check_token() -> None:
     except OSError as error:
         raise UsageError(
             f"There is no token for the cluster: {shown(path)} cannot be read ({error.strerror}).",
-            "Copy the file that the cluster was started with to this place, or set RAY_AUTH_TOKEN_PATH.",
+            "Copy the file that the cluster was started with to this place, or set RAY_AUTH_TOKEN_PATH. "
+            "Without a cluster, say --cluster local.",
         ) from error
     if sys.platform != "win32" and found.st_mode & 0o077:
         log.warning("%s: others could read this token; now only you can.", shown(path))

@@ -148,8 +148,8 @@ class ClusterRun:
                 self._leaving.set()
                 self._processes.end()
                 ahead.join()
-        self.results = [result or _pending(job) for job, result in zip(self.jobs, self._ended, strict=True)]
-        self.results += [one.result() for one in films] or [_pending(film.job) for film in self.films]
+        self.results = [result or pending(job) for job, result in zip(self.jobs, self._ended, strict=True)]
+        self.results += [one.result() for one in films] or [pending(film.job) for film in self.films]
         self._tell()
         return self
 
@@ -429,5 +429,5 @@ def _sizes(jobs: Sequence[Job]) -> "array[int]":
     return found
 
 
-def _pending(job: Job) -> PictureResult:
+def pending(job: Job) -> PictureResult:
     return PictureResult(job.source, job.target, Status.PENDING)

@@ -113,7 +113,7 @@ def discover(
     """
     found = Discovery()
     for name in inputs:
-        for path in _expand(name):
+        for path in expand(name):
             try:
                 if isinstance(path, Remote):
                     _add_remote(found, path, out, recursive, films, holds)
@@ -125,7 +125,7 @@ def discover(
     return found
 
 
-def _expand(name: str) -> Sequence[Location]:
+def expand(name: str) -> Sequence[Location]:
     """The name itself if it exists or is no pattern, else what the pattern matches."""
     if isinstance(there := location(name), Remote):
         return [there]

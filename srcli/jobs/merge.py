@@ -4,9 +4,9 @@ import json
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, field
-from itertools import islice
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory, TemporaryFile
 from textwrap import indent
@@ -14,7 +14,8 @@ from typing import IO, Any
 
 from srcli.errors import ExitCode, InputError, OutputError, UsageError, shown
 from srcli.io import remote
-from srcli.io.remote import Location, Remote, is_url, location
+from srcli.io.remote import Location, Remote, is_url
+from srcli.jobs.inputs import expand
 from srcli.jobs.report import SCHEMA, Status, is_lines, write_pieces
 
 _ENGINE = ("model", "backend", "device", "precision")
@@ -125,13 +126,13 @@ class _Heads:
 
 
 def expanded(names: Sequence[str]) -> list[Location]:
-    """The reports that paths, URLs and patterns behind URLs name.
+    """The reports that paths, URLs and patterns of both name.
 
     Raises:
         InputError: a pattern names nothing, or its bucket cannot be listed.
     """
     found = list[Location]()
-    for here in map(location, names):
+    for here in chain.from_iterable(map(expand, names)):
         if isinstance(here, Path) or not remote.is_pattern(here) or remote.exists(here):
             found.append(here)
             continue
@@ -167,18 +168,18 @@ def merge(parts: Sequence[Location], out: Location) -> Merged:
     try:
         with TemporaryFile() as spool, closing(_local(parts)) as files:
             for part, file in files:
-                head, pictures = _read(part, file)
-                heads.add(part, head)
-                for picture in pictures:
-                    if picture["output"] is None:
-                        if (about := f"{picture['input']}\0{picture['error']}") in problems:
-                            continue
-                        problems.add(about)
-                    line = json.dumps(picture) if as_lines else indent(json.dumps(picture, indent=2), "    ")
-                    text = line.encode("ascii")
-                    merged.counts[picture["status"]] += 1
-                    places.append((_order(picture), spool.tell(), len(text)))
-                    spool.write(text)
+                with _translated(part):
+                    head, pictures = _read(part, file)
+                    heads.add(part, head)
+                    for picture in pictures:
+                        if picture["output"] is None:
+                            if (about := f"{picture['input']}\0{picture['error']}") in problems:
+                                continue
+                            problems.add(about)
+                        text = _as_text(picture, as_lines).encode("ascii")
+                        merged.counts[Status(picture["status"])] += 1
+                        places.append((_order(picture), spool.tell(), len(text)))
+                        spool.write(text)
             places.sort()
             merged.missing, merged.interrupted = heads.missing(), heads.interrupted
             whole, results = heads.to_json(merged.counts), _spooled(places, spool)
@@ -190,8 +191,26 @@ def merge(parts: Sequence[Location], out: Location) -> Merged:
     return merged
 
 
+def _as_text(picture: dict[str, Any], as_lines: bool) -> str:
+    return json.dumps(picture) if as_lines else indent(json.dumps(picture, indent=2), "    ")
+
+
+@contextmanager
+def _translated(path: Location) -> Iterator[None]:
+    """A report that lacks something, or has something else in its place, is damaged or none."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"{shown(path)}: no report of srcli, or damaged ({type(error).__name__}: {error}).",
+            "Run that shard again.",
+        ) from error
+
+
 def _real(path: Location) -> Location:
-    return path.resolve() if isinstance(path, Path) else path
+    if isinstance(path, Path):
+        return path.resolve()
+    return replace(path, protocol={"s3a": "s3", "gcs": "gs"}.get(path.protocol, path.protocol))
 
 
 def _local(parts: Sequence[Location]) -> Generator[tuple[Location, Path]]:

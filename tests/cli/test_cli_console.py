@@ -81,6 +81,16 @@ def test_frames_a_second_and_time_left_of_a_film(clock: list[float]) -> None:
     assert view.updates[-1] == (0.375, 2, "film.mkv: 150/400 frames, 5.00 frames/s, 50 s left")
 
 
+def test_frames_that_come_at_once_have_no_rate_yet(clock: list[float]) -> None:
+    teller = FolderProgress(view := Recorder(), 1, notes=True, paths=False)
+    job = Job(Path("in/film.mkv"), Path("out/film.mkv"), film=True)
+    teller.frames(job, 24, 48, 24)  # a segment of a cluster
+    assert view.updates[-1] == (0.5, 1, "film.mkv: 24/48 frames")
+    clock[0] += 8.0
+    teller.frames(job, 48, 48, 48)
+    assert view.updates[-1] == (1.0, 1, "film.mkv: 48/48 frames, 3.00 frames/s, 0.0 s left")
+
+
 def test_skipped_pictures_do_not_count_for_the_time_left(clock: list[float]) -> None:
     teller = FolderProgress(view := Recorder(), 10, notes=True, paths=False)
     teller.start()

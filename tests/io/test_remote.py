@@ -57,7 +57,10 @@ def test_users_and_queries_are_no_part_of_its_text(url: str) -> None:
         assert "cret" not in text
 
 
-@pytest.mark.parametrize("url", ["s3://", "s3:///", "s3://key:secret@bucket/x", "zip://x::s3://bucket/x"])
+@pytest.mark.parametrize("url", [
+    "s3://", "s3:///", "s3://key:secret@bucket/x", "zip://x::s3://bucket/x", "s3://key:secret/secret@bucket/x",
+    "sftp://anna:secret/secret@host/x",
+])  # fmt: skip
 def test_urls_that_are_not_taken_are_refused(url: str) -> None:
     with pytest.raises(UsageError) as raised:
         location(url)

@@ -259,3 +259,13 @@ def test_a_clock_that_is_ahead_removes_nothing_that_is_in_work(
 def test_sweep_ignores_a_missing_folder(tmp_path: Path) -> None:
     sweep(tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes with names")
+def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE)
+    write_whole(pipe, [b"one", b"two"])
+    assert reader.communicate()[0] == b"onetwo"
+    assert pipe.is_fifo()

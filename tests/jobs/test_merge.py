@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from buckets import Bucket
@@ -148,6 +149,31 @@ def test_engines_that_differ_are_all_named(tmp_path: Path) -> None:
         "device": "cpu, cuda",
         "precision": "int8, fp16",
     }
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda report: report.pop("engine"),
+        lambda report: report.update(shard="x"),
+        lambda report: report.update(seconds=None),
+        lambda report: report.update(pictures=[None]),
+        lambda report: report["pictures"][0].update(status="nix"),
+    ],
+)
+def test_a_damaged_report_is_named(tmp_path: Path, damage: Callable[[dict[str, Any]], object]) -> None:
+    (part,) = written(tmp_path, {"1/1": [result("a.png")]})
+    report = json.loads(part.read_text())
+    damage(report)
+    part.write_text(json.dumps(report))
+    with pytest.raises(InputError, match=r"1-1\.json: .*damaged"):
+        merge([part], tmp_path / "all.json")
+    assert not (tmp_path / "all.json").exists()
+
+
+def test_patterns_name_reports(tmp_path: Path) -> None:
+    parts = written(tmp_path, SHARES)
+    assert expanded([str(tmp_path / "*.json")]) == sorted(parts)
 
 
 def test_reports_of_different_runs_are_refused(tmp_path: Path) -> None:
