@@ -232,11 +232,9 @@ def test_no_other_backend_takes_it_by_itself(monkeypatch: pytest.MonkeyPatch) ->
     assert prefers_int8("onnxruntime", Settings(precision="int8"))
 
 
-def test_int8_that_there_is_not_is_refused() -> None:
-    with pytest.raises(
-        BackendUnavailableError, match=r"edsr-baseline-x2\.onnx does not compute in"
-    ) as caught:
-        Upscaler("edsr-baseline", 2, precision="int8")
+def test_int8_that_there_is_not_is_refused(tiny_models: Path) -> None:
+    with pytest.raises(BackendUnavailableError, match=r"tiny-x2\.onnx does not compute in") as caught:
+        Upscaler(tiny_models / "tiny-x2.onnx", 2, precision="int8")
     assert "srcli export --precision int8" in caught.value.hint
 
 

@@ -122,32 +122,37 @@ def test_a_scale_without_network_is_wrong_usage(tiny_models: Path) -> None:
         resolve(Request((model_file(tiny_models, 2),), scales=(2, 3)))
 
 
-def resolved(**asked: tuple[str, ...]) -> dict[str, set[str]]:
-    """Precisions by network, of the shipped baselines on OpenVINO."""
-    request = replace(Request(("mdsr-baseline", "edsr-baseline"), (2,), ("openvino",)), **asked)  # type: ignore[arg-type]
+def resolved(tiny: Path, **asked: tuple[str, ...]) -> dict[str, set[str]]:
+    """Precisions by network, of a shipped one and one without int8 on OpenVINO."""
+    models = ("mdsr-baseline", model_file(tiny, 2))
+    request = replace(Request(models, (2,), ("openvino",)), **asked)  # type: ignore[arg-type]
     return {subject.file.name: {case.precision for case in subject.cases} for subject in resolve(request)}
 
 
-def test_int8_is_measured_where_there_is_such_a_file(caplog: pytest.LogCaptureFixture) -> None:
+def test_int8_is_measured_where_there_is_such_a_file(
+    tiny_models: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
-    found = resolved()
+    found = resolved(tiny_models)
     assert {"fp32", "int8"} <= found["mdsr-baseline"]
-    assert found["edsr-baseline"] == found["mdsr-baseline"] - {"int8"}
-    assert [line for line in caplog.messages if "openvino int8 cpu for edsr-baseline-x2.onnx" in line]
+    assert found["tiny"] == found["mdsr-baseline"] - {"int8"}
+    assert [line for line in caplog.messages if "openvino int8 cpu for tiny-x2.onnx" in line]
 
 
-def test_networks_without_int8_are_left_out_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_networks_without_int8_are_left_out_and_logged(
+    tiny_models: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
-    assert resolved(precisions=("int8",)) == {"mdsr-baseline": {"int8"}}
-    assert [line for line in caplog.messages if "for edsr-baseline-x2.onnx" in line]
+    assert resolved(tiny_models, precisions=("int8",)) == {"mdsr-baseline": {"int8"}}
+    assert [line for line in caplog.messages if "for tiny-x2.onnx" in line]
     path = str(catalog.MODELS_FOLDER / "mdsr-baseline-x2.int8.onnx")
-    assert resolved(models=(path,)) == {"mdsr-baseline": {"int8"}}
+    assert resolved(tiny_models, models=(path,)) == {"mdsr-baseline": {"int8"}}
 
 
-def test_nothing_asked_for_by_name_is_dropped() -> None:
+def test_nothing_asked_for_by_name_is_dropped(tiny_models: Path) -> None:
     with pytest.raises(BackendUnavailableError, match="None of the networks runs with int8"):
-        resolved(models=("edsr-baseline",), precisions=("int8",))
+        resolved(tiny_models, models=(model_file(tiny_models, 2),), precisions=("int8",))
     pytest.importorskip("torch")
     path = str(catalog.MODELS_FOLDER / "mdsr-baseline-x2.int8.onnx")
     with pytest.raises(BackendUnavailableError, match="None of the networks runs with torch"):
-        resolved(models=(path,), backends=("openvino", "torch"))
+        resolved(tiny_models, models=(path,), backends=("openvino", "torch"))
