@@ -238,7 +238,8 @@ def _on_cluster(
 ) -> tuple[list["PictureResult"], bool, bool]:
     """On the nodes of a cluster, pictures and then films: as `_work`."""
     from srcli.jobs.cluster import connected
-    from srcli.jobs.cluster_run import ClusterRun, pending
+    from srcli.jobs.cluster_run import ClusterRun
+    from srcli.jobs.report import pending
 
     results, interrupted, full = list["PictureResult"](), False, False
 

@@ -119,8 +119,8 @@ def location(text: str) -> Location:
     if user is not None and protocol in _BUCKETS:
         raise UsageError(f"{shown(here)}: a user or key in its URL is not taken.", _CREDENTIALS)
     server, colon, port = path.partition("/")[0].partition(":")
-    if colon and not port.isdigit() and not server.startswith(("[", "arn")):  # a password with "/", not shown
-        raise UsageError(f"{protocol}://: a user or key in its URL is not taken as it is.", _CREDENTIALS)
+    if colon and not port.isdigit() and not server.startswith(("[", "arn")):  # KEY:SECRET/WITH/SLASH@bucket
+        raise UsageError(f"A {protocol} URL with a key or password in it is not taken.", _CREDENTIALS)
     return here
 
 

@@ -238,6 +238,15 @@ def sweep(folder: Path) -> None:
                     os.unlink(entry)  # noqa: PTH108 - an entry of the scan
 
 
+def abandoned(parent: Path, prefix: str, seconds: float) -> Iterator[Path]:
+    """Scratch folders of this user that were not changed for so many seconds."""
+    for folder in parent.glob(f"{prefix}*"):
+        with suppress(OSError):
+            facts = folder.stat()
+            if facts.st_uid == getattr(os, "getuid", int)() and time.time() - facts.st_mtime > seconds:
+                yield folder
+
+
 def _clock(folder: Path) -> float:
     """The time that a file gets which is made there now, as `os.stat_result.st_mtime`."""
     try:

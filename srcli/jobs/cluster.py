@@ -20,6 +20,7 @@ from tempfile import gettempdir, mkdtemp
 from typing import Any
 
 from srcli.errors import BackendUnavailableError, MissingExtraError, SrcliError, UsageError, shown
+from srcli.io.storage import abandoned
 from srcli.jobs.cluster_nodes import LostError, Node, Share
 from srcli.jobs.cluster_worker import Worker
 
@@ -37,7 +38,7 @@ _USUAL_PORT = 6379
 _SAID = "stderr"
 _PREFIX, _LOCK = "srcli-ray-", "lock"
 _YOUNG = 60.0
-"""Seconds in which a run may have made its folder and not yet its lock."""
+"""Seconds that a run has to lock its new folder."""
 _ENDING = (0.0, 0.2, 1.0, 3.0)
 """Seconds before each try to remove what a cluster leaves."""
 
@@ -179,15 +180,12 @@ def _private_folder() -> Iterator[Path]:
 
 
 def _sweep(root: Path) -> None:
-    """Remove what killed runs of this user have left: nobody holds its lock, a minute after it was made."""
+    """Remove the folders of killed runs: a run that lives has locked its own."""
     from filelock import FileLock, Timeout
 
-    for folder in root.glob(f"{_PREFIX}*"):
-        with suppress(OSError, Timeout):
-            facts = folder.stat()
-            if facts.st_uid == getattr(os, "getuid", int)() and time.time() - facts.st_mtime > _YOUNG:
-                with FileLock(folder / _LOCK).acquire(blocking=False):
-                    shutil.rmtree(folder, ignore_errors=True)
+    for folder in abandoned(root, _PREFIX, _YOUNG):
+        with suppress(OSError, Timeout), FileLock(folder / _LOCK).acquire(blocking=False):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _local(folder: Path) -> Any:

@@ -31,7 +31,7 @@ from srcli.jobs.folder import lower_priority, make_folder
 from srcli.jobs.outputs import Job
 from srcli.jobs.preflight import Preflight
 from srcli.jobs.queue import Queue
-from srcli.jobs.report import PictureResult, Progress, Status, failure
+from srcli.jobs.report import PictureResult, Progress, Status, failure, pending
 from srcli.settings import Settings
 from srcli.stream import Computed
 from srcli.upscaler import Upscaler
@@ -427,7 +427,3 @@ def _sizes(jobs: Sequence[Job]) -> "array[int]":
         except (OSError, ValueError):  # its process says what is wrong with it
             found.append(0)
     return found
-
-
-def pending(job: Job) -> PictureResult:
-    return PictureResult(job.source, job.target, Status.PENDING)

@@ -29,7 +29,7 @@ from srcli.jobs.film_worker import FilmWorker, Shared
 from srcli.jobs.folder import lower_priority, make_folder
 from srcli.jobs.outputs import Job
 from srcli.jobs.plan import Upscale
-from srcli.jobs.report import FilmResult, PictureResult, Progress, Status, failure
+from srcli.jobs.report import FilmResult, PictureResult, Progress, Status, failure, pending
 from srcli.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ class FilmRun:
                     film=film,
                     notes=notes,
                 )
-        result = self._result or PictureResult(self.job.source, self.job.target, Status.PENDING)
+        result = self._result or pending(self.job)
         if result.status is Status.WRITTEN:
             result = replace(result, seconds=self._seconds)
         if self.sink is not None:
@@ -155,7 +155,7 @@ class FilmRun:
             yield
         except CancelledError:
             self.interrupted = True
-            self._result = PictureResult(job.source, job.target, Status.PENDING)
+            self._result = pending(job)
         except Exception as error:
             self.full = self.sink is None and storage.is_full(error)
             self._result = failure(job, error)

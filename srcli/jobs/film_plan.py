@@ -111,7 +111,7 @@ def _described(film: FilmPlan) -> list[str]:
     if chosen.container in streams.ANIMATED:
         written = f"written as {streams.ANIMATED[chosen.container].title}"
         written += "".join(f", {name} {value}" for name, value in chosen.final)
-    frames = film.count if film.facts.about is None else f"about {film.facts.about}"
+    frames = film.count if film.facts.estimate is None else f"about {film.facts.estimate}"
     return [
         f"{frames} frames {pace}, enlarged by {film.computed.model}",
         written,

@@ -28,7 +28,7 @@ from srcli.jobs import plan
 from srcli.jobs.outputs import Job
 from srcli.jobs.plan import Upscale
 from srcli.jobs.preflight import Outlook, Preflight
-from srcli.jobs.report import PictureResult, Progress, Status, failure
+from srcli.jobs.report import PictureResult, Progress, Status, failure, pending
 from srcli.jobs.staging import MEANWHILE, Staging, deliver, release
 from srcli.settings import Settings, Size
 from srcli.stream import WAIT, Image, Result, Wait
@@ -314,8 +314,7 @@ class FolderRun:
         for job in self.jobs[len(self.results) :]:
             outlook = self._ahead.get(job.target)
             failed = outlook is not None and outlook.result.status is Status.FAILED
-            pending = PictureResult(job.source, job.target, Status.PENDING)
-            self.results.append(outlook.result if outlook and failed else pending)
+            self.results.append(outlook.result if outlook and failed else pending(job))
 
     def _decode(self, job: Job) -> _Decoded:
         start, folder = perf_counter(), job.output.parent
@@ -495,7 +494,7 @@ def _outcome(flight: _Flight) -> PictureResult:
     except _LeftAloneError as left:
         return left.result
     except CancelledError:
-        return PictureResult(flight.job.source, flight.job.target, Status.PENDING)
+        return pending(flight.job)
     except Exception as error:  # a bug in one picture must not lose the others
         return failure(flight.job, error)
 

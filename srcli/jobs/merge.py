@@ -197,7 +197,7 @@ def _as_text(picture: dict[str, Any], as_lines: bool) -> str:
 
 @contextmanager
 def _translated(path: Location) -> Iterator[None]:
-    """A report that lacks something, or has something else in its place, is damaged or none."""
+    """Turn the errors that a damaged report causes into one that names the file."""
     try:
         yield
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -259,6 +259,11 @@ class Progress(Protocol):
         """An interrupt came: the run ends as soon as the tiles at work are done."""
 
 
+def pending(job: "Job") -> PictureResult:
+    """A picture or film that is left for the next run."""
+    return PictureResult(job.source, job.target, Status.PENDING)
+
+
 def failure(job: "Job", error: Exception) -> PictureResult:
     """A failed picture, in words that name the file."""
     if not isinstance(error, SrcliError):

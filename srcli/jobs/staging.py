@@ -6,19 +6,17 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
-from time import time
 
 from srcli.errors import InputError, OutputError, shown
 from srcli.io import provenance, remote
 from srcli.io.films import signatures
 from srcli.io.provenance import Provenance
 from srcli.io.remote import Remote
-from srcli.io.storage import cache_folder, has_space, is_full
+from srcli.io.storage import abandoned, cache_folder, has_space, is_full
 from srcli.jobs.outputs import Job
 from srcli.jobs.preflight import Outlook, Preflight
 from srcli.jobs.report import Status, failure
@@ -31,6 +29,8 @@ _FETCHES = _DELIVERIES = 8
 """Files that come, and that go, at once."""
 _PREFIX, _ABANDONED = "srcli-remote-", 86400.0
 """How scratch folders are called, and the seconds after which one without news is left over."""
+_RANGED = (".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm")
+"""Suffixes of films that have an index as a rule, so that reading a part reads little else."""
 _AHEAD = 16
 """Files that are fetched before their turn; fewer where they are as large together as the memory setting."""
 
@@ -132,11 +132,8 @@ class Staging:
 
 def _sweep() -> None:
     """Remove scratch folders that killed runs of this user have left a day ago."""
-    for folder in Path(gettempdir()).glob(f"{_PREFIX}*"):
-        with suppress(OSError):
-            facts = folder.stat()
-            if facts.st_uid == getattr(os, "getuid", int)() and time() - facts.st_mtime > _ABANDONED:
-                shutil.rmtree(folder, ignore_errors=True)
+    for folder in abandoned(Path(gettempdir()), _PREFIX, _ABANDONED):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_there(job: Job) -> bool:
@@ -185,10 +182,6 @@ def film(job: Job, settings: Settings, scratch: Path | None = None, *, in_part: 
                 return replace(job, ranged=True)
         remote.fetch(job.source, job.input)
     return job
-
-
-_RANGED = (".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm")
-"""Suffixes of films that have an index as a rule, so that reading a part reads little else."""
 
 
 def _can_be_ranged(source: Remote, job: Job) -> bool:

@@ -254,7 +254,7 @@ class Facts:
         flagged: interlaced frames say so themselves; else only the stream does, and all are.
         cut: how the file is cut off, in words; empty: it is not, as far as its container tells.
         notes: what is assumed or left out, one sentence each.
-        about: how many frames there are, about, where a film was looked at in some places alone; else None.
+        estimate: of the number of frames, where a film was looked at in some places alone; else None.
     """
 
     path: Location
@@ -284,7 +284,7 @@ class Facts:
     flagged: bool
     cut: str
     notes: tuple[str, ...]
-    about: int | None = None
+    estimate: int | None = None
 
     @property
     def turned(self) -> bool:
@@ -363,7 +363,7 @@ def _probe(path: Location, part: Part | None) -> Facts:
         else:
             frames = known(container, stream, found, when, part, hints)
             when = when._replace(times=frames.times)
-        times, durations, rate, about = frames
+        times, durations, rate, estimate = frames
         stored = container.format.name.startswith(_DURATIONS_STORED)
         cut, cut_notes = _cut(path, stream, found)
         flagged = _fields_flagged(container, stream, found, when, where)
@@ -395,7 +395,7 @@ def _probe(path: Location, part: Part | None) -> Facts:
             flagged=flagged,
             cut=cut,
             notes=(*when.notes, *tags.notes, *cut_notes, *side.notes),
-            about=about,
+            estimate=estimate,
         )
 
 

@@ -48,13 +48,13 @@ class Known(NamedTuple):
         times, durations: of frames, in ticks, in order. Between parts that were read they are what the
             constant rate says; without one, and if places are enough, there are none.
         rate: frames a second if it is constant.
-        about: how many frames the part has, about, if places are enough; else None.
+        estimate: of the number of frames in the part, if places are enough; else None.
     """
 
     times: list[int]
     durations: list[int]
     rate: Fraction | None
-    about: int | None
+    estimate: int | None
 
 
 _Times = dict[int, int]
@@ -103,7 +103,7 @@ def known(
     filled = _filled(groups, 1 / (rate * base)) if rate else {}
     rate = constant_rate(list(filled), base, hints) if filled else None
     if part.places:
-        mean = rate or constant_mean(largest, base)
+        mean = rate or _mean_rate(largest, base)
         seconds = (length if part.end is None else min(part.end, length or part.end)) or Fraction(0)
         times = {time: duration for group in groups for time, duration in group.items()}
         return Known(list(times), list(times.values()), rate, max(1, round((seconds - part.start) * mean)))
@@ -111,8 +111,8 @@ def known(
     return Known(list(times), list(times.values()), rate, None)
 
 
-def constant_mean(times: Iterable[int], base: Fraction) -> Fraction:
-    """Frames a second of frames that follow each other."""
+def _mean_rate(times: Iterable[int], base: Fraction) -> Fraction:
+    """Frames a second of consecutive frames."""
     ordered = list(times)
     return (len(ordered) - 1) / ((ordered[-1] - ordered[0]) * base) if len(ordered) > 1 else Fraction(25)
 

@@ -72,7 +72,7 @@ def test_a_variable_rate_has_no_frames_between(tmp_path: Path, name: str) -> Non
 def test_a_few_places_are_spread_over_the_film(tmp_path: Path, name: str) -> None:
     path = film(tmp_path / name, frames=960)
     found = probe(path, Part(Fraction(0), None, places=2))
-    assert found.about == pytest.approx(960, abs=2)
+    assert found.estimate == pytest.approx(960, abs=2)
     assert found.rate == NTSC
     assert len(found.times) < 400
     assert found.times[-1] > 0.8 * float(960 / NTSC / found.time_base)
