@@ -32,17 +32,23 @@ def taken():
     return 1024 * sum(int(re.search(name + r":\s*(\d+)", status)[1]) for name in ("RssAnon", "RssShmem"))
 
 def peak(work):
-    before, found, done = taken(), [0], threading.Event()
-    def watch():
+    # Work is done again while the watcher saw too little of it, as on a machine that is busy.
+    before, found = taken(), [0]
+    def watch(done):
         while not done.is_set():
-            found[0] = max(found[0], taken() - before)
+            found.append(taken() - before)
             time.sleep(0.001)
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    kept = work()
-    done.set()
-    watcher.join()
-    return found[0]
+    for _ in range(20):
+        done = threading.Event()
+        watcher = threading.Thread(target=watch, args=(done,))
+        watcher.start()
+        kept = work()
+        done.set()
+        watcher.join()
+        del kept
+        if len(found) > 30:
+            break
+    return max(found)
 """
 
 READ = r"""
