@@ -21,7 +21,7 @@ from srcli.cli.console import (
     talk,
 )
 from srcli.cli.upscale_summary import foreseen, left_out, loaded, noun, summary
-from srcli.errors import Interrupt, UsageError, shown
+from srcli.errors import Interrupt, UsageError
 from srcli.settings import Settings
 
 if TYPE_CHECKING:
@@ -70,8 +70,6 @@ def run(
     )
     if settings.film.preview:
         planned = _films_only(planned, sheet or out, messages)
-    if cluster is not None:
-        planned = _without_remote_films(planned)
     place = None if report is None else location(report)
     if place is not None:
         check_report(place, planned.jobs)
@@ -114,26 +112,6 @@ def _films_only(plan: "Plan", out: "Location", messages: Messages) -> "Plan":
     if len(films) < len(plan.jobs):
         messages.note(f"{count(len(plan.jobs) - len(films), 'picture')} left out: --preview is for films.")
     return replace(plan, jobs=films, out=out)
-
-
-def _without_remote_films(plan: "Plan") -> "Plan":
-    """The same with films of buckets as problems: what one machine keeps of them, others do not see."""
-    from srcli.errors import InputError
-    from srcli.jobs.inputs import Problem
-
-    films = [job for job in plan.jobs if job.film and job.remote]
-    problems = [
-        Problem(
-            job.source,
-            InputError(
-                f"{shown(job.source)}: --cluster makes no films from or to buckets.",
-                "Leave --cluster out for films of buckets; --shard shares folders of them out.",
-            ),
-        )
-        for job in films
-    ]
-    jobs = tuple(job for job in plan.jobs if not (job.film and job.remote))
-    return replace(plan, jobs=jobs, problems=(*plan.problems, *problems))
 
 
 @dataclass(frozen=True, slots=True)

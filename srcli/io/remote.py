@@ -378,6 +378,13 @@ def put(file: Path, here: Remote, *, replaces: bool) -> bool:
     return True
 
 
+def remove(here: Remote) -> None:
+    """Remove a file, or a folder with all that is in it; what cannot be removed stays."""
+    with suppress(Exception):
+        files, path = _opened(here)
+        files.rm(path, recursive=True)
+
+
 def _only(files: Any, method: str, **options: Any) -> dict[str, Any]:
     """Those of the options that a file system has for a method."""
     known = inspect.signature(getattr(files, method, None) or getattr(files, method[1:])).parameters

@@ -44,6 +44,7 @@ class _Process:
         begun: when it was started.
         ready: whether it takes units.
         asked: whether it owes an answer to a question how it goes.
+        stopping: whether it was told to stop, and has not.
     """
 
     handle: Any
@@ -51,6 +52,7 @@ class _Process:
     begun: float
     ready: bool = False
     asked: bool = False
+    stopping: bool = False
 
 
 @dataclass(slots=True)
@@ -61,7 +63,8 @@ class Processes:
         cluster: where they are.
         queue: what they do.
         fail: takes each unit that ended too many processes, and why the last one went.
-        answers: what they answer: the process, what it is about (a unit, "start" or "signs"), the answer.
+        answers: what they answer: the process, what it is about (a unit, "start", "signs" or "stop"), and the
+            answer.
         work: what each node that has had a ready process has done.
     """
 
@@ -168,12 +171,21 @@ class Processes:
         """Tell all to end what they are at."""
         for number, process in self._all.items():
             if process.ready:
+                process.stopping = True
                 self.call(number, "stop", "stop")
+
+    def stopped(self, number: int) -> None:
+        """A process has ended what it was at."""
+        self._all[number].stopping = False
 
     @property
     def at_work(self) -> bool:
-        """Whether any has a unit."""
-        return any(self.queue.units(number) for number, process in self._all.items() if process.ready)
+        """Whether any has a unit, or is to stop."""
+        return any(
+            process.stopping or self.queue.units(number)
+            for number, process in self._all.items()
+            if process.ready
+        )
 
     def end(self) -> None:
         """End all."""

@@ -22,7 +22,7 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from srcli.errors import InferenceError, OutputError, shown
-from srcli.io.remote import Location, Remote
+from srcli.io.remote import Location, Remote, fetch, remove
 from srcli.io.storage import sweep
 from srcli.jobs.cluster_nodes import Cluster, LostError, Node, NodeWork
 from srcli.jobs.cluster_processes import Processes, StopError
@@ -69,7 +69,7 @@ class _Segment:
     """
 
     job: Job
-    arguments: tuple[Any, Path, int]
+    arguments: tuple[Job, Any, Location, int]
     ended: SimpleQueue[Done]
     given_up: Event
 
@@ -140,8 +140,9 @@ class ClusterRun:
             try:
                 self._go_on(order, lambda: self.queue.finished)
                 self.queue.limit(1)  # of segments, a process computes one at a time
-                films = [pool.submit(film.run) for film in self.films]
+                films = [pool.submit(_made, film) for film in self.films]
                 self._go_on(order, lambda: all(film.done() for film in films))
+                self._stop()
             except StopError:
                 self._leave()
             finally:
@@ -242,6 +243,8 @@ class ClusterRun:
             self._processes.bury(number, answer.why, silent=answer.silent)
         elif about == "start":
             self._processes.started(number, answer)
+        elif about == "stop":
+            self._processes.stopped(number)
         elif about == "signs":
             self._processes.signs(number, answer)
             if isinstance(answer, Signs):
@@ -331,6 +334,10 @@ class ClusterRun:
         self.interrupted = not self.full or self.stop()
         self.progress.stopping()
         self._leaving.set()
+        self._stop()
+
+    def _stop(self) -> None:
+        """Let processes end what they are at, and remove their scratch files."""
         self._processes.stop()
         end = time.monotonic() + _LEAVING
         while self._processes.at_work:
@@ -351,17 +358,22 @@ class ClusterRun:
     ) -> Iterator["Segment"]:
         """Close segments of a film, in a thread of its own; they come as they close.
 
+        Those of a film that goes behind a URL come by way of a folder beside it, which goes with the film.
+
         Raises:
             CancelledError: the run is to end.
         """
         plan, ended, given_up = self.cluster.put(film), SimpleQueue[Done](), Event()
-        units = [_Segment(job, (plan, folder.absolute(), number), ended, given_up) for number in numbers]
+        shared = _between(job.target) / token_hex(4) if isinstance(job.target, Remote) else folder.absolute()
+        units = [_Segment(job, (job, plan, shared, number), ended, given_up) for number in numbers]
         self._processes.answers.put((-1, "film", units))
         try:
             for _ in units:
                 done = self._next(ended)
                 if done.error is not None or done.segment is None:
                     raise done.error or CancelledError
+                if isinstance(shared, Remote):
+                    _bring(done.segment, shared, folder)
                 yield done.segment
         finally:
             given_up.set()
@@ -372,6 +384,29 @@ class ClusterRun:
                 return ended.get(timeout=_GLANCE)
             if self._leaving.is_set():
                 raise CancelledError
+
+
+def _made(film: "FilmRun") -> PictureResult:
+    """A film made, and what lay behind its URL for that gone."""
+    result = film.run()
+    if isinstance(film.job.target, Remote) and result.status is Status.WRITTEN:
+        remove(_between(film.job.target))
+    return result
+
+
+def _between(target: Remote) -> Remote:
+    """The folder beside a film behind a URL where its segments lie on their way to the driver."""
+    return target.parent / f"{target.name}.unfinished"
+
+
+def _bring(segment: "Segment", there: Remote, folder: Path) -> None:
+    """Move a closed segment to the folder of the work."""
+    from srcli.io.films.journal import Journal
+
+    if segment.frames:
+        file = Journal(folder).path(segment.number)
+        fetch(there / file.name, file)
+        remove(there / file.name)
 
 
 @contextmanager

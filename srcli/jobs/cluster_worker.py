@@ -20,7 +20,8 @@ from srcli.errors import SrcliError
 from srcli.io import provenance, remote
 from srcli.io.remote import Location, Remote
 from srcli.io.storage import is_full
-from srcli.jobs.folder import FolderRun
+from srcli.jobs import staging
+from srcli.jobs.folder import FolderRun, make_folder
 from srcli.jobs.outputs import Job
 from srcli.jobs.report import PictureResult, failure
 from srcli.models import auto, catalog
@@ -211,8 +212,9 @@ class Worker:
     """One engine. `start` comes first; then several threads may call the rest."""
 
     def __init__(self) -> None:
-        self._watch, self._lane = _Watch(), ExitStack()
+        self._watch, self._lane, self._scratch = _Watch(), ExitStack(), ExitStack()
         self._run: FolderRun | None = None
+        self._film: Job | None = None
         self._moved = _moved()
         self._turn = threading.Lock()
         self._stopped = threading.Event()
@@ -264,21 +266,51 @@ class Worker:
                 self._lane.enter_context(self._run.at_work())
             return self._run
 
-    def segment(self, film: "FilmPlan", folder: Path, number: int) -> Done:
+    def segment(self, job: Job, film: "FilmPlan", folder: Location, number: int) -> Done:
         """One segment of a film, into the folder of its work; pictures are over by then."""
-        from srcli.io.films.journal import Elsewhere
-        from srcli.jobs.film_worker import FilmWorker, Shared
-
         with self._turn:
             self._lane.close()
             self._run = None
-            work = Elsewhere(folder)
-            shared = Shared(film, work, self._order.settings, self._watch.step, {}, self._stopped)
             try:
-                FilmWorker(shared, self._upscaler).run(iter([number]))
+                here = self._brought(job)
             except Exception as error:
-                return Done(error=error, full=is_full(error))
-            return Done(segment=work.noted[number])
+                return Done(error=error, full=is_full(error), lost=is_full(error))
+            try:
+                return Done(segment=self._close(here, film, folder, number))
+            except Exception as error:
+                if isinstance(error, SrcliError):
+                    error.message = here.named(error.message)
+                full = is_full(error)
+                return Done(error=error, full=full, lost=full and isinstance(folder, Remote))
+
+    def _brought(self, job: Job) -> Job:
+        """The job of a film with what this process reads: the file that others read, too, the ranges of one
+        behind a URL, or a copy, which goes when the process comes to another film."""
+        if not job.remote:
+            return job
+        if self._film is None or (self._film.source, self._film.target) != (job.source, job.target):
+            self._scratch.close()
+            self._film = None
+            scratch = Path(self._scratch.enter_context(staging.scratch_folder()))
+            bare = replace(job, scratch=None, ranged=False)
+            self._film = staging.film(bare, self._order.settings, scratch, in_part=True)
+        return self._film
+
+    def _close(self, job: Job, film: "FilmPlan", folder: Location, number: int) -> "Segment":
+        """Make a segment, and put it into the folder of the work if that is behind a URL."""
+        from srcli.io.films.journal import Elsewhere
+        from srcli.jobs.film_worker import FilmWorker, Shared
+
+        make_folder(job.output)
+        work = Elsewhere(folder if isinstance(folder, Path) else job.output.parent)
+        film = replace(film, facts=replace(film.facts, path=job.film_input))
+        shared = Shared(film, work, self._order.settings, self._watch.step, {}, self._stopped)
+        FilmWorker(shared, self._upscaler).run(iter([number]))
+        segment, file = work.noted[number], work.path(number)
+        if isinstance(folder, Remote) and segment.frames:
+            remote.put(file, folder / file.name, replaces=True)
+            file.unlink()
+        return segment
 
     def signs(self) -> Signs:
         """What happened since this was asked last."""
@@ -290,10 +322,13 @@ class Worker:
         return Signs(self._watch.steps, time.process_time(), dict(self._watch.parts), new)
 
     def stop(self) -> None:
-        """End what is at work; it stays pending."""
+        """End what is at work, which stays pending, and remove scratch files of films."""
         self._stopped.set()
         if self._run is not None:
             self._run.cancel()
+        with self._turn:
+            self._scratch.close()
+            self._film = None
 
 
 def _moved() -> int:

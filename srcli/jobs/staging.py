@@ -106,8 +106,7 @@ class Staging:
 
     def _begun(self) -> ThreadPoolExecutor:
         if self._fetches is None:
-            _sweep()
-            self._folder = TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
+            self._folder = scratch_folder()
             self._fetches = ThreadPoolExecutor(_FETCHES)
         return self._fetches
 
@@ -130,10 +129,11 @@ class Staging:
         return self._dry or (is_there(job) and not self._settings.overwrite)
 
 
-def _sweep() -> None:
-    """Remove scratch folders that killed runs of this user have left a day ago."""
+def scratch_folder() -> "TemporaryDirectory[str]":
+    """A new folder for scratch files; those that killed runs of this user have left a day ago are removed."""
     for folder in abandoned(Path(gettempdir()), _PREFIX, _ABANDONED):
         shutil.rmtree(folder, ignore_errors=True)
+    return TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
 
 
 def is_there(job: Job) -> bool:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from buckets import Bucket
 from cli_runs import Command, picture
 
 from srcli.jobs import cluster
@@ -61,17 +60,6 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(cluster, "connected", connected)
     monkeypatch.setattr(ClusterRun, "run", run)
-
-
-def test_films_of_buckets_are_refused_by_name_and_pictures_made(
-    srcli: Command, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("av")
-    pretend(monkeypatch)
-    bucket.put({"in/a.png": picture("a.png").read_bytes(), "in/film.mkv": b"a film"})
-    run = srcli("upscale", f"{bucket.url}/in", "--model", "bicubic", "--cluster", "auto", "-o", "out")
-    assert (run.code, run.out) == (1, "out/a.png\n")
-    assert f"error: {bucket.url}/in/film.mkv: --cluster makes no films from or to buckets." in run.err
 
 
 def test_results_are_reported_in_order_and_failures_set_the_exit_code(

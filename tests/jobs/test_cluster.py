@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from folder_doubles import Watcher
 
 from srcli.errors import UsageError
 from srcli.io import pictures
-from srcli.io.remote import location
+from srcli.io.remote import Location, location
 from srcli.jobs import cluster, film_plan
 from srcli.jobs.cluster_run import ClusterRun
 from srcli.jobs.film import FilmRun
@@ -30,6 +31,7 @@ from srcli.settings import FilmSettings, Settings
 from srcli.upscaler import Upscaler
 
 TWICE = Settings("bicubic", 2, threads=2)
+LOSSLESS = replace(TWICE, film=FilmSettings(lossless=True))
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +91,15 @@ def in_order(settings: Settings = TWICE) -> list[PictureResult]:
     return run.results + [FilmRun(job, upscalers, settings, Watcher()).run() for job in jobs if job.film]
 
 
-def cluster_run(nodes: Nodes, settings: Settings = TWICE, watcher: Watcher | None = None) -> ClusterRun:
-    """A run on the nodes into `out`."""
-    jobs, upscaler = plan(["in"], Path("out"), recursive=True).jobs, Upscaler.from_settings(settings)
+def cluster_run(
+    nodes: Nodes,
+    settings: Settings = TWICE,
+    watcher: Watcher | None = None,
+    source: str = "in",
+    target: Location = Path("out"),
+) -> ClusterRun:
+    """A run on the nodes."""
+    jobs, upscaler = plan([source], target, recursive=True).jobs, Upscaler.from_settings(settings)
     found, queue = [job for job in jobs if not job.film], Queue(quiet=6.0)
     run = ClusterRun(nodes.cluster, found, upscaler, settings, watcher or Watcher(), queue=queue)
     close = run.close_segments
@@ -190,22 +198,23 @@ def test_a_run_in_a_bucket_survives_a_kill_and_goes_on_by_one_listing(
     for number in range(6):
         pixels = np.full((30 + number, 40, 3), 40 * number, np.uint8)
         pictures.write(Path(f"in/{('kill' if number == 4 else number)}.png"), pictures.Picture(pixels))
+    scenes.write(Path("in/film.mkv"), scenes.Scene(frames=5))
     bucket.put({f"in/{path.name}": path.read_bytes() for path in Path("in").iterdir()})
-    in_order()
+    in_order(LOSSLESS)
     Path("in/kill").touch()
-    given = plan([f"{bucket.url}/in"], location(f"{bucket.url}/out")).jobs
-    run = ClusterRun(nodes.cluster, given, Upscaler.from_settings(TWICE), TWICE, Watcher()).run()
+    run = cluster_run(nodes, LOSSLESS, source=f"{bucket.url}/in", target=location(f"{bucket.url}/out"))
     assert {one.status for one in run.results} <= {Status.WRITTEN, Status.SKIPPED}, run.results
     assert not Path("in/kill").exists()
     assert bucket.contents("out") == contents("one")
 
     caplog.set_level("INFO", "werkzeug")
     caplog.clear()
-    again = [f"{bucket.url}/{one}" if one in ("in", "out") else one for one in command("--json")]
+    told = command("--json", "--lossless")
+    again = [f"{bucket.url}/{one}" if one in ("in", "out") else one for one in told]
     done = subprocess.run(
         again, env=os.environ | {"RAY_ADDRESS": nodes.address}, capture_output=True, text=True
     )
-    assert json.loads(done.stdout)["counts"]["skipped"] == 6
+    assert json.loads(done.stdout)["counts"]["skipped"] == 7
     listings = [one for one in caplog.messages if "list-type" in one]
     assert len(listings) <= 3  # of outputs, of inputs, and what the input's name is
     said = done.stdout + done.stderr

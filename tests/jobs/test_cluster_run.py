@@ -1,6 +1,8 @@
 """Runs on many processes, here threads: a local run's results, buckets, films, full disks, early ends."""
 
 import pickle
+import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -12,8 +14,9 @@ from cluster_threads import ONE, TWICE, TWO, Threads, contents, jobs, of_bucket,
 from folder_doubles import Watcher
 
 from srcli.errors import OutputError
-from srcli.io.remote import location
+from srcli.io.remote import Location, location
 from srcli.jobs import film_plan
+from srcli.jobs.cluster_run import ClusterRun
 from srcli.jobs.cluster_worker import Done, Worker
 from srcli.jobs.film import FilmRun
 from srcli.jobs.folder import FolderRun
@@ -175,26 +178,69 @@ class Unlucky(Worker):
 
     seen = 0
 
-    def segment(self, film: film_plan.FilmPlan, folder: Path, number: int) -> Done:
+    def segment(self, job: Job, film: film_plan.FilmPlan, folder: Location, number: int) -> Done:
         type(self).seen += 1
         if type(self).seen == 2:
             raise SystemExit
-        return super().segment(film, folder, number)
+        return super().segment(job, film, folder, number)
 
 
-def test_films_equal_those_of_one_machine_though_a_process_dies(films: list[Job]) -> None:
-    run = run_of(Threads([ONE, TWO], lambda node: Unlucky()), [], LOSSLESS)
+def made(given: Sequence[Job], worker: type[Worker] = Worker) -> ClusterRun:
+    """A run of films on two nodes, one of which dies if the worker is unlucky."""
+    run = run_of(Threads([ONE, TWO], lambda node: worker()), [], LOSSLESS)
     run.films = [
         FilmRun(job, [run.upscaler], LOSSLESS, run.progress, lambda: run.full, elsewhere=run.close_segments)
-        for job in films
+        for job in given
     ]
-    run.run()
-    assert [(one.status, one.error) for one in run.results] == [(Status.WRITTEN, "")] * 2
-    assert sum(run.done.values()) == 5 + 2
-    for job in films:
+    return run.run()
+
+
+def made_here(given: Sequence[Job]) -> dict[str, bytes]:
+    """The same films by a local run."""
+    for job in given:
         local = replace(job, target=Path("one", job.target.name))
         FilmRun(local, [Upscaler.from_settings(LOSSLESS)], LOSSLESS, Watcher()).run()
-    assert contents("out") == contents("one")
+    return contents("one")
+
+
+def test_films_equal_those_of_one_machine_though_a_process_dies(
+    films: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Unlucky, "seen", 0)
+    run = made(films, Unlucky)
+    assert [(one.status, one.error) for one in run.results] == [(Status.WRITTEN, "")] * 2
+    assert sum(run.done.values()) == 5 + 2
+    assert contents("out") == made_here(films)
+
+
+@pytest.mark.parametrize("ends", ["from", "to", "both"])
+def test_films_of_buckets_equal_local_ones_and_leave_nothing_beside_them(
+    films: list[Job], ends: str, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Unlucky, "seen", 0)
+    bucket.put({f"in/{job.source}": job.input.read_bytes() for job in films})
+    source = "." if ends == "to" else f"{bucket.url}/in"
+    target = Path("out") if ends == "from" else location(f"{bucket.url}/out")
+    run = made([job for job in plan([source], target).jobs if job.film], Unlucky)
+    assert [(one.status, one.error) for one in run.results] == [(Status.WRITTEN, "")] * 2
+    assert sum(run.done.values()) == 5 + 2
+    assert (contents("out") if ends == "from" else bucket.contents("out")) == made_here(films)
+    again = made([job for job in plan([source], target).jobs if job.film])
+    assert [one.status for one in again.results] == [Status.SKIPPED] * 2
+
+
+def test_a_film_without_an_index_is_fetched_by_each_process_that_makes_part_of_it(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(film_plan, "SEGMENT", 8)
+    Path("scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", "scratch")
+    scenes.write(Path("film.nut"), scenes.Scene(frames=24))
+    bucket.put({"in/film.nut": Path("film.nut").read_bytes()})
+    run = made(plan([f"{bucket.url}/in"], Path("out")).jobs)
+    assert [(one.status, one.error) for one in run.results] == [(Status.WRITTEN, "")]
+    assert sum(run.done.values()) == 3
+    assert not list(Path("scratch").iterdir())
 
 
 def test_a_damaged_film_fails_and_the_other_does_not(films: list[Job]) -> None:
