@@ -515,6 +515,16 @@ def test_a_part_of_a_film(start: str, end: str | None, numbers: range) -> None:
     assert copies.numbers(one.target) == list(numbers)
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "words"),
+    [("1.001", "1.002", "film.mkv: no frame begins in that part"), ("99", None, "film.mkv ends after 1.6")],
+)
+def test_a_part_without_frames_is_refused(start: str, end: str | None, words: str) -> None:
+    part = FilmSettings(start=Fraction(start), end=None if end is None else Fraction(end))
+    result = run(job(), replace(TWICE, film=part))
+    assert (result.status, words in result.error) == (Status.FAILED, True), result.error
+
+
 def test_a_part_of_a_film_that_begins_late_has_its_sound() -> None:
     """The first frame is shown at 3 seconds; the part begins 0.64 seconds later, at a flash and its click."""
     scene = scenes.Scene(frames=40, start=Fraction(3), audio=(scenes.Audio(codec="pcm_s16le"),))
