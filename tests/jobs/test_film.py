@@ -108,7 +108,7 @@ def test_equal_frames_are_converted_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert calls == {"to_rgb": 10, "_to_planes": 10}
 
 
-@pytest.mark.parametrize("codec", ["ffv1", "h265", "av1", "vp9"])
+@pytest.mark.parametrize("codec", ["ffv1", "h264", "h265", "av1", "vp9"])
 def test_a_continued_run_gives_the_same_bytes(codec: str) -> None:
     """Stopped at frames 5, 21 and 38: within the first segment, the second and the last."""
     settings = replace(LOSSLESS, film=FilmSettings(codec=codec))

@@ -46,6 +46,17 @@ def busy(side: int = 144, detail: float = 2.5) -> NDArray[np.uint8]:
     return np.asarray((smooth / smooth.std() * 45 + 128).clip(0, 255), np.uint8)
 
 
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_a_film_of_the_same_frames_is_always_the_same(codec: str) -> None:
+    frames = [busy()[number : number + 35, number : number + 35] for number in (0, 3, 6)]
+    films = set()
+    for number in range(150):
+        degrade("photo", busy(64), 2, number)  # memory is elsewhere, and holds other things
+        made = compressed(frames, codec, 27, (14, 14))
+        films.add(b"".join(frame.tobytes() for frame in made))
+    assert len(films) == 1
+
+
 def _draws(seed: int) -> tuple[np.random.Generator, np.random.Generator]:
     return patch_generator(seed, 0, 0), image_generator(seed, 0)
 

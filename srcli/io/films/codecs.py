@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
+import cv2
+
 from srcli.imaging.yuv import Coding
 from srcli.io.films.facts import Facts
 
@@ -88,6 +90,8 @@ _QUALITY = {
 }
 HARDWARE = tuple(_QUALITY)
 """How the names of hardware encoders end."""
+_AVX512F = 13
+"""OpenCV's number of the feature."""
 _PARAMETERS = {"libx264": "x264-params", "libx265": "x265-params", "libsvtav1": "svtav1-params"}
 """Options that pass options of the library on."""
 
@@ -119,6 +123,20 @@ def options(
         return {"level": "3", "slicecrc": "1"} | ({"slices": "1"} if min(size) < 16 else {})
     quality = _QUALITY[codec.encoder.rpartition("_")[2]]
     return {key: value.format(crf) for key, value in quality.items()} | ({"preset": preset} if preset else {})
+
+
+def x264_here(more: str = "") -> dict[str, str]:
+    """The option of libx264 that this machine needs, to give what all others give.
+
+    What x264 has for AVX-512 now and then gives another result for the same frames, on one thread, too. The
+    code for AVX2 does not.
+
+    Args:
+        more: parameters of the library that go along.
+    """
+    here = "asm=AVX2" if cv2.checkHardwareSupport(_AVX512F) else ""
+    found = ":".join(filter(None, (more, here)))
+    return {_PARAMETERS["libx264"]: found} if found else {}
 
 
 def hdr10(facts: Facts, encoder: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from av.container import OutputContainer
 from numpy.typing import NDArray
 
 from srcli.imaging.pixels import Pixels
+from srcli.io.films import codecs
 from srcli.io.films.encoding import Encoding
 
 _RANGES = {False: 1, True: 2}
@@ -29,9 +30,10 @@ def add_encoder(out: OutputContainer, encoding: Encoding, time_base: Fraction, r
     if encoding.encoder == "libsvtav1":
         os.environ.setdefault("SVT_LOG", "1")  # errors only: it writes to stderr past FFmpeg
     height, width = encoding.size
-    stream: Any = out.add_stream(
-        encoding.encoder, rate=rate, options=dict(encoding.options), width=width, height=height
-    )
+    options = dict(encoding.options)
+    if encoding.encoder == "libx264":  # not in the encoding, which holds on all machines
+        options |= codecs.x264_here(options.get("x264-params", ""))
+    stream: Any = out.add_stream(encoding.encoder, rate=rate, options=options, width=width, height=height)
     stream.pix_fmt = encoding.pixel_format
     context = stream.codec_context
     context.time_base = stream.time_base = time_base

@@ -405,7 +405,8 @@ def test_colour_tags_survive(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("codec", "suffix"), [("h265", ".mp4"), ("av1", ".mkv"), ("vp9", ".webm"), ("ffv1", ".mkv")]
+    ("codec", "suffix"),
+    [("h264", ".mp4"), ("h265", ".mp4"), ("av1", ".mkv"), ("vp9", ".webm"), ("ffv1", ".mkv")],
 )
 def test_the_same_frames_give_the_same_bytes(tmp_path: Path, codec: str, suffix: str) -> None:
     source = made(tmp_path / "a.mkv", frames=20)

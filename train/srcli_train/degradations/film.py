@@ -13,7 +13,7 @@ from srcli_train.degradations.kernels import Floats
 from srcli_train.degradations.photo import GRID, Noise, Photo, Pixels, Range, add_noise, log_uniform, to_uint8
 
 _CODECS: dict[str, tuple[str, str, dict[str, str]]] = {
-    "h264": ("libx264", "h264", {"preset": "veryfast", "x264-params": "mbtree=0"}),
+    "h264": ("libx264", "h264", {"preset": "veryfast"}),
     "h265": (
         "libx265",
         "hevc",
@@ -21,10 +21,8 @@ _CODECS: dict[str, tuple[str, str, dict[str, str]]] = {
     ),
 }
 """Encoder, decoder and options, by codec. One thread each: their result must not depend on the machine.
-
-With x264's macroblock tree, one to four of a hundred results differ from the others.
 """
-_LEAST = 64  # pixels a side; libx265 writes beyond its memory where pictures have 48 or fewer columns
+_LEAST = 66  # pixels a side; libx265 gives different results for pictures of one 64×64 block's width
 _FRAMES = 3  # as many as hold each kind of frame: one by itself, one predicted, one between two
 
 
@@ -111,7 +109,11 @@ def compressed(frames: list[Pixels], codec: str, crf: int, phase: tuple[int, int
         MissingExtraError: PyAV is not installed.
     """
     av = _av()
+    from srcli.io.films.codecs import x264_here
+
     name, reads, options = _CODECS[codec]
+    if name == "libx264":
+        options = options | x264_here()
     (top, left), (height, width) = phase, frames[0].shape[:2]
     framed = [
         cv2.copyMakeBorder(frame, top, _more(top + height), left, _more(left + width), cv2.BORDER_REFLECT)
