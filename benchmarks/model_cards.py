@@ -29,8 +29,8 @@ ABOUT = {
 PHOTO = (
     "The same network as mdsr-baseline, trained on from it on LR images that went through a random chain of blur, "
     "resampling, sensor-like noise (up to 25 of 255) and JPEG (quality 30 to 98, half the time twice), two fifths of "
-    "them plain bicubic at first and three tenths later, and drawings with hard edges at the end. It removes what such pictures suffered from; on clean ones "
-    "mdsr-baseline is more faithful. `--model auto` measures each picture and takes one of the two."
+    "them plain bicubic at first and three tenths later. In the last updates a tenth were drawings with hard edges. It "
+    "removes what such pictures suffered from; on clean ones mdsr-baseline is more faithful. `--model auto` measures each picture and takes one of the two."
 )
 FAST = (
     "EDSR's block and nothing else: 8 residual blocks with 32 features, one network a scale, about a seventh "

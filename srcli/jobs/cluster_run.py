@@ -22,8 +22,9 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from srcli.errors import InferenceError, OutputError, shown
-from srcli.io.remote import Location, Remote, fetch, remove
+from srcli.io.remote import Location, Remote, remove
 from srcli.io.storage import sweep
+from srcli.jobs import staging
 from srcli.jobs.cluster_nodes import Cluster, LostError, Node, NodeWork
 from srcli.jobs.cluster_processes import Processes, StopError
 from srcli.jobs.cluster_worker import Done, Order, Signs, computes, settled
@@ -140,7 +141,7 @@ class ClusterRun:
             try:
                 self._go_on(order, lambda: self.queue.finished)
                 self.queue.limit(1)  # of segments, a process computes one at a time
-                films = [pool.submit(_made, film) for film in self.films]
+                films = [pool.submit(_run_film, film) for film in self.films]
                 self._go_on(order, lambda: all(film.done() for film in films))
                 self._stop()
             except StopError:
@@ -364,7 +365,9 @@ class ClusterRun:
             CancelledError: the run is to end.
         """
         plan, ended, given_up = self.cluster.put(film), SimpleQueue[Done](), Event()
-        shared = _between(job.target) / token_hex(4) if isinstance(job.target, Remote) else folder.absolute()
+        shared: Location = folder.absolute()
+        if isinstance(job.target, Remote):
+            shared = staging.segments_beside(job.target) / token_hex(4)
         units = [_Segment(job, (job, plan, shared, number), ended, given_up) for number in numbers]
         self._processes.answers.put((-1, "film", units))
         try:
@@ -373,7 +376,7 @@ class ClusterRun:
                 if done.error is not None or done.segment is None:
                     raise done.error or CancelledError
                 if isinstance(shared, Remote):
-                    _bring(done.segment, shared, folder)
+                    staging.fetch_segment(done.segment, shared, folder)
                 yield done.segment
         finally:
             given_up.set()
@@ -386,27 +389,12 @@ class ClusterRun:
                 raise CancelledError
 
 
-def _made(film: "FilmRun") -> PictureResult:
-    """A film made, and what lay behind its URL for that gone."""
+def _run_film(film: "FilmRun") -> PictureResult:
+    """A film, after which nothing is left of the segments that killed runs had put behind its URL."""
     result = film.run()
     if isinstance(film.job.target, Remote) and result.status is Status.WRITTEN:
-        remove(_between(film.job.target))
+        remove(staging.segments_beside(film.job.target))
     return result
-
-
-def _between(target: Remote) -> Remote:
-    """The folder beside a film behind a URL where its segments lie on their way to the driver."""
-    return target.parent / f"{target.name}.unfinished"
-
-
-def _bring(segment: "Segment", there: Remote, folder: Path) -> None:
-    """Move a closed segment to the folder of the work."""
-    from srcli.io.films.journal import Journal
-
-    if segment.frames:
-        file = Journal(folder).path(segment.number)
-        fetch(there / file.name, file)
-        remove(there / file.name)
 
 
 @contextmanager

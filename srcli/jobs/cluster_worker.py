@@ -272,7 +272,7 @@ class Worker:
             self._lane.close()
             self._run = None
             try:
-                here = self._brought(job)
+                here = self._staged(job)
             except Exception as error:
                 return Done(error=error, full=is_full(error), lost=is_full(error))
             try:
@@ -283,9 +283,11 @@ class Worker:
                 full = is_full(error)
                 return Done(error=error, full=full, lost=full and isinstance(folder, Remote))
 
-    def _brought(self, job: Job) -> Job:
-        """The job of a film with what this process reads: the file that others read, too, the ranges of one
-        behind a URL, or a copy, which goes when the process comes to another film."""
+    def _staged(self, job: Job) -> Job:
+        """The job of a film with scratch files of this process, if anything of it is behind a URL.
+
+        They go when the process comes to another film.
+        """
         if not job.remote:
             return job
         if self._film is None or (self._film.source, self._film.target) != (job.source, job.target):
@@ -301,15 +303,15 @@ class Worker:
         from srcli.io.films.journal import Elsewhere
         from srcli.jobs.film_worker import FilmWorker, Shared
 
-        make_folder(job.output)
-        work = Elsewhere(folder if isinstance(folder, Path) else job.output.parent)
+        if isinstance(folder, Remote):
+            make_folder(job.output)
+        work = Elsewhere(job.output.parent if isinstance(folder, Remote) else folder)
         film = replace(film, facts=replace(film.facts, path=job.film_input))
         shared = Shared(film, work, self._order.settings, self._watch.step, {}, self._stopped)
         FilmWorker(shared, self._upscaler).run(iter([number]))
-        segment, file = work.noted[number], work.path(number)
-        if isinstance(folder, Remote) and segment.frames:
-            remote.put(file, folder / file.name, replaces=True)
-            file.unlink()
+        segment = work.noted[number]
+        if isinstance(folder, Remote):
+            staging.put_segment(segment, work.folder, folder)
         return segment
 
     def signs(self) -> Signs:

@@ -186,9 +186,9 @@ def plan(job: Job, upscale: Upscale, settings: Settings, found: Facts) -> FilmPl
     """
     film = settings.film
     first, last = (reader.number_at(found, bound) for bound in (film.start or Fraction(0), film.end))
-    if first >= last and first < len(found.times):
-        raise InputError(f"{shown(job.source)}: no frame begins in that part.", "Give a later --end.")
     if first >= last:
+        if first < len(found.times):
+            raise InputError(f"{shown(job.source)}: no frame begins in that part.", "Give a later --end.")
         length = float((found.end - found.times[0]) * found.time_base)
         raise InputError(f"{shown(job.source)} ends after {length:.3f} seconds.", "Give an earlier --start.")
     size = _size(found, settings)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
+from typing import TYPE_CHECKING
 
 from srcli.errors import InputError, OutputError, shown
 from srcli.io import provenance, remote
@@ -21,6 +22,9 @@ from srcli.jobs.outputs import Job
 from srcli.jobs.preflight import Outlook, Preflight
 from srcli.jobs.report import Status, failure
 from srcli.settings import Settings
+
+if TYPE_CHECKING:
+    from srcli.io.films.journal import Segment
 
 log = logging.getLogger(__name__)
 
@@ -182,6 +186,33 @@ def film(job: Job, settings: Settings, scratch: Path | None = None, *, in_part: 
                 return replace(job, ranged=True)
         remote.fetch(job.source, job.input)
     return job
+
+
+def segments_beside(target: Remote) -> Remote:
+    """The folder behind a URL where segments of a film lie that other machines have closed."""
+    return target.parent / f"{target.name}.unfinished"
+
+
+def put_segment(segment: "Segment", folder: Path, there: Remote) -> None:
+    """Move a closed segment from the folder of the work to one behind a URL."""
+    if segment.frames:
+        file = _segment_file(segment, folder)
+        remote.put(file, there / file.name, replaces=True)
+        file.unlink()
+
+
+def fetch_segment(segment: "Segment", there: Remote, folder: Path) -> None:
+    """Move it from there to the folder of the work of another machine."""
+    if segment.frames:
+        file = _segment_file(segment, folder)
+        remote.fetch(there / file.name, file)
+        remote.remove(there / file.name)
+
+
+def _segment_file(segment: "Segment", folder: Path) -> Path:
+    from srcli.io.films.journal import Journal
+
+    return Journal(folder).path(segment.number)
 
 
 def _can_be_ranged(source: Remote, job: Job) -> bool:

@@ -91,7 +91,7 @@ _QUALITY = {
 HARDWARE = tuple(_QUALITY)
 """How the names of hardware encoders end."""
 _AVX512F = 13
-"""OpenCV's number of the feature."""
+"""OpenCV's number of the CPU feature."""
 _PARAMETERS = {"libx264": "x264-params", "libx265": "x265-params", "libsvtav1": "svtav1-params"}
 """Options that pass options of the library on."""
 
@@ -125,18 +125,19 @@ def options(
     return {key: value.format(crf) for key, value in quality.items()} | ({"preset": preset} if preset else {})
 
 
-def x264_here(more: str = "") -> dict[str, str]:
-    """The option of libx264 that this machine needs, to give what all others give.
+def repeatable_x264(options: Mapping[str, str]) -> dict[str, str]:
+    """Options of libx264 on this machine, with which equal frames always give equal bytes.
 
-    What x264 has for AVX-512 now and then gives another result for the same frames, on one thread, too. The
-    code for AVX2 does not, and takes a quarter more time for 4K.
+    x264's AVX-512 code sometimes gives another result for the same frames, even on one thread. Its AVX2 code
+    does not, and takes 30% more time for 4K.
 
     Args:
-        more: parameters of the library that go along.
+        options: of the encoding, which hold on all machines.
     """
-    here = "asm=AVX2" if cv2.checkHardwareSupport(_AVX512F) else ""
-    found = ":".join(filter(None, (more, here)))
-    return {_PARAMETERS["libx264"]: found} if found else {}
+    if not cv2.checkHardwareSupport(_AVX512F):
+        return dict(options)
+    name = _PARAMETERS["libx264"]
+    return {**options, name: ":".join(filter(None, (options.get(name), "asm=AVX2")))}
 
 
 def hdr10(facts: Facts, encoder: str) -> dict[str, str]:

@@ -31,8 +31,8 @@ def add_encoder(out: OutputContainer, encoding: Encoding, time_base: Fraction, r
         os.environ.setdefault("SVT_LOG", "1")  # errors only: it writes to stderr past FFmpeg
     height, width = encoding.size
     options = dict(encoding.options)
-    if encoding.encoder == "libx264":  # not in the encoding, which holds on all machines
-        options |= codecs.x264_here(options.get("x264-params", ""))
+    if encoding.encoder == "libx264":
+        options = codecs.repeatable_x264(options)
     stream: Any = out.add_stream(encoding.encoder, rate=rate, options=options, width=width, height=height)
     stream.pix_fmt = encoding.pixel_format
     context = stream.codec_context

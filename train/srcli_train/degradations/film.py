@@ -20,8 +20,7 @@ _CODECS: dict[str, tuple[str, str, dict[str, str]]] = {
         {"preset": "fast", "x265-params": "log-level=none:pools=none:frame-threads=1"},
     ),
 }
-"""Encoder, decoder and options, by codec. One thread each: their result must not depend on the machine.
-"""
+"""Encoder, decoder and options, by codec. One thread each: their result must not depend on the machine."""
 _LEAST = 66  # pixels a side; libx265 gives different results for pictures of one 64×64 block's width
 _FRAMES = 3  # as many as hold each kind of frame: one by itself, one predicted, one between two
 
@@ -109,11 +108,11 @@ def compressed(frames: list[Pixels], codec: str, crf: int, phase: tuple[int, int
         MissingExtraError: PyAV is not installed.
     """
     av = _av()
-    from srcli.io.films.codecs import x264_here
+    from srcli.io.films.codecs import repeatable_x264
 
     name, reads, options = _CODECS[codec]
     if name == "libx264":
-        options = options | x264_here()
+        options = repeatable_x264(options)
     (top, left), (height, width) = phase, frames[0].shape[:2]
     framed = [
         cv2.copyMakeBorder(frame, top, _more(top + height), left, _more(left + width), cv2.BORDER_REFLECT)
